@@ -1,0 +1,67 @@
+# Everything runs in $(VENV), which the first target that needs it creates. A stamp
+# $(VENV)/with-EXTRAS says that gradlab is installed there with these extras, and is renewed only
+# when pyproject.toml changes: the install is editable, so changed code needs none.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+WORKERS ?= auto
+# `+cpu` is the build without CUDA: the plain requirement brings gigabytes of it on Linux.
+TORCH ?= torch==2.13.0$(if $(filter Linux,$(shell uname -s)),+cpu)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+RUN := $(VENV)/bin/python
+PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format types torch bench
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+demo: $(VENV)/with-data,viz ## train a network on handwritten digits
+	@$(RUN) examples/digits_mlp.py $(ARGS)
+
+test: $(VENV)/with-test ## run all tests; ARGS="-k softmax" picks some, WORKERS=0 runs them in one process
+	@$(RUN) -m pytest --numprocesses $(WORKERS) --maxprocesses 8 $(ARGS)
+
+lint: $(VENV)/with-dev ## ruff: rules and formatting
+	@$(RUN) -m ruff check
+	@$(RUN) -m ruff format --check
+
+format: $(VENV)/with-dev ## let ruff mend what it can
+	@$(RUN) -m ruff check --fix
+	@$(RUN) -m ruff format
+
+types: $(VENV)/with-dev ## mypy
+	@$(RUN) -m mypy
+
+torch: $(VENV)/with-torch ## add PyTorch without CUDA, for tests/parity
+
+bench: $(VENV)/with-torch $(VENV)/with-bench ## time gradlab beside its peers
+	@$(RUN) -m pytest benchmarks --benchmark-only $(ARGS)
+
+# The quick answer if the host is out of reach: pip would retry for minutes.
+$(VENV)/with-torch: pyproject.toml | $(VENV)/created
+	@echo "Installing $(TORCH) into $(VENV)"
+	@$(PIP_INSTALL) --retries 1 --timeout 30 --extra-index-url $(TORCH_INDEX) '$(TORCH)'
+	@touch $@
+
+$(VENV)/with-%: pyproject.toml | $(VENV)/created
+	@echo "Installing gradlab[$*] into $(VENV)"
+	@$(PIP_INSTALL) --editable '.[$*]'
+	@touch $@
+
+# The version check is written for any Python, however old.
+$(VENV)/created:
+	@command -v $(PYTHON) >/dev/null || { echo "gradlab: there is no '$(PYTHON)'. \
+	Install Python 3.11 or newer, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gradlab: '$(PYTHON)' is $$( \
+	$(PYTHON) --version 2>&1), and gradlab needs 3.11 or newer. \
+	Name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "gradlab: '$(PYTHON)' comes without venv. \
+	Install it (Debian and Ubuntu: apt install python3-venv) and run make $(MAKECMDGOALS) again." >&2; exit 1; }
+	@echo "Creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@

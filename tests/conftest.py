@@ -1,0 +1,22 @@
+"""What holds for every test: one thread per process, no display, repeatable random cases."""
+
+from __future__ import annotations
+
+import os
+
+# Each pytest-xdist worker would otherwise start one BLAS thread per core, and they would fight
+# over them. Read when NumPy or PyTorch is first imported, so it stands before everything else.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ["MPLBACKEND"] = "Agg"
+
+import hypothesis
+
+# A failure in CI must come back at the desk: the same examples every time, and no time limit per
+# example, which a busy machine would break. Look further with --hypothesis-profile=explore.
+hypothesis.settings.register_profile(
+    "gradlab", deadline=None, derandomize=True, max_examples=50, print_blob=True
+)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=2_000)
+hypothesis.settings.load_profile("gradlab")
