@@ -24,7 +24,7 @@ demo: $(VENV)/with-data,viz ## train a network on handwritten digits
 	@$(RUN) examples/digits_mlp.py $(ARGS)
 
 test: $(VENV)/with-test ## run all tests; ARGS="-k softmax" picks some, WORKERS=0 runs them in one process
-	@$(RUN) -m pytest --numprocesses $(WORKERS) --maxprocesses 8 $(ARGS)
+	@$(RUN) -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup $(ARGS)
 
 lint: $(VENV)/with-dev ## ruff: rules and formatting
 	@$(RUN) -m ruff check
@@ -42,10 +42,12 @@ torch: $(VENV)/with-torch ## add PyTorch without CUDA, for tests/parity
 bench: $(VENV)/with-torch $(VENV)/with-bench ## time gradlab beside its peers
 	@$(RUN) -m pytest benchmarks --benchmark-only $(ARGS)
 
-# The quick answer if the host is out of reach: pip would retry for minutes.
+# Only PyTorch itself comes from its own index, and the second line adds what it needs. A host out
+# of reach is found out quickly: pip would retry for minutes.
 $(VENV)/with-torch: pyproject.toml | $(VENV)/created
 	@echo "Installing $(TORCH) into $(VENV)"
-	@$(PIP_INSTALL) --retries 1 --timeout 30 --extra-index-url $(TORCH_INDEX) '$(TORCH)'
+	@$(PIP_INSTALL) --no-deps --retries 1 --timeout 15 --extra-index-url $(TORCH_INDEX) '$(TORCH)'
+	@$(PIP_INSTALL) '$(TORCH)'
 	@touch $@
 
 $(VENV)/with-%: pyproject.toml | $(VENV)/created
