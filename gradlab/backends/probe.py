@@ -289,9 +289,14 @@ def _fitting_extra(driver_version: Version, devices: list[CudaDevice]) -> str | 
     return "cuda12" if driver_version >= (12, 0) else None
 
 
+def cupy_packages() -> dict[str, str]:
+    """The CuPy packages that are installed, with their versions; more than one is a mistake."""
+    return {name: version for name in CUPY_PACKAGES if (version := _package_version(name))}
+
+
 def _installed_cupy(extra: str | None) -> tuple[str, str]:
     """Name and version of the one CuPy package that is installed."""
-    found = {name: version for name in CUPY_PACKAGES if (version := _package_version(name))}
+    found = cupy_packages()
     if len(found) > 1:
         names = " and ".join(f"{name} {version}" for name, version in found.items())
         raise _UnusableError(
