@@ -1,0 +1,160 @@
+"""Automatic differentiation: `backward`, `grad`, the modes, and `Function` for ops of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from gradlab.autograd.function import Function, once_differentiable
+from gradlab.autograd.graph import run_backward
+from gradlab.autograd.modes import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from gradlab.errors import GradientError, ShapeError, message
+
+if TYPE_CHECKING:
+    from gradlab.tensor import Tensor
+
+__all__ = [
+    "Function",
+    "backward",
+    "enable_grad",
+    "grad",
+    "inference_mode",
+    "is_grad_enabled",
+    "is_inference_mode_enabled",
+    "no_grad",
+    "once_differentiable",
+    "set_grad_enabled",
+]
+
+
+def _as_tuple(values: Any) -> tuple[Any, ...]:
+    return tuple(values) if isinstance(values, list | tuple) else (values,)
+
+
+def _roots(operation: str, outputs: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
+    """Pair each output's node with the gradient that starts there."""
+    if len(outputs) != len(gradients):
+        raise GradientError(
+            message(operation, expected=f"{len(outputs)} gradients", got=str(len(gradients)))
+        )
+    roots = []
+    for output, gradient in zip(outputs, gradients, strict=True):
+        node = output._node
+        if node is None:
+            raise GradientError(
+                f"{operation}: expected a tensor that depends on one with requires_grad=True, got "
+                f"one of shape {output.shape} that does not; call requires_grad_() on the inputs, "
+                "and compute outside no_grad()"
+            )
+        roots.append((node, _start(operation, output, gradient)))
+    return roots
+
+
+def _start(operation: str, output: Any, gradient: Any) -> Any:
+    if gradient is None:
+        if output._array.size != 1:
+            raise GradientError(
+                message(
+                    operation,
+                    expected="a scalar, or an explicit gradient",
+                    got=f"a tensor of shape {output.shape}",
+                    hint="reduce it first, for example with .sum(), or pass gradient=",
+                )
+            )
+        return output._like(output.device.xp.ones(output.shape, output.dtype), None)
+    if not hasattr(gradient, "_array"):
+        gradient = output._like(output.device.xp.asarray(gradient, dtype=output.dtype), None)
+    if gradient.shape != output.shape:
+        raise ShapeError(
+            message(
+                operation,
+                expected=f"a gradient of the output's shape {output.shape}",
+                got=f"{gradient.shape}",
+            )
+        )
+    return gradient if gradient.dtype == output.dtype else gradient.astype(output.dtype)
+
+
+def backward(
+    tensors: Tensor | Sequence[Tensor],
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensor | Sequence[Tensor] | None = None,
+) -> None:
+    """Add the gradients of ``tensors`` to the ``grad`` of the leaves they depend on.
+
+    ``grad_tensors`` holds, for each tensor, the gradient that starts there (None: 1, for a
+    scalar). With ``inputs`` only the ``grad`` of these changes.
+    """
+    outputs = _as_tuple(tensors)
+    starts = (None,) * len(outputs) if grad_tensors is None else _as_tuple(grad_tensors)
+    retain = create_graph if retain_graph is None else retain_graph
+    if inputs is not None:
+        given = _as_tuple(inputs)
+        found = grad(
+            outputs, given, starts, retain_graph=retain, create_graph=create_graph,
+            allow_unused=True,
+        )
+        for each, gradient in zip(given, found, strict=True):
+            if gradient is not None:
+                each.grad = gradient if each.grad is None else each.grad + gradient
+        return
+    roots = _roots("backward", outputs, starts)
+    run_backward(roots, retain_graph=retain, create_graph=create_graph)
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Tensor, ...]:
+    """Return the gradients of ``outputs`` with respect to ``inputs``; no ``grad`` is touched.
+
+    With ``create_graph`` the results can be differentiated again, to any order. An input that the
+    outputs do not depend on is refused, unless ``allow_unused`` (its gradient is then None) or
+    ``materialize_grads`` (zeros).
+
+    >>> import gradlab as gl
+    >>> x = gl.tensor(3.0, requires_grad=True)
+    >>> (g,) = gl.autograd.grad(x**3, x, create_graph=True)
+    >>> gl.autograd.grad(g, x)
+    (tensor(18.),)
+    """
+    results, sources = _as_tuple(outputs), _as_tuple(inputs)
+    starts = (None,) * len(results) if grad_outputs is None else _as_tuple(grad_outputs)
+    for source in sources:
+        if source._node is None:
+            raise GradientError(
+                "grad: expected inputs that require a gradient, got one of shape "
+                f"{source.shape} that does not; call requires_grad_() before computing with it"
+            )
+    captured = run_backward(
+        _roots("grad", results, starts),
+        retain_graph=create_graph if retain_graph is None else retain_graph,
+        create_graph=create_graph,
+        capture=[source._node for source in sources],
+    )
+    found: list[Any] = []
+    for number, source in enumerate(sources):
+        gradient = captured.get(source._node.number)
+        if gradient is None and materialize_grads:
+            gradient = source._like(source.device.xp.zeros(source.shape, source.dtype), None)
+        if gradient is None and not allow_unused:
+            raise GradientError(
+                f"grad: the outputs do not depend on input {number} (shape {source.shape}); "
+                "leave it out, or pass allow_unused=True"
+            )
+        found.append(gradient)
+    return tuple(found)

@@ -1,0 +1,358 @@
+"""The recorded graph, and the one loop that walks it backward.
+
+A `Node` is one call of an op whose result requires a gradient. It holds what the gradient of
+that op will need, and the nodes of its inputs; a tensor that requires a gradient by itself ends
+the graph with a `Leaf`. Nothing here knows the tensor type: gradients flow as tensors, so a
+backward pass is made of ordinary ops and can be recorded in turn (``create_graph=True``).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from gradlab.autograd.modes import mode
+from gradlab.errors import GradientError
+
+if TYPE_CHECKING:
+    from gradlab.ops.core import Op
+    from gradlab.tensor import Tensor
+
+# Nodes are numbered as they are made. An op's inputs exist before its result, so walking the
+# numbers downward meets every node after all of its consumers.
+next_number: Callable[[], int] = count(1).__next__
+# Leaves are numbered below all nodes: their gradients are complete when they are reached.
+_next_leaf_number: Callable[[], int] = count(-1, -1).__next__
+
+FREED: Any = ("freed",)
+
+
+class Version:
+    """How often the memory shared by a tensor and its views was written in place, and by whom."""
+
+    __slots__ = ("count", "writer")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.writer = ""
+
+
+class Plan:
+    """What a node saves, and whom it calls backward, when certain inputs require a gradient."""
+
+    __slots__ = ("calls", "foreign", "fused", "outputs", "picks", "saves", "saves_output")
+
+    def __init__(self) -> None:
+        self.saves: tuple[int, ...] = ()
+        self.saves_output = False
+        self.calls: tuple[Any, ...] = ()
+        self.fused: Callable[..., Sequence[Any]] | None = None
+        self.picks: int | None = None  # this node is output number `picks` of its parent
+        self.outputs = 1
+        self.foreign = False  # the gradients come from a user's function
+
+
+class Hooks:
+    """Functions of a gradient, and the tensor that keeps it (`Tensor.retain_grad`)."""
+
+    __slots__ = ("functions", "retaining")
+
+    def __init__(self) -> None:
+        self.functions: dict[int, Callable[[Tensor], Tensor | None]] = {}
+        self.retaining: weakref.ref[Tensor] | None = None
+
+
+class Node:
+    """One recorded call: ``op``, the ``parents`` of its inputs, and what its gradient needs."""
+
+    __slots__ = (
+        "attributes",
+        "aux",
+        "dtype",
+        "hooks",
+        "number",
+        "op",
+        "output",
+        "parents",
+        "plan",
+        "saved",
+        "shape",
+        "versions",
+    )
+
+    op: Op
+    plan: Plan
+    attributes: dict[str, Any]
+    parents: tuple[Node | Leaf | None, ...]
+    saved: tuple[Any, ...]
+    versions: tuple[int, ...]
+    output: tuple[Any, Version] | None
+    aux: Any
+    shape: tuple[int, ...]
+    dtype: Any
+    number: int
+    hooks: Hooks | None
+
+    @property
+    def name(self) -> str:
+        """The op in PyTorch's manner, such as ``MulBackward``."""
+        return "".join(part.title() for part in self.op.name.split("_")) + "Backward"
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    @property
+    def next_functions(self) -> tuple[Node | Leaf | None, ...]:
+        """The nodes of the inputs, for tools that draw or walk the graph."""
+        return self.parents
+
+    def gradients(self, gy: Tensor, wanted: Wanted, fused: bool) -> Iterable[tuple[int, Any]]:
+        """Yield ``(input position, gradient)`` for each parent in ``wanted``."""
+        values = self._unpack(gy)
+        if fused and self.plan.fused is not None:
+            yield from self._fused(gy, values)
+            return
+        attributes = self.attributes
+        for position, gradient, places, names, shape_name in self.plan.calls:
+            parent = self.parents[position]
+            if parent is None or (wanted is not None and parent.number not in wanted):
+                continue
+            keywords = {name: attributes[name] for name in names}
+            if shape_name:
+                keywords[shape_name] = parent.shape
+            yield position, gradient(gy, *[values[place] for place in places], **keywords)
+
+    def _fused(self, gy: Tensor, values: list[Any]) -> Iterable[tuple[int, Any]]:
+        assert self.plan.fused is not None
+        attributes = self.attributes
+        if self.aux is not None:
+            attributes = {**attributes, "aux": self.aux}
+        results = self.plan.fused(gy, values, attributes)
+        return enumerate(results)
+
+    def _unpack(self, gy: Tensor) -> list[Any]:
+        if self.saved is FREED:
+            raise GradientError(
+                f"backward of {self.op.name}: expected the values saved by the forward pass, got a "
+                "graph whose values an earlier backward() freed; give that earlier call "
+                "retain_graph=True, or compute the result again"
+            )
+        values = list(self.saved)
+        for value, version in zip(values, self.versions, strict=True):
+            # A scalar operand has no version.
+            counter = getattr(value, "_version", None)
+            if counter is not None and counter.count != version:
+                self._refuse_changed(value, counter)
+        if self.output is not None:
+            array, counter = self.output
+            result = gy._like(array, self)
+            if counter.count:
+                self._refuse_changed(result, counter)
+            values.append(result)
+        return values
+
+    def _refuse_changed(self, value: Tensor, counter: Version) -> None:
+        raise GradientError(
+            f"backward of {self.op.name}: expected the {value.dtype.name} value of shape "
+            f"{value.shape} that the forward pass saved, got one that {counter.writer} changed in "
+            "place since; use the out-of-place form, or clone() the value before changing it"
+        )
+
+    def free(self) -> None:
+        """Drop the saved values; a later backward through a node that had any is refused."""
+        if self.saved or self.output is not None or self.aux is not None:
+            self.saved = FREED
+            self.output = self.aux = None
+
+
+class Leaf:
+    """The end of the graph: a tensor made with ``requires_grad``, whose ``grad`` accumulates."""
+
+    __slots__ = ("__weakref__", "hooks", "number", "tensor")
+
+    name = "AccumulateGrad"
+    parents: tuple[Any, ...] = ()
+    next_functions: tuple[Any, ...] = ()
+
+    def __init__(self, tensor: Tensor) -> None:
+        # The tensor owns its leaf; a strong reference back would leave both to the collector.
+        self.tensor = weakref.ref(tensor)
+        self.number = _next_leaf_number()
+        self.hooks: Hooks | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        tensor = self.tensor()
+        return () if tensor is None else tensor.shape
+
+    @property
+    def dtype(self) -> Any:
+        tensor = self.tensor()
+        return None if tensor is None else tensor.dtype
+
+
+Wanted = set[int] | None
+
+
+def run_backward(
+    roots: Sequence[tuple[Node | Leaf, Tensor]],
+    *,
+    retain_graph: bool,
+    create_graph: bool,
+    capture: Sequence[Node | Leaf] | None = None,
+) -> dict[int, Tensor]:
+    """Send the gradients of ``roots`` back through the graph.
+
+    Without ``capture`` the gradients of the leaves accumulate in ``tensor.grad``; with it, the
+    gradients that reach those nodes are returned by their number, and no ``grad`` is touched.
+    """
+    wanted = None if capture is None else _leading_to(capture, roots)
+    captured: dict[int, Tensor] = {}
+    targets = set() if capture is None else {node.number for node in capture}
+    before = mode.grad
+    mode.grad = create_graph
+    try:
+        pending = _Pending()
+        for node, gradient in roots:
+            pending.add(node, gradient)
+        while pending.queue:
+            node, gy, fresh = pending.pop()
+            if node.hooks is not None:
+                gy, fresh = _run_hooks(node.hooks, gy), False
+            if node.number in targets:
+                captured[node.number] = gy
+            if isinstance(node, Leaf):
+                if capture is None:
+                    _accumulate(node, gy, create_graph, fresh)
+                continue
+            _step(node, gy, pending, wanted, create_graph)
+            if not retain_graph:
+                node.free()
+    finally:
+        mode.grad = before
+    return captured
+
+
+def _step(node: Node, gy: Any, pending: _Pending, wanted: Wanted, create_graph: bool) -> None:
+    parents = node.parents
+    for position, gx in node.gradients(gy, wanted, not create_graph):
+        parent = parents[position]
+        if gx is None or parent is None:
+            continue
+        if node.plan.picks is not None:
+            pending.add_output(parent, node.plan.picks, gx)
+            continue
+        # Broadcasting in the forward pass is summation in the backward pass, for every op alike.
+        if gx.shape != parent.shape and not _is_dead(parent):
+            gx = _fit(node, gx, parent.shape)
+        if gx.dtype != parent.dtype and parent.dtype is not None:
+            gx = gx.astype(parent.dtype)
+        # A gradient that an op passes on as it is, or that a user's function returned, may be in
+        # use elsewhere; a leaf copies it rather than keep it as its own `grad`.
+        pending.add(parent, gx, fresh=gx is not gy and not node.plan.foreign)
+
+
+def _is_dead(parent: Node | Leaf) -> bool:
+    return isinstance(parent, Leaf) and parent.tensor() is None
+
+
+def _fit(node: Node, gx: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if node.op.broadcasts:
+        return gx.sum_to(shape)
+    raise GradientError(
+        f"backward of {node.op.name}: expected a gradient of shape {shape}, as its input, got "
+        f"{gx.shape}; correct the backward of {node.op.name}"
+    )
+
+
+class _Pending:
+    """The gradients on their way, by node, and the order in which to visit the nodes."""
+
+    __slots__ = ("fresh", "gradients", "nodes", "queue")
+
+    def __init__(self) -> None:
+        self.fresh: set[int] = set()
+        self.queue: list[int] = []
+        self.nodes: dict[int, Node | Leaf] = {}
+        self.gradients: dict[int, Any] = {}
+
+    def add(self, node: Node | Leaf, gradient: Tensor, fresh: bool = False) -> None:
+        number = node.number
+        if number in self.gradients:
+            self.gradients[number] = self.gradients[number] + gradient
+            self.fresh.add(number)
+        else:
+            if fresh:
+                self.fresh.add(number)
+            self.gradients[number] = gradient
+            self.nodes[number] = node
+            heappush(self.queue, -number)
+
+    def add_output(self, node: Any, index: int, gradient: Tensor) -> None:
+        """Add the gradient of output ``index`` of a node that has several."""
+        number = node.number
+        if number not in self.gradients:
+            self.gradients[number] = [None] * node.plan.outputs
+            self.nodes[number] = node
+            heappush(self.queue, -number)
+        slots = self.gradients[number]
+        slots[index] = gradient if slots[index] is None else slots[index] + gradient
+
+    def pop(self) -> tuple[Node | Leaf, Any, bool]:
+        number = -heappop(self.queue)
+        return self.nodes.pop(number), self.gradients.pop(number), number in self.fresh
+
+
+def _leading_to(targets: Sequence[Node | Leaf], roots: Sequence[tuple[Any, Any]]) -> set[int]:
+    """The numbers of the nodes on a path from ``roots`` to ``targets``."""
+    consumers: dict[int, list[int]] = {}
+    seen: set[int] = set()
+    stack = [root for root, _ in roots]
+    while stack:
+        node = stack.pop()
+        if node.number in seen:
+            continue
+        seen.add(node.number)
+        for parent in node.parents:
+            if parent is not None:
+                consumers.setdefault(parent.number, []).append(node.number)
+                stack.append(parent)
+    leading: set[int] = set()
+    numbers = [target.number for target in targets if target.number in seen]
+    while numbers:
+        number = numbers.pop()
+        if number not in leading:
+            leading.add(number)
+            numbers.extend(consumers.get(number, ()))
+    return leading
+
+
+def _run_hooks(hooks: Hooks, gy: Tensor) -> Tensor:
+    for function in list(hooks.functions.values()):
+        changed = function(gy)
+        if changed is not None:
+            gy = changed
+    if hooks.retaining is not None:
+        tensor = hooks.retaining()
+        if tensor is not None:
+            tensor.grad = gy if tensor.grad is None else tensor.grad + gy
+    return gy
+
+
+def _accumulate(leaf: Leaf, gradient: Tensor, create_graph: bool, fresh: bool) -> None:
+    tensor = leaf.tensor()
+    if tensor is None:
+        return
+    if tensor.grad is None:
+        owned = create_graph or (fresh and gradient._array.base is None)
+        tensor.grad = gradient if owned else gradient.clone()
+    elif create_graph:
+        tensor.grad = tensor.grad + gradient
+    else:
+        tensor.grad.add_(gradient)

@@ -1,0 +1,1 @@
+"""What runs the array work of a device: NumPy for ``cpu``, CuPy for ``cuda``."""

@@ -1,0 +1,111 @@
+"""NVIDIA GPUs: CuPy holds the memory and does the array work.
+
+The backend reaches the machine through one small driver object. The real one is CuPy; a test
+may put another in its place (`use_driver`), which is how everything above this file runs on
+``device="cuda"`` where there is no GPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from gradlab.errors import DeviceError
+
+
+class Driver(Protocol):
+    """The array namespace, memory and streams of a CUDA machine."""
+
+    xp: Any
+    array_type: type
+
+    def device_count(self) -> int: ...
+
+    def to_device(self, array: np.ndarray, index: int) -> Any: ...
+
+    def to_host(self, array: Any) -> np.ndarray: ...
+
+    def synchronize(self, index: int) -> None: ...
+
+    def memory(self, index: int) -> dict[str, int]: ...
+
+
+class CupyDriver:
+    """CuPy, imported when the first CUDA tensor is made."""
+
+    def __init__(self) -> None:
+        import cupy
+
+        self.xp: Any = cupy
+        self.array_type: type = cupy.ndarray
+
+    def device_count(self) -> int:
+        return int(self.xp.cuda.runtime.getDeviceCount())
+
+    def to_device(self, array: np.ndarray, index: int) -> Any:
+        with self.xp.cuda.Device(index):
+            return self.xp.asarray(array)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        return np.asarray(self.xp.asnumpy(array))
+
+    def synchronize(self, index: int) -> None:
+        self.xp.cuda.Device(index).synchronize()
+
+    def memory(self, index: int) -> dict[str, int]:
+        free, total = self.xp.cuda.Device(index).mem_info
+        return {"used": total - free, "free": free, "total": total}
+
+
+_driver: Driver | None = None
+
+
+def use_driver(driver: Driver | None) -> Driver | None:
+    """Put ``driver`` in place of CuPy (None: back to CuPy) and return the one before."""
+    global _driver
+    before, _driver = _driver, driver
+    return before
+
+
+def driver() -> Driver:
+    """The driver in use; raises `DeviceError` with the probe's reason where CUDA does not work."""
+    global _driver
+    if _driver is None:
+        from gradlab.backends.probe import probe_cuda
+
+        probe = probe_cuda()
+        if not probe.available:
+            raise DeviceError(f"device 'cuda' is not available: {probe.reason}; {probe.remedy}")
+        _driver = CupyDriver()
+    return _driver
+
+
+class CudaBackend:
+    """One CUDA device of the driver in use."""
+
+    name = "cuda"
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.driver = driver()
+        count = self.driver.device_count()
+        if index >= count:
+            raise DeviceError(
+                f"device 'cuda:{index}' does not exist: this machine has {count} CUDA "
+                f"device{'s' if count != 1 else ''}, numbered from 0"
+            )
+        self.xp = self.driver.xp
+        self.array_type = self.driver.array_type
+
+    def from_host(self, array: np.ndarray) -> Any:
+        return self.driver.to_device(array, self.index)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        return self.driver.to_host(array)
+
+    def synchronize(self) -> None:
+        self.driver.synchronize(self.index)
+
+    def memory(self) -> dict[str, int]:
+        return self.driver.memory(self.index)

@@ -1,0 +1,34 @@
+"""What a backend must offer, and nothing more.
+
+An op's forward is written against ``xp``, an array namespace with NumPy's names. Everything
+else that differs between devices (copies to and from the host, waiting, memory) is one of the
+few methods here, so that a new device is one new file.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+
+class Backend(Protocol):
+    """The services one device gives to the tensors that live on it."""
+
+    name: str
+    xp: Any
+    array_type: type
+
+    def from_host(self, array: np.ndarray) -> Array:
+        """Return ``array`` on the device; the CPU shares the memory."""
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """Return the values as a NumPy array, waiting for them; the CPU shares the memory."""
+
+    def synchronize(self) -> None:
+        """Wait until all work queued on the device is done."""
+
+    def memory(self) -> dict[str, int]:
+        """Bytes: ``used``, ``free`` and ``total``, where the device knows them."""

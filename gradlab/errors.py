@@ -1,0 +1,80 @@
+"""The exception types of gradlab and the one formatter that writes their messages.
+
+Every message follows one form, in the user's terms and on one line::
+
+    operation: expected <what would have worked>, got <what came>; <what to do>
+
+Each type also derives from the built-in exception a NumPy or PyTorch user would catch.
+"""
+
+from __future__ import annotations
+
+
+class GradlabError(Exception):
+    """Base class of all errors that gradlab raises on purpose."""
+
+
+class ShapeError(GradlabError, ValueError):
+    """Shapes that do not fit together."""
+
+
+class DTypeError(GradlabError, TypeError):
+    """A dtype that the operation is not defined for."""
+
+
+class AxisError(GradlabError, IndexError, ValueError):
+    """An axis or an index outside the range of a tensor."""
+
+
+class DeviceError(GradlabError, RuntimeError):
+    """A device that is missing, or tensors on different devices."""
+
+
+class GradientError(GradlabError, RuntimeError):
+    """A misuse of automatic differentiation."""
+
+
+class OptionError(GradlabError, ValueError):
+    """An argument outside the values it may take."""
+
+
+class DataError(GradlabError, ValueError):
+    """Data (a file, a data set, labels) that cannot be used as given."""
+
+
+class StateError(GradlabError, KeyError, RuntimeError):
+    """A state dict that does not fit the object it is loaded into."""
+
+    def __str__(self) -> str:  # KeyError shows the repr of its message, quotes and all
+        return str(self.args[0]) if self.args else ""
+
+
+class CheckpointError(GradlabError, RuntimeError):
+    """A file of tensors or a checkpoint that is damaged, altered or of another kind."""
+
+
+class NonFiniteLossError(GradlabError, ArithmeticError):
+    """A loss that became NaN or infinite while training."""
+
+
+class MissingDependencyError(GradlabError, ImportError):
+    """An optional package that is not installed."""
+
+
+def message(operation: str, *, expected: str = "", got: str = "", hint: str = "") -> str:
+    """Return ``operation: expected …, got …; hint`` leaving out what is empty.
+
+    >>> message("mm", expected="two matrices", got="shapes (3,) and (3, 2)", hint="use mv")
+    'mm: expected two matrices, got shapes (3,) and (3, 2); use mv'
+    """
+    parts = [f"expected {expected}" if expected else "", f"got {got}" if got else ""]
+    body = ", ".join(part for part in parts if part)
+    return f"{operation}: {body}" + (f"; {hint}" if hint and body else hint)
+
+
+def missing_dependency(package: str, extra: str, purpose: str) -> MissingDependencyError:
+    """The error for an optional package: what needs it and the line that installs it."""
+    return MissingDependencyError(
+        f'{purpose} needs the package {package}, which is not installed; '
+        f'run: pip install "gradlab[{extra}]"'
+    )

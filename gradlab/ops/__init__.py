@@ -1,0 +1,1 @@
+"""All ops, one file per family; importing this package declares them."""

@@ -1,0 +1,766 @@
+"""The op: everything about one operation in one place; and `apply`, which runs them all.
+
+An `Op` names its forward (array-namespace code that runs on NumPy and CuPy alike), the gradient
+of each input (written in differentiable ops), optional kernels and fused backward passes, and the
+samples that tests and benchmarks draw from. A public function with the signature users see stands
+under it and ends in ``apply(OP, inputs, attributes)``.
+
+`apply` and its in-place sibling `apply_` are the choke point: no arithmetic on tensors happens
+elsewhere. What happens in a call: one pass over the inputs collects their arrays, dtypes and
+whether they require a gradient; one dict look-up finds what to run for those dtypes on that
+device; the result is wrapped; and where a gradient is needed, a node is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gradlab import dtypes
+from gradlab.autograd.graph import Leaf, Node, Plan, Version, next_number
+from gradlab.autograd.modes import mode
+from gradlab.devices import Device, cpu
+from gradlab.dtypes import DType
+from gradlab.errors import (
+    DeviceError,
+    DTypeError,
+    GradientError,
+    GradlabError,
+    ShapeError,
+    message,
+)
+from gradlab.ops.samples import Sample
+from gradlab.tensor import Tensor, describe, from_value
+
+REGISTRY: dict[str, Op] = {}
+
+_new = Tensor.__new__
+_new_node = object.__new__
+_SCALARS = frozenset({bool, int, float, complex})
+# What array libraries raise for inputs that do not fit; anything else is a bug and shows as one.
+_EXPLAINED = (ValueError, TypeError, IndexError, OverflowError)
+
+
+class Kernel(NamedTuple):
+    """A faster way to run an op's forward on one device.
+
+    ``accepts(*arrays, **attributes)`` is a cheap test of shape, dtype and layout; where it says
+    no, the op's own forward runs.
+    """
+
+    device: str
+    name: str
+    accepts: Callable[..., bool]
+    run: Callable[..., Any]
+
+
+# How the result's dtype follows from the inputs'.
+PROMOTE = "promote"  # the promoted dtype: add, maximum
+FLOAT = "float"  # the promoted dtype, integers becoming the default floating dtype: exp, div
+BOOL = "bool"  # inputs promoted, result bool: less, equal
+OWN = "own"  # the forward decides; nothing is cast: getitem, argmax
+
+
+class Op:
+    """One operation.
+
+    Parameters
+    ----------
+    name: the stem that names the op everywhere.
+    forward: the name of a ufunc of the array namespace, or ``f(xp, *inputs, **attributes)``.
+    gradients: by input name, ``f(gy, …)``. Its parameters say what it needs, by name: inputs,
+        ``y`` (the result), attributes, and ``<input>_shape``. Only these are saved. An op with
+        any number of inputs has one entry ``"*"``: ``f(gy, i, …)`` with ``xs`` for all inputs.
+    why_not: why the op has no gradient, for the error message.
+    dtype: how the result's dtype follows from the inputs' (`PROMOTE`, `FLOAT`, `BOOL`, `OWN`).
+    kinds: the NumPy kind letters of the dtypes it is defined for (``"V"`` is bfloat16).
+    halves: compute float16 and bfloat16 in float32 (sums, exponentials of sums).
+    fused: an op ``f(xp, gy, …, needs, **attributes)`` returning the gradients of all inputs, an
+        optional fast path used when nobody asks for the gradient's own graph.
+    aux: the forward returns ``(y, aux)``; ``aux`` is saved for `fused` alone.
+    view: the result shares its input's memory.
+    check: ``f(*inputs, **attributes)`` raises the clear error for inputs the forward refused.
+    """
+
+    __slots__ = (
+        "aux",
+        "broadcasts",
+        "check",
+        "doc_function",
+        "dtype",
+        "forward",
+        "function",
+        "fused",
+        "gradients",
+        "halves",
+        "inplace_table",
+        "inputs",
+        "kernels",
+        "kinds",
+        "methods",
+        "name",
+        "needs_names",
+        "plans",
+        "samples",
+        "table",
+        "view",
+        "why_not",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        forward: str | Callable[..., Any],
+        *,
+        inputs: Sequence[str] = ("x",),
+        gradients: dict[str, Callable[..., Any]] | None = None,
+        why_not: str = "",
+        dtype: str = OWN,
+        kinds: str = "biufcV",
+        halves: bool = False,
+        broadcasts: bool = False,
+        fused: Op | None = None,
+        aux: bool = False,
+        view: bool = False,
+        check: Callable[..., None] | None = None,
+        kernels: Sequence[Kernel] = (),
+        samples: Callable[[], Iterable[Sample]] | None = None,
+        register: bool = True,
+    ) -> None:
+        self.name = name
+        self.forward = forward
+        self.inputs = tuple(inputs)
+        self.gradients = gradients or {}
+        self.why_not = why_not
+        self.dtype, self.kinds, self.halves = dtype, kinds, halves
+        self.broadcasts = broadcasts
+        self.fused, self.aux, self.view = fused, aux, view
+        self.check = check
+        self.kernels = list(kernels)
+        self.samples = samples
+        self.function: Callable[..., Any] = self._call
+        self.methods: tuple[str, ...] = ()
+        self.plans: dict[Any, Plan] = {}
+        self.table: dict[Any, Callable[..., Any]] = {}
+        self.inplace_table: dict[Any, Callable[..., Any] | None] = {}
+        if register:
+            if name in REGISTRY:
+                raise ValueError(f"an op named {name!r} is declared already")
+            REGISTRY[name] = self
+            dtypes._caches_to_clear.append(self.forget)
+
+    def _call(self, *inputs: Any, **attributes: Any) -> Any:
+        return apply(self, inputs, attributes)
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    def forget(self) -> None:
+        """Drop what the dispatcher remembers, after a change of kernels or default dtype."""
+        self.table.clear()
+        self.inplace_table.clear()
+
+    def plan(self, mask: int, count: int) -> Plan:
+        """The plan for the inputs whose bits are set in ``mask``, of ``count`` inputs."""
+        key = mask if "*" not in self.gradients else (mask, count)
+        found = self.plans.get(key)
+        if found is None:
+            found = self.plans[key] = _make_plan(self, mask, count)
+        return found
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    code = function.__code__
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+def _make_plan(op: Op, mask: int, count: int) -> Plan:
+    """Read off the gradients' parameters what must be saved and how each is called."""
+    if "*" in op.gradients:
+        return _make_variadic_plan(op, mask, count)
+    plan = Plan()
+    wanted = [(i, name) for i, name in enumerate(op.inputs) if mask >> i & 1]
+    for _, name in wanted:
+        if name not in op.gradients:
+            reason = f": {op.why_not}" if op.why_not else ""
+            raise GradientError(
+                f"{op.name} has no gradient with respect to {name}{reason}; "
+                "call it on x.detach(), or inside no_grad()"
+            )
+    functions = [(i, op.gradients[name], f"{name}_shape") for i, name in wanted]
+    readers = [function for _, function, _ in functions]
+    if op.fused is not None:
+        readers.append(op.fused.forward)  # type: ignore[arg-type]
+    read = {name for function in readers for name in _parameters(function)}
+    plan.saves = tuple(i for i, name in enumerate(op.inputs) if name in read)
+    plan.saves_output = "y" in read
+    place = {op.inputs[i]: at for at, i in enumerate(plan.saves)} | {"y": len(plan.saves)}
+    calls = []
+    for i, function, shape_name in functions:
+        names = _parameters(function)[1:]
+        places = tuple(place[name] for name in names if name in place)
+        rest = tuple(name for name in names if name not in place and name != shape_name)
+        calls.append((i, function, places, rest, shape_name if shape_name in names else ""))
+    plan.calls = tuple(calls)
+    if op.fused is not None:
+        plan.fused = _fused_call(op, op.fused, mask, place)
+    return plan
+
+
+def _fused_call(op: Op, fused: Op, mask: int, place: dict[str, int]) -> Callable[..., Any]:
+    names = _parameters(fused.forward)  # type: ignore[arg-type]
+    places = tuple(place[name] for name in names if name in place)
+    keywords = [name for name in names[2:] if name not in place and name != "needs"]
+    needs = tuple(bool(mask >> i & 1) for i in range(len(op.inputs)))
+
+    def call(gy: Tensor, values: list[Any], attributes: dict[str, Any]) -> Any:
+        given = {name: attributes[name] for name in keywords}
+        given["needs"] = needs
+        return apply(fused, (gy, *[values[at] for at in places]), given)
+
+    return call
+
+
+def _make_variadic_plan(op: Op, mask: int, count: int) -> Plan:
+    plan = Plan()
+    gradient = op.gradients["*"]
+    names = _parameters(gradient)
+    saves_all = "xs" in names
+    plan.saves = tuple(range(count)) if saves_all else ()
+    keywords = tuple(name for name in names[2:] if name not in ("xs", "x_shape"))
+    shape_name = "x_shape" if "x_shape" in names else ""
+
+    def bound(i: int) -> Callable[..., Any]:
+        def call(gy: Tensor, *xs: Any, **attributes: Any) -> Any:
+            return gradient(gy, i, xs, **attributes) if saves_all else gradient(gy, i, **attributes)
+
+        return call
+
+    plan.calls = tuple(
+        (i, bound(i), plan.saves, keywords, shape_name) for i in range(count) if mask >> i & 1
+    )
+    return plan
+
+
+# ------------------------------------------------------------------------------------- apply
+
+
+def apply(op: Op, inputs: Sequence[Any], attributes: dict[str, Any] | None = None) -> Any:
+    """Run ``op`` on ``inputs`` (tensors; Python scalars where the op allows them).
+
+    Returns a tensor, or a tuple of tensors for an op with several results. This is the one place
+    where arrays are computed from tensors and where the graph is recorded.
+    """
+    device = None
+    mask = 0
+    bit = 1
+    arrays = []
+    key: list[Any] = [None]
+    for x in inputs:
+        if isinstance(x, Tensor):
+            array = x._array
+            arrays.append(array)
+            key.append(array.dtype)
+            if x.device is not device:
+                if device is not None:
+                    raise _mixed_devices(op, inputs)
+                device = key[0] = x.device
+            if x._view is not None:
+                refresh_view(x)
+            if x._node is not None:
+                mask |= bit
+        elif x.__class__ in _SCALARS:
+            arrays.append(x)
+            key.append(x.__class__)
+        else:
+            return apply(op, convert_inputs(op, inputs), attributes)
+        bit += bit
+    run = op.table.get(tuple(key))
+    if device is None:  # Python scalars only
+        return apply(op, convert_inputs(op, inputs), attributes)
+    try:
+        if run is None:
+            run = resolve(op, key)
+        if attributes is None:
+            array = mode.quietly(run, *arrays)
+        else:
+            array = mode.quietly(run, *arrays, **attributes)
+    except _EXPLAINED as error:
+        raise explain(op, inputs, attributes, error) from None
+    if op.aux:
+        array, aux = array
+    if array.__class__ is not device.array_type:  # type: ignore[union-attr]
+        if array.__class__ is tuple:
+            return _wrap_all(op, array, device)
+        array = np.asarray(array)  # NumPy gives a scalar where a result has no axes
+    y = _new(Tensor)
+    y._array = array
+    y.device = device
+    y.grad = None
+    y._node = y._view = y._version = None
+    if op.view:
+        share_memory(op, inputs, attributes, y)
+    if mask and mode.grad and op.gradients:
+        node = y._node = record(op, inputs, attributes, mask, array)
+        if op.aux:
+            node.aux = aux
+        if node.plan.saves_output:
+            y._version = Version()
+            node.output = (array, y._version)
+    return y
+
+
+def record(op: Op, inputs: Sequence[Any], attributes: Any, mask: int, array: Any) -> Node:
+    """Make the node of a call whose inputs in ``mask`` require a gradient."""
+    plan = op.plans.get(mask) or op.plan(mask, len(inputs))
+    node: Node = _new_node(Node)
+    node.op = op
+    node.plan = plan
+    node.attributes = attributes  # type: ignore[assignment]
+    node.parents = tuple([x._node if isinstance(x, Tensor) else None for x in inputs])
+    saved = node.saved = tuple([inputs[i] for i in plan.saves])
+    node.versions = tuple(
+        [0 if (v := getattr(x, "_version", None)) is None else v.count for x in saved]
+    )
+    node.shape = array.shape
+    node.dtype = array.dtype
+    node.number = next_number()
+    node.hooks = node.output = node.aux = None
+    return node
+
+
+def _wrap_all(op: Op, arrays: tuple[Any, ...], device: Any) -> tuple[Tensor | None, ...]:
+    # Several results come from ops without a gradient: fused backward passes, index searches.
+    return tuple(
+        None if array is None else Tensor._wrap(np.asarray(array) if device is cpu else array, device)
+        for array in arrays
+    )
+
+
+def convert_inputs(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...]:
+    """Make tensors of NumPy arrays and Python scalars of NumPy scalars among the inputs."""
+    device = next((x.device for x in inputs if isinstance(x, Tensor)), cpu)
+    converted = []
+    for x in inputs:
+        if isinstance(x, np.generic) and x.dtype in dtypes.ALL:
+            x = x.item()
+        elif not isinstance(x, Tensor) and x.__class__ not in _SCALARS:
+            x = from_value(x, device, operation=op.name)
+        converted.append(x)
+    if not any(isinstance(x, Tensor) for x in converted):
+        converted[0] = from_value(converted[0], device, operation=op.name)
+    return tuple(converted)
+
+
+# --------------------------------------------------------------------------------- dispatcher
+
+
+def resolve(op: Op, key: Sequence[Any]) -> Callable[..., Any]:
+    """Find what runs ``op`` for a device and dtypes (Python types for scalars); remember it."""
+    device, *kinds = key
+    for kind in kinds:
+        _check_kind(op, kind)
+    run = _implementation(op, device)
+    if op.dtype != OWN:
+        run = _with_promotion(op, run, kinds)
+    elif op.halves and any(kind in dtypes.HALVES for kind in kinds):
+        half = next(kind for kind in kinds if kind in dtypes.HALVES)
+        widened = [dtypes.float32 if kind in dtypes.HALVES else None for kind in kinds]
+        run = _with_casts(op, run, widened, half)
+    op.table[tuple(key)] = run
+    return run
+
+
+def _check_kind(op: Op, kind: Any) -> None:
+    letter = {bool: "b", int: "i", float: "f", complex: "c"}.get(kind) or kind.kind
+    if letter not in op.kinds:
+        names = {"b": "bool", "i": "integer", "f": "floating", "c": "complex"}
+        allowed = [name for each, name in names.items() if each in op.kinds]
+        got = kind.name if isinstance(kind, np.dtype) else f"a Python {kind.__name__}"
+        raise DTypeError(
+            message(
+                op.name,
+                expected=f"{' or '.join(allowed)} values",
+                got=got,
+                hint="cast with .astype(...)",
+            )
+        )
+
+
+def _implementation(op: Op, device: Device) -> Callable[..., Any]:
+    """The forward for a device, behind the kernels that may take its place."""
+    xp = device.xp
+    plain = getattr(xp, op.forward) if isinstance(op.forward, str) else partial(op.forward, xp)
+    kernels = [kernel for kernel in op.kernels if kernel.device == device.type]
+    if not kernels:
+        return plain
+
+    def run(*arrays: Any, **attributes: Any) -> Any:
+        for kernel in kernels:
+            if kernel.accepts(*arrays, **attributes):
+                return kernel.run(*arrays, **attributes)
+        return plain(*arrays, **attributes)
+
+    return run
+
+
+def _with_promotion(op: Op, run: Callable[..., Any], kinds: list[Any]) -> Any:
+    result = dtypes.result_type(*kinds)
+    if op.dtype == FLOAT and not (dtypes.is_floating(result) or dtypes.is_complex(result)):
+        result = dtypes.get_default_dtype()
+    compute = dtypes.float32 if op.halves and result in dtypes.HALVES else result
+    casts = [
+        compute if isinstance(kind, np.dtype) and kind != compute else None for kind in kinds
+    ]
+    # NumPy knows no weak scalars beside bfloat16, which it takes for a type of its own.
+    if compute == dtypes.bfloat16:
+        casts = [compute if kind != compute else None for kind in kinds]
+    final = None if op.dtype == BOOL or compute == result else result
+    if not any(casts) and final is None:
+        return run
+    return _with_casts(op, run, casts, final)
+
+
+def _with_casts(
+    op: Op, run: Callable[..., Any], casts: list[Any], final: DType | None
+) -> Callable[..., Any]:
+    """``run`` behind casts of its inputs and of its floating result."""
+
+    def narrow(y: Any) -> Any:
+        if y is None or final is None or y.dtype != dtypes.float32:
+            return y
+        return y.astype(final)
+
+    def cast_and_run(*arrays: Any, **attributes: Any) -> Any:
+        given = [
+            array if to is None else to.type(array) if array.__class__ in _SCALARS
+            else array.astype(to, copy=False)
+            for array, to in zip(arrays, casts, strict=True)
+        ]
+        y = run(*given, **attributes)
+        if y.__class__ is not tuple:
+            return narrow(y)
+        # A saved auxiliary stays as computed; the results of a fused backward pass do not.
+        return (narrow(y[0]), *y[1:]) if op.aux else tuple(map(narrow, y))
+
+    return cast_and_run
+
+
+# -------------------------------------------------------------------------------------- views
+
+
+def share_memory(op: Op, inputs: Sequence[Any], attributes: Any, y: Tensor) -> None:
+    """Note that ``y`` is a view of its first input: one version, and the way back to it."""
+    x = inputs[0]
+    if mode.inference:
+        return
+    # A reshape copies where the layout leaves no other way; a copy is no view.
+    if not x._array.flags.c_contiguous and not device_shares(x, y):
+        return
+    if x._version is None:
+        x._version = Version()
+    y._version = x._version
+    if mode.grad:
+        y._view = (x, op, attributes, x._node)
+
+
+def device_shares(x: Tensor, y: Tensor) -> bool:
+    return bool(x.device.xp.may_share_memory(x._array, y._array))
+
+
+def refresh_view(y: Tensor) -> None:
+    """Record a view anew if the tensor it looks into was written in place since."""
+    if not mode.grad:
+        return
+    x, op, attributes, node = y._view  # type: ignore[misc]
+    if x._view is not None:
+        refresh_view(x)
+    # A leaf is not made by writing: a view taken before requires_grad_() stays without history.
+    if x._node is not node and x._node.__class__ is Node:
+        y._node = apply(op, (x,), attributes)._node
+        y._view = (x, op, attributes, x._node)
+
+
+def _scatter_view(xp: Any, x: Any, v: Any, *, view: Op, attributes: Any) -> Any:
+    y = x.copy()
+    run: Any = view.forward
+    run(xp, y, **(attributes or {}))[...] = v
+    return y
+
+
+# What an in-place write to a view means for the tensor it looks into: x, with v where the view is.
+SCATTER_VIEW = Op(
+    "scatter_view",
+    _scatter_view,
+    inputs=("x", "v"),
+    gradients={
+        "x": lambda gy, view, attributes: _clear_view(gy, view, attributes),
+        "v": lambda gy, view, attributes: apply(view, (gy,), attributes),
+    },
+)
+
+
+def _clear_view(gy: Tensor, view: Op, attributes: Any) -> Tensor:
+    region = apply(view, (gy,), attributes)
+    zeros = Tensor._wrap(gy.device.xp.zeros(region.shape, region.dtype), gy.device)
+    return apply(SCATTER_VIEW, (gy, zeros), {"view": view, "attributes": attributes})
+
+
+# ----------------------------------------------------------------------------------- in place
+
+
+def apply_(op: Op, x: Tensor, others: Sequence[Any] = (), attributes: Any = None) -> Tensor:
+    """``x`` becomes ``op(x, *others)``, keeping its object, memory, shape and dtype."""
+    name = f"{op.name}_"
+    if mode.grad:
+        check_writable(x, name)
+        if needs_record(x, others):
+            return _apply_recorded(op, x, others, attributes, name)
+    if not _write_directly(op, x, others, attributes):
+        with no_record():
+            write(x, apply(op, (x, *others), attributes), name)
+    mark_written(x, name)
+    return x
+
+
+def needs_record(x: Tensor, others: Sequence[Any]) -> bool:
+    return x._node is not None or any(
+        isinstance(other, Tensor) and other._node is not None for other in others
+    )
+
+
+class no_record:
+    """`no_grad` for the inside of an op, without the cost of its generality."""
+
+    __slots__ = ("before",)
+
+    def __enter__(self) -> None:
+        self.before = mode.grad
+        mode.grad = False
+
+    def __exit__(self, *exc: object) -> None:
+        mode.grad = self.before
+
+
+def check_writable(x: Tensor, name: str) -> None:
+    """Refuse to write to a leaf that requires a gradient, or into a view of one."""
+    if x._view is not None:
+        refresh_view(x)
+    target: Tensor | None = x
+    while target is not None:
+        if isinstance(target._node, Leaf):
+            what = "a leaf tensor" if target is x else "a view of a leaf tensor"
+            raise GradientError(
+                message(
+                    name,
+                    expected="a tensor whose value may change",
+                    got=f"{what} that requires a gradient, of shape {x.shape}",
+                    hint="write inside no_grad(), or to a clone()",
+                )
+            )
+        target = None if target._view is None else target._view[0]
+
+
+def _write_directly(op: Op, x: Tensor, others: Sequence[Any], attributes: Any) -> bool:
+    """Let a ufunc write its result straight into ``x``; False where that is not possible."""
+    if not isinstance(op.forward, str) or attributes:
+        return False
+    array = x._array
+    key: list[Any] = [x.device, array.dtype]
+    arrays = [array]
+    for other in others:
+        if isinstance(other, Tensor):
+            if other.device is not x.device:
+                return False
+            arrays.append(other._array)
+            key.append(other._array.dtype)
+        elif other.__class__ in _SCALARS:
+            arrays.append(other)
+            key.append(other.__class__)
+        else:
+            return False
+    found = tuple(key)
+    if found not in op.inplace_table:
+        op.inplace_table[found] = _inplace_run(op, key)
+    run = op.inplace_table[found]
+    if run is None:
+        return False
+    try:
+        mode.quietly(run, *arrays, array)
+    except _EXPLAINED as error:
+        raise explain(op, (x, *others), None, error) from None
+    return True
+
+
+def _inplace_run(op: Op, key: list[Any]) -> Callable[..., Any] | None:
+    device, own, *rest = key
+    ufunc = getattr(device.xp, str(op.forward))
+    same = op.dtype in (PROMOTE, FLOAT) and not op.halves and own != dtypes.bfloat16
+    try:
+        run = resolve(op, key)
+    except Exception:
+        return None  # the general way reports it
+    return ufunc if same and run is ufunc and dtypes.result_type(own, *rest) == own else None
+
+
+def write(x: Tensor, y: Tensor, name: str) -> None:
+    """Copy ``y`` into the memory of ``x``, which keeps its shape and dtype."""
+    if y.shape != x.shape:
+        raise ShapeError(
+            message(
+                name,
+                expected=f"a result of the shape {x.shape} that is written to",
+                got=f"a result of shape {y.shape}",
+                hint="use the out-of-place form",
+            )
+        )
+    if dtypes._level(y.dtype) > dtypes._level(x.dtype):
+        raise DTypeError(
+            message(
+                name,
+                expected=f"a result that fits {x.dtype.name}, the dtype written to",
+                got=f"{y.dtype.name}",
+                hint="use the out-of-place form, or cast first with .astype(...)",
+            )
+        )
+    mode.quietly(x.device.xp.copyto, x._array, y._array, casting="unsafe")
+
+
+def mark_written(x: Tensor, name: str) -> None:
+    """Count a write, for the values that nodes saved."""
+    version = x._version
+    if version is None:
+        version = x._version = Version()
+    version.count += 1
+    version.writer = name
+
+
+def _apply_recorded(op: Op, x: Tensor, others: Any, attributes: Any, name: str) -> Tensor:
+    """An in-place op that gradients flow through: the new value gets its own node."""
+    before = Tensor._wrap(x._array, x.device)
+    before._node = x._node
+    mask = sum(
+        1 << i
+        for i, each in enumerate((x, *others))
+        if isinstance(each, Tensor) and each._node is not None
+    )
+    plan = op.plan(mask, 1 + len(others))
+    if 0 in plan.saves:  # the gradient needs the value that is about to be overwritten
+        before._array = x._array.copy()
+    y = apply(op, (before, *others), attributes)
+    if y.dtype != x.dtype:
+        y = y.astype(x.dtype)
+    rebase(x, y, name)
+    return x
+
+
+def rebase(x: Tensor, y: Tensor, name: str) -> None:
+    """Give ``x`` the value and the history of ``y``, and so the tensors that ``x`` looks into."""
+    write(x, y, name)
+    x._node = y._node
+    mark_written(x, name)
+    _rebase_parents(x)
+
+
+def _rebase_parents(x: Tensor) -> None:
+    # The memory is shared and holds the new values already: only the history is missing.
+    if x._view is None:
+        return
+    parent, view, attributes, _ = x._view
+    before = Tensor._wrap(parent._array, parent.device)
+    before._node = parent._node
+    mask = (before._node is not None) | (x._node is not None) << 1
+    options = {"view": view, "attributes": attributes}
+    parent._node = record(SCATTER_VIEW, (before, x), options, mask, parent._array)
+    x._view = (parent, view, attributes, parent._node)
+    _rebase_parents(parent)
+
+
+# ------------------------------------------------------------------------------------- errors
+
+
+def explain(op: Op, inputs: Sequence[Any], attributes: Any, error: Exception) -> Exception:
+    """Turn what the array library raised into one line in the user's terms."""
+    if isinstance(error, GradlabError):
+        return error
+    if op.check is not None:
+        try:
+            op.check(*inputs, **(attributes or {}))
+        except GradlabError as clear:
+            return clear
+    got = ", ".join(describe(x) for x in inputs)
+    if op.broadcasts and (clear := _broadcast_error(op, inputs)) is not None:
+        return clear
+    kind = DTypeError if isinstance(error, TypeError) else ShapeError
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return kind(f"{op.name}: {first_line}; got {got}")
+
+
+def _broadcast_error(op: Op, inputs: Sequence[Any]) -> ShapeError | None:
+    shapes = [x.shape for x in inputs if isinstance(x, Tensor)]
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        pass
+    else:
+        return None
+    width = max(map(len, shapes))
+    padded = [(1,) * (width - len(shape)) + shape for shape in shapes]
+    axis = next(
+        i - width
+        for i in reversed(range(width))
+        if len({shape[i] for shape in padded} - {1}) > 1
+    )
+    sizes = " and ".join(str(shape[axis]) for shape in padded if shape[axis] != 1)
+    return ShapeError(
+        message(
+            op.name,
+            expected="shapes that broadcast (equal sizes, or 1, counted from the last axis)",
+            got=f"{' and '.join(map(str, shapes))}, which differ at axis {axis}: {sizes}",
+            hint="reshape or transpose one of them",
+        )
+    )
+
+
+def _mixed_devices(op: Op, inputs: Sequence[Any]) -> DeviceError:
+    tensors = [x for x in inputs if isinstance(x, Tensor)]
+    other = next(x.device for x in tensors if x.device is not tensors[0].device)
+    return DeviceError(
+        message(
+            op.name,
+            expected="tensors on one device",
+            got=", ".join(f"{x.shape} on {x.device}" for x in tensors),
+            hint=f'move one of them, for example with .to("{other}")',
+        )
+    )
+
+
+# ----------------------------------------------------------------------------------- registry
+
+F = Callable[..., Any]
+
+
+def public(op: Op | None = None, *methods: str) -> Callable[[F], F]:
+    """Make a function the public face of ``op`` and the named methods of `Tensor`."""
+
+    def declare(function: F) -> F:
+        if op is not None:
+            op.function = function
+            op.methods = methods
+        for name in methods:
+            Tensor._add_method(name, function)
+        return function
+
+    return declare
+
+
+def kernels_table() -> list[dict[str, str]]:
+    """A row per kernel: the op, the device, the kernel's name."""
+    return [
+        {"op": op.name, "device": kernel.device, "kernel": kernel.name}
+        for op in REGISTRY.values()
+        for kernel in op.kernels
+    ]

@@ -1,0 +1,275 @@
+"""Making tensors: from values, filled, ranges, identity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gradlab import dtypes
+from gradlab.devices import DeviceLike, device as find_device
+from gradlab.errors import OptionError, ShapeError, message
+from gradlab.ops.shape import _sizes
+from gradlab.tensor import Tensor, from_value
+
+
+def _finish(array: Any, device: DeviceLike, requires_grad: bool) -> Tensor:
+    there = find_device(device)
+    made = Tensor._wrap(there.backend.from_host(array), there)
+    return made.requires_grad_() if requires_grad else made
+
+
+def _float_or(dtype: Any) -> Any:
+    return dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+
+
+def _shape(operation: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
+    sizes = _sizes(shape)
+    if min(sizes, default=0) < 0:
+        raise ShapeError(message(operation, expected="sizes of 0 or more", got=str(sizes)))
+    return sizes
+
+
+def tensor(
+    data: Any, *, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """Make a tensor of numbers, nested lists, or an array; the values are always copied.
+
+    Python floats become float32 (the default dtype), ints int64, bools bool; a NumPy array keeps
+    its dtype. Raises `ShapeError` for ragged lists and `DTypeError` for anything but numbers.
+
+    >>> tensor([[1, 2], [3, 4]], dtype="float32")
+    tensor([[1., 2.],
+            [3., 4.]])
+    """
+    where = data.device if isinstance(data, Tensor) and device is None else find_device(device)
+    made = from_value(data, where, dtype=dtype, copy=True)
+    return made.requires_grad_() if requires_grad else made
+
+
+def asarray(
+    obj: Any, *, dtype: Any = None, device: DeviceLike = None, copy: bool | None = None
+) -> Tensor:
+    """Make a tensor of ``obj``, sharing the memory of a tensor or array where that is possible.
+
+    ``copy=True`` always copies; ``copy=False`` raises where a copy would be needed.
+    """
+    where = obj.device if isinstance(obj, Tensor) and device is None else find_device(device)
+    made = from_value(obj, where, dtype=dtype, copy=copy, operation="asarray")
+    source = obj._array if isinstance(obj, Tensor) else obj
+    if copy is False and not (
+        isinstance(source, where.array_type) and where.xp.may_share_memory(made._array, source)
+    ):
+        raise OptionError("asarray: copy=False, but this input can only be had as a copy")
+    return made
+
+
+as_tensor = asarray
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """Make a CPU tensor that shares the memory of a NumPy array.
+
+    >>> a = np.zeros(2, dtype=np.float32)
+    >>> x = from_numpy(a)
+    >>> a[0] = 7
+    >>> x
+    tensor([7., 0.])
+    """
+    if not isinstance(array, np.ndarray):
+        raise OptionError(
+            message("from_numpy", expected="a NumPy array", got=type(array).__name__)
+        )
+    return from_value(array, find_device("cpu"), operation="from_numpy")
+
+
+def from_dlpack(x: Any) -> Tensor:
+    """Make a tensor that shares the memory of any object with ``__dlpack__`` on the CPU."""
+    return from_value(np.from_dlpack(x), find_device("cpu"))
+
+
+def full(
+    shape: Any, fill_value: Any, *, dtype: Any = None, device: DeviceLike = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Make a tensor with every element equal to ``fill_value``, whose kind gives the dtype."""
+    value = fill_value.item() if isinstance(fill_value, Tensor | np.generic) else fill_value
+    wanted = dtypes.scalar_dtype(type(value)) if dtype is None else dtypes.as_dtype(dtype)
+    return _finish(np.full(_shape("full", (shape,)), value, wanted), device, requires_grad)
+
+
+def zeros(
+    *shape: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """Make a tensor of zeros: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
+    array = np.zeros(_shape("zeros", shape), _float_or(dtype))
+    return _finish(array, device, requires_grad)
+
+
+def ones(
+    *shape: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """Make a tensor of ones: ``ones(2, 3)`` or ``ones((2, 3))``."""
+    array = np.ones(_shape("ones", shape), _float_or(dtype))
+    return _finish(array, device, requires_grad)
+
+
+def empty(
+    *shape: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """Make a tensor whose values are whatever the memory held."""
+    array = np.empty(_shape("empty", shape), _float_or(dtype))
+    return _finish(array, device, requires_grad)
+
+
+def _like(x: Tensor, dtype: Any, device: DeviceLike) -> dict[str, Any]:
+    return {"dtype": x.dtype if dtype is None else dtype, "device": device or x.device}
+
+
+def zeros_like(x: Tensor, *, dtype: Any = None, device: DeviceLike = None) -> Tensor:
+    """Make zeros with the shape, dtype and device of ``x``."""
+    return zeros(x.shape, **_like(x, dtype, device))
+
+
+def ones_like(x: Tensor, *, dtype: Any = None, device: DeviceLike = None) -> Tensor:
+    """Make ones with the shape, dtype and device of ``x``."""
+    return ones(x.shape, **_like(x, dtype, device))
+
+
+def empty_like(x: Tensor, *, dtype: Any = None, device: DeviceLike = None) -> Tensor:
+    """Make a tensor of unset values with the shape, dtype and device of ``x``."""
+    return empty(x.shape, **_like(x, dtype, device))
+
+
+def full_like(
+    x: Tensor, fill_value: Any, *, dtype: Any = None, device: DeviceLike = None
+) -> Tensor:
+    """Make a tensor of ``fill_value`` with the shape, dtype and device of ``x``."""
+    return full(x.shape, fill_value, **_like(x, dtype, device))
+
+
+def arange(
+    start: Any, stop: Any = None, step: Any = 1, *, dtype: Any = None, device: DeviceLike = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Make the values from ``start`` (0 if only one bound is given) up to, not including, ``stop``.
+
+    The dtype is int64 if all arguments are ints, else the default floating dtype.
+
+    >>> arange(3), arange(1, 2, 0.5)
+    (tensor([0, 1, 2]), tensor([1.0000, 1.5000]))
+    """
+    if stop is None:
+        start, stop = 0, start
+    start, stop, step = (each.item() if hasattr(each, "item") else each for each in
+                         (start, stop, step))  # fmt: skip
+    if step == 0:
+        raise OptionError(message("arange", expected="a step other than 0", got="0"))
+    whole = all(isinstance(each, int) for each in (start, stop, step))
+    wanted = dtypes.as_dtype(int if whole else float) if dtype is None else dtypes.as_dtype(dtype)
+    count = max(0, math.ceil((stop - start) / step))
+    # start + i·step in float64 (or int64), rounded once: no error accumulates.
+    array = start + np.arange(count, dtype=np.int64 if whole else np.float64) * step
+    return _finish(array.astype(wanted), device, requires_grad)
+
+
+def linspace(
+    start: float, stop: float, num: int = 100, *, endpoint: bool = True, dtype: Any = None,
+    device: DeviceLike = None, requires_grad: bool = False, steps: int | None = None,
+) -> Tensor:  # fmt: skip
+    """Make ``num`` values evenly spaced from ``start`` to ``stop`` (PyTorch: ``steps``)."""
+    count = num if steps is None else steps
+    if count < 0:
+        raise OptionError(message("linspace", expected="0 values or more", got=str(count)))
+    array = np.linspace(float(start), float(stop), count, endpoint=endpoint)
+    return _finish(array.astype(_float_or(dtype)), device, requires_grad)
+
+
+def logspace(
+    start: float, stop: float, num: int = 100, base: float = 10.0, *, dtype: Any = None,
+    device: DeviceLike = None,
+) -> Tensor:  # fmt: skip
+    """Make ``num`` values evenly spaced on a logarithmic scale, base**start to base**stop."""
+    array = np.logspace(start, stop, num, base=base)
+    return _finish(array.astype(_float_or(dtype)), device, False)
+
+
+def eye(
+    n_rows: int, n_cols: int | None = None, *, k: int = 0, dtype: Any = None,
+    device: DeviceLike = None, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Make a matrix with ones on diagonal ``k`` and zeros elsewhere."""
+    shape = _shape("eye", (n_rows, n_rows if n_cols is None else n_cols))
+    return _finish(np.eye(*shape, k=k, dtype=_float_or(dtype)), device, requires_grad)
+
+
+def to(x: Tensor, *args: Any, dtype: Any = None, device: DeviceLike = None, copy: bool = False,
+       non_blocking: bool = False) -> Tensor:  # fmt: skip
+    """Return ``x`` on another device, in another dtype, or both; itself where nothing changes.
+
+    ``x.to("cuda")``, ``x.to(gradlab.float64)``, ``x.to("cpu", gradlab.float16)``, ``x.to(other)``.
+    """
+    for each in args:
+        if isinstance(each, Tensor):
+            dtype, device = each.dtype, each.device
+        elif isinstance(each, str) and not _is_dtype_name(each) or hasattr(each, "backend"):
+            device = each
+        elif not isinstance(each, bool):
+            dtype = each
+    y = x if device is None else _move(x, find_device(device))
+    y = y if dtype is None else y.astype(dtype, copy=False)
+    return y.clone() if copy and y is x else y
+
+
+def _is_dtype_name(name: str) -> bool:
+    return name in dtypes._BY_NAME
+
+
+def _move(x: Tensor, where: Any) -> Tensor:
+    from gradlab.ops.transfer import transfer
+
+    return x if x.device is where else transfer(x, where)
+
+
+for _function in (to,):
+    Tensor._add_method("to", to)
+Tensor._add_method("cpu", lambda x: to(x, device="cpu"))
+Tensor._add_method("cuda", lambda x, index=0: to(x, device=f"cuda:{index}"))
+
+
+def _new_method(name: str, make: Any) -> None:
+    def new(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return make(*args, **{**_like(x, None, None), **kwargs})
+
+    new.__doc__ = f"`{make.__name__}` with this tensor's dtype and device."
+    Tensor._add_method(name, new)
+
+
+for _make in (zeros, ones, empty, full, tensor):
+    _new_method(f"new_{_make.__name__}", _make)
+
+
+def is_tensor(x: Any) -> bool:
+    """Return whether ``x`` is a tensor."""
+    return isinstance(x, Tensor)
+
+
+def numel(x: Tensor) -> int:
+    """Return the number of elements of ``x``."""
+    return x.numel()
+
+
+def result_type(*values: Any) -> Any:
+    """Return the dtype that an operation on these tensors, dtypes and Python scalars would give."""
+    return dtypes.result_type(*(_kind(value) for value in values))
+
+
+def _kind(value: Any) -> Any:
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        return dtypes.as_dtype(value.dtype)
+    return type(value) if type(value) in (bool, int, float, complex) else dtypes.as_dtype(value)
+
+
+Sizes = Sequence[int]

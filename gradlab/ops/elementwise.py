@@ -1,0 +1,891 @@
+"""Elementwise ops: arithmetic, comparison, logic, the functions of one variable, `where`, `clip`.
+
+All broadcast as NumPy does, and promote dtypes as `gradlab.dtypes` says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gradlab import dtypes
+from gradlab.errors import OptionError
+from gradlab.ops.core import BOOL, FLOAT, OWN, PROMOTE, Op, apply, apply_, public
+from gradlab.ops.samples import Sample, binary, unary, values
+from gradlab.tensor import Tensor, require_option
+
+TensorLike = Tensor | bool | int | float | complex | np.ndarray
+
+X1_X2 = ("x1", "x2")
+
+
+def _binary(name: str, ufunc: Any, **options: Any) -> Op:
+    options = {"dtype": PROMOTE, "samples": binary(), **options}
+    return Op(name, ufunc, inputs=X1_X2, broadcasts=True, **options)
+
+
+def _unary(name: str, ufunc: Any, **options: Any) -> Op:
+    options = {"dtype": FLOAT, "samples": unary(), **options}
+    return Op(name, ufunc, **options)
+
+
+def _reflected(op: Op, method: str) -> None:
+    """Attach ``__radd__`` and the like: the operand on the left was no tensor."""
+
+    def reflected(x2: Tensor, x1: TensorLike) -> Tensor:
+        return apply(op, (x1, x2))
+
+    Tensor._add_method(method, reflected)
+
+
+def _in_place(op: Op, *names: str) -> None:
+    """Attach ``__iadd__``, ``add_`` and the like."""
+
+    def in_place(x: Tensor, *others: Any) -> Tensor:
+        return apply_(op, x, others)
+
+    in_place.__doc__ = f"In place: the tensor becomes ``{op.name}(x, …)``, keeping its memory."
+    for name in names:
+        Tensor._add_method(name, in_place)
+
+
+# --------------------------------------------------------------------------------- arithmetic
+
+ADD = _binary("add", "add", gradients={"x1": lambda gy: gy, "x2": lambda gy: gy})
+
+
+@public(ADD, "__add__", "add")
+def add(x1: TensorLike, x2: TensorLike, *, alpha: float = 1) -> Tensor:
+    """Return ``x1 + alpha·x2``, element by element.
+
+    >>> add(Tensor([1.0, 2.0]), 1)
+    tensor([2., 3.])
+    """
+    return apply(ADD, (x1, x2 if alpha == 1 else mul(x2, alpha)))
+
+
+SUB = _binary("sub", "subtract", kinds="iufcV", gradients={
+    "x1": lambda gy: gy,
+    "x2": lambda gy: -gy,
+})  # fmt: skip
+
+
+@public(SUB, "__sub__", "sub", "subtract")
+def sub(x1: TensorLike, x2: TensorLike, *, alpha: float = 1) -> Tensor:
+    """Return ``x1 - alpha·x2``, element by element."""
+    return apply(SUB, (x1, x2 if alpha == 1 else mul(x2, alpha)))
+
+
+MUL = _binary("mul", "multiply", gradients={
+    "x1": lambda gy, x2: gy * x2,
+    "x2": lambda gy, x1: gy * x1,
+})  # fmt: skip
+
+
+@public(MUL, "__mul__", "mul", "multiply")
+def mul(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """Return ``x1 · x2``, element by element (the Hadamard product).
+
+    >>> mul(Tensor([1.0, 2.0]), Tensor([3.0, 4.0]))
+    tensor([3., 8.])
+    """
+    return apply(MUL, (x1, x2))
+
+
+DIV = _binary("div", "true_divide", dtype=FLOAT, samples=binary(low2=0.5, high2=2.0), gradients={
+    "x1": lambda gy, x2: gy / x2,
+    "x2": lambda gy, x1, x2: -gy * (x1 / x2) / x2,
+})  # fmt: skip
+
+
+@public(DIV, "__truediv__", "div", "divide", "true_divide")
+def div(x1: TensorLike, x2: TensorLike, *, rounding_mode: str | None = None) -> Tensor:
+    """Return ``x1 / x2``, element by element; integers give the default floating dtype.
+
+    ``rounding_mode``: None, ``"floor"`` (as `floor_divide`) or ``"trunc"`` (towards zero).
+    """
+    require_option("div", "rounding_mode", rounding_mode, (None, "floor", "trunc"))
+    if rounding_mode == "floor":
+        return floor_divide(x1, x2)
+    quotient = apply(DIV, (x1, x2))
+    return quotient if rounding_mode is None else trunc(quotient)
+
+
+def _zero_like(gy: Tensor) -> Tensor:
+    return gy * 0
+
+
+FLOOR_DIVIDE = _binary(
+    "floor_divide", "floor_divide", kinds="iufV",
+    samples=binary(low=0.6, high=0.9, low2=0.21, high2=0.29),
+    gradients={"x1": _zero_like, "x2": _zero_like},
+)  # fmt: skip
+
+
+@public(FLOOR_DIVIDE, "__floordiv__", "floor_divide")
+def floor_divide(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """Return the largest whole number not above ``x1 / x2``. Its gradient is 0."""
+    return apply(FLOOR_DIVIDE, (x1, x2))
+
+
+REMAINDER = _binary(
+    "remainder", "remainder", kinds="iufV",
+    samples=binary(low=0.6, high=0.9, low2=0.31, high2=0.39),
+    gradients={"x1": lambda gy: gy, "x2": lambda gy, x1, x2: -gy * floor_divide(x1, x2)},
+)  # fmt: skip
+
+
+@public(REMAINDER, "__mod__", "remainder")
+def remainder(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """Return ``x1 - x2·floor(x1 / x2)``, which has the sign of ``x2``."""
+    return apply(REMAINDER, (x1, x2))
+
+
+def _pow_forward(xp: Any, x1: Any, x2: Any) -> Any:
+    # Python exponents of 2 are common (squares) and np.power takes ten times a product's time.
+    if x2.__class__ is not np.ndarray and np.ndim(x2) == 0:
+        if x2 == 2:
+            return xp.multiply(x1, x1)
+        if x2 == 0.5 and x1.dtype.kind == "f":
+            return xp.sqrt(x1)
+    return xp.power(x1, x2)
+
+
+def _pow_gx1(gy: Tensor, x1: Any, x2: Any) -> Tensor:
+    if not isinstance(x2, Tensor):
+        return _zero_like(gy) if x2 == 0 else gy * (x1 * 2 if x2 == 2 else x2 * x1 ** (x2 - 1))
+    # x2·x1^(x2-1) is 0·inf at x2 = 0, where the derivative is 0.
+    return gy * where(x2 == 0, 0.0, x2 * x1 ** where(x2 == 0, 1.0, x2 - 1))
+
+
+def _pow_gx2(gy: Tensor, x1: Any, y: Tensor) -> Tensor:
+    if not isinstance(x1, Tensor):
+        return gy * y * math.log(x1) if x1 > 0 else _zero_like(gy)
+    # y·log(x1) is 0·(-inf) at x1 = 0, where the derivative is 0 for positive x2.
+    return gy * where(x1 == 0, 0.0, y * log(where(x1 == 0, 1.0, x1)))
+
+
+POW = _binary(
+    "pow", _pow_forward, kinds="iufcV", samples=binary(low=0.3, high=2.0),
+    gradients={"x1": _pow_gx1, "x2": _pow_gx2},
+)  # fmt: skip
+
+
+@public(POW, "__pow__", "pow")
+def pow(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """Return ``x1 ** x2``, element by element.
+
+    >>> pow(Tensor([1.0, 2.0, 3.0]), 2)
+    tensor([1., 4., 9.])
+    """
+    return apply(POW, (x1, x2))
+
+
+def _tie_half(gy: Tensor, chosen: Tensor, tie: Tensor) -> Tensor:
+    return where(tie, gy * 0.5, where(chosen, gy, 0.0))
+
+
+MAXIMUM = _binary("maximum", "maximum", kinds="biufV", gradients={
+    "x1": lambda gy, x1, x2: _tie_half(gy, x1 > x2, x1 == x2),
+    "x2": lambda gy, x1, x2: _tie_half(gy, x2 > x1, x1 == x2),
+})  # fmt: skip
+
+
+@public(MAXIMUM, "maximum")
+def maximum(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """Return the larger of each pair, NaN where one is NaN; at ties both get half the gradient."""
+    return apply(MAXIMUM, (x1, x2))
+
+
+MINIMUM = _binary("minimum", "minimum", kinds="biufV", gradients={
+    "x1": lambda gy, x1, x2: _tie_half(gy, x1 < x2, x1 == x2),
+    "x2": lambda gy, x1, x2: _tie_half(gy, x2 < x1, x1 == x2),
+})  # fmt: skip
+
+
+@public(MINIMUM, "minimum")
+def minimum(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """Return the smaller of each pair, NaN where one is NaN; at ties both get half the gradient."""
+    return apply(MINIMUM, (x1, x2))
+
+
+ATAN2 = _binary("atan2", "arctan2", dtype=FLOAT, kinds="biufV", gradients={
+    "x1": lambda gy, x1, x2: gy * x2 / (x1 * x1 + x2 * x2),
+    "x2": lambda gy, x1, x2: -gy * x1 / (x1 * x1 + x2 * x2),
+})  # fmt: skip
+
+
+@public(ATAN2, "atan2", "arctan2")
+def atan2(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """Return the angle of the point ``(x2, x1)`` in radians, in [-π, π]."""
+    return apply(ATAN2, (x1, x2))
+
+
+LOGADDEXP = _binary("logaddexp", "logaddexp", dtype=FLOAT, kinds="biufV", gradients={
+    "x1": lambda gy, x1, x2: gy * sigmoid(x1 - x2),
+    "x2": lambda gy, x1, x2: gy * sigmoid(x2 - x1),
+})  # fmt: skip
+
+
+@public(LOGADDEXP, "logaddexp")
+def logaddexp(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """Return ``log(exp(x1) + exp(x2))`` without overflow."""
+    return apply(LOGADDEXP, (x1, x2))
+
+
+for _op, _method in (
+    (ADD, "__radd__"), (SUB, "__rsub__"), (MUL, "__rmul__"), (DIV, "__rtruediv__"),
+    (FLOOR_DIVIDE, "__rfloordiv__"), (REMAINDER, "__rmod__"), (POW, "__rpow__"),
+):  # fmt: skip
+    _reflected(_op, _method)
+_in_place(MUL, "__imul__", "mul_")
+_in_place(DIV, "__itruediv__", "div_")
+_in_place(FLOOR_DIVIDE, "__ifloordiv__")
+_in_place(REMAINDER, "__imod__", "remainder_")
+_in_place(POW, "__ipow__", "pow_")
+_in_place(ADD, "__iadd__")
+_in_place(SUB, "__isub__")
+
+
+@public(None, "add_")
+def add_(x: Tensor, other: TensorLike, *, alpha: float = 1) -> Tensor:
+    """In place: ``x`` becomes ``x + alpha·other``, keeping its memory."""
+    return apply_(ADD, x, (other if alpha == 1 else mul(other, alpha),))
+
+
+@public(None, "sub_")
+def sub_(x: Tensor, other: TensorLike, *, alpha: float = 1) -> Tensor:
+    """In place: ``x`` becomes ``x - alpha·other``, keeping its memory."""
+    return apply_(SUB, x, (other if alpha == 1 else mul(other, alpha),))
+
+
+# --------------------------------------------------------------------- comparison and logic
+
+
+def _comparison(name: str, ufunc: str, method: str, kinds: str, doc: str) -> Any:
+    op = _binary(name, ufunc, dtype=BOOL, kinds=kinds, why_not="its result is bool")
+
+    def compare(x1: TensorLike, x2: TensorLike) -> Tensor:
+        return apply(op, (x1, x2))
+
+    return _named(compare, name, f"Return bool values: {doc}, element by element.", op, method, name)
+
+
+def _named(function: Any, name: str, doc: str, op: Op | None, *methods: str) -> Any:
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = doc
+    return public(op, *methods)(function)
+
+
+def _equality(name: str, ufunc: str, method: str, doc: str) -> Any:
+    op = _binary(name, ufunc, dtype=BOOL, why_not="its result is bool")
+
+    def compare(x1: TensorLike, x2: TensorLike) -> Tensor:
+        return apply(op, (x1, x2))
+
+    def method_(x1: Tensor, x2: Any) -> Any:
+        # `tensor == None` and `tensor in [...]` must not raise.
+        if x2 is None or isinstance(x2, str):
+            return NotImplemented
+        return apply(op, (x1, x2))
+
+    Tensor._add_method(method, method_)
+    return _named(compare, name, f"Return bool values: {doc}, element by element.", op, name)
+
+
+eq = _equality("eq", "equal", "__eq__", "x1 equals x2")
+ne = not_equal = _equality("ne", "not_equal", "__ne__", "x1 differs from x2")
+lt = less = _comparison("lt", "less", "__lt__", "biufV", "x1 is below x2")
+le = less_equal = _comparison("le", "less_equal", "__le__", "biufV", "x1 is not above x2")
+gt = greater = _comparison("gt", "greater", "__gt__", "biufV", "x1 is above x2")
+ge = greater_equal = _comparison("ge", "greater_equal", "__ge__", "biufV", "x1 is not below x2")
+
+
+def _logical(name: str, doc: str) -> Any:
+    op = _binary(name, name, dtype=BOOL, why_not="its result is bool")
+
+    def logical(x1: TensorLike, x2: TensorLike) -> Tensor:
+        return apply(op, (x1, x2))
+
+    return _named(logical, name, f"Return bool values: {doc} (0 is false).", op, name)
+
+
+logical_and = _logical("logical_and", "both are true")
+logical_or = _logical("logical_or", "at least one is true")
+logical_xor = _logical("logical_xor", "exactly one is true")
+
+
+def _integers() -> Any:
+    yield Sample((np.arange(12).reshape(3, 4), np.arange(4)), name="integers")
+    yield Sample((np.arange(6), 3), name="integers with a scalar")
+    yield Sample((np.array([True, False]), np.array([True, True])), name="bool")
+
+
+def _bitwise(name: str, method: str, doc: str) -> Any:
+    op = _binary(name, name, kinds="biu", why_not="it is defined on bits", samples=_integers)
+
+    def bitwise(x1: TensorLike, x2: TensorLike) -> Tensor:
+        return apply(op, (x1, x2))
+
+    _reflected(op, f"__r{method}__")
+    _in_place(op, f"__i{method}__")
+    doc = f"Return {doc}; for bool and integer dtypes."
+    return _named(bitwise, name, doc, op, f"__{method}__", name)
+
+
+bitwise_and = _bitwise("bitwise_and", "and", "the bits set in both, ``x1 & x2``")
+bitwise_or = _bitwise("bitwise_or", "or", "the bits set in either, ``x1 | x2``")
+bitwise_xor = _bitwise("bitwise_xor", "xor", "the bits set in exactly one, ``x1 ^ x2``")
+bitwise_left_shift = _bitwise("left_shift", "lshift", "``x1 << x2``")
+bitwise_right_shift = _bitwise("right_shift", "rshift", "``x1 >> x2``")
+
+
+def _one_integer() -> Any:
+    yield Sample((np.arange(12).reshape(3, 4),), name="integers")
+    yield Sample((np.array([True, False]),), name="bool")
+
+
+BITWISE_NOT = Op(
+    "bitwise_not", "invert", kinds="biu", why_not="it is defined on bits", samples=_one_integer
+)
+
+
+@public(BITWISE_NOT, "__invert__", "bitwise_not")
+def bitwise_not(x: Tensor) -> Tensor:
+    """Return ``x`` with every bit flipped; for bool, its negation."""
+    return apply(BITWISE_NOT, (x,))
+
+
+# ---------------------------------------------------------------- functions of one variable
+
+
+def _function(
+    name: str,
+    forward: str | Callable[..., Any],
+    gradient: Callable[..., Any] | None,
+    doc: str,
+    *methods: str,
+    **options: Any,
+) -> Any:
+    """Declare an elementwise function of one tensor."""
+    gradients = None if gradient is None else {"x": gradient}
+    op = _unary(name, forward, gradients=gradients, **options)
+
+    def function(x: TensorLike) -> Tensor:
+        return apply(op, (x,))
+
+    if gradient is not None and isinstance(forward, str):
+        _in_place(op, f"{name}_")
+    return _named(function, name, doc, op, name, *methods)
+
+
+_REAL = "biufV"
+
+neg = negative = _function(
+    "neg", "negative", lambda gy: -gy, "Return ``-x``.", "__neg__",
+    dtype=PROMOTE, kinds="iufcV",
+)  # fmt: skip
+abs = absolute = _function(
+    "abs", "absolute", lambda gy, x: gy * sign(x), "Return ``|x|``.", "__abs__", dtype=OWN,
+    kinds="biufcV",
+)  # fmt: skip
+sign = _function(
+    "sign", "sign", lambda gy: _zero_like(gy), "Return -1, 0 or 1. Its gradient is 0.",
+    dtype=PROMOTE, kinds="iufV",
+)  # fmt: skip
+exp = _function("exp", "exp", lambda gy, y: gy * y, "Return e to the power ``x``.", halves=True)
+expm1 = _function("expm1", "expm1", lambda gy, y: gy * (y + 1), "Return ``exp(x) - 1``, precise "
+                  "near 0.", halves=True)  # fmt: skip
+exp2 = _function("exp2", "exp2", lambda gy, y: gy * y * math.log(2), "Return 2 to the power ``x``.",
+                 kinds=_REAL)  # fmt: skip
+log = _function("log", "log", lambda gy, x: gy / x, "Return the natural logarithm; -inf at 0, NaN "
+                "below.", samples=unary(0.2, 3.0))  # fmt: skip
+log2 = _function("log2", "log2", lambda gy, x: gy / (x * math.log(2)), "Return the logarithm to "
+                 "base 2.", samples=unary(0.2, 3.0))  # fmt: skip
+log10 = _function("log10", "log10", lambda gy, x: gy / (x * math.log(10)), "Return the logarithm "
+                  "to base 10.", samples=unary(0.2, 3.0))  # fmt: skip
+log1p = _function("log1p", "log1p", lambda gy, x: gy / (x + 1), "Return ``log(1 + x)``, precise "
+                  "near 0.", samples=unary(-0.7, 3.0))  # fmt: skip
+sqrt = _function("sqrt", "sqrt", lambda gy, y: gy / (y * 2), "Return the square root; NaN below 0.",
+                 samples=unary(0.2, 3.0))  # fmt: skip
+rsqrt = _function("rsqrt", lambda xp, x: 1 / xp.sqrt(x), lambda gy, y: gy * -0.5 * y * y * y,
+                  "Return ``1 / sqrt(x)``.", samples=unary(0.2, 3.0))  # fmt: skip
+square = _function("square", "square", lambda gy, x: gy * x * 2, "Return ``x²``.", dtype=PROMOTE)
+reciprocal = _function("reciprocal", "reciprocal", lambda gy, y: -gy * y * y, "Return ``1 / x``.",
+                       samples=unary(0.4, 3.0))  # fmt: skip
+sin = _function("sin", "sin", lambda gy, x: gy * cos(x), "Return the sine of ``x`` (radians).")
+cos = _function("cos", "cos", lambda gy, x: -gy * sin(x), "Return the cosine of ``x`` (radians).")
+tan = _function("tan", "tan", lambda gy, y: gy * (y * y + 1), "Return the tangent of ``x`` "
+                "(radians).", samples=unary(-1.2, 1.2))  # fmt: skip
+asin = arcsin = _function(
+    "asin", "arcsin", lambda gy, x: gy / sqrt(1 - x * x), "Return the angle whose sine is ``x``.",
+    "arcsin", samples=unary(-0.9, 0.9),
+)  # fmt: skip
+acos = arccos = _function(
+    "acos", "arccos", lambda gy, x: -gy / sqrt(1 - x * x),
+    "Return the angle whose cosine is ``x``.", "arccos", samples=unary(-0.9, 0.9),
+)  # fmt: skip
+atan = arctan = _function(
+    "atan", "arctan", lambda gy, x: gy / (1 + x * x), "Return the angle whose tangent is ``x``.",
+    "arctan",
+)  # fmt: skip
+sinh = _function("sinh", "sinh", lambda gy, x: gy * cosh(x), "Return the hyperbolic sine.")
+cosh = _function("cosh", "cosh", lambda gy, x: gy * sinh(x), "Return the hyperbolic cosine.")
+tanh = _function("tanh", "tanh", lambda gy, y: gy * (1 - y * y), "Return the hyperbolic tangent.")
+asinh = arcsinh = _function(
+    "asinh", "arcsinh", lambda gy, x: gy / sqrt(x * x + 1),
+    "Return the inverse of the hyperbolic sine.", "arcsinh",
+)  # fmt: skip
+acosh = arccosh = _function(
+    "acosh", "arccosh", lambda gy, x: gy / sqrt(x * x - 1),
+    "Return the inverse of the hyperbolic cosine.", "arccosh", samples=unary(1.2, 3.0),
+)  # fmt: skip
+atanh = arctanh = _function(
+    "atanh", "arctanh", lambda gy, x: gy / (1 - x * x),
+    "Return the inverse of the hyperbolic tangent.", "arctanh", samples=unary(-0.9, 0.9),
+)  # fmt: skip
+floor = _function("floor", "floor", lambda gy: _zero_like(gy), "Round down. Its gradient is 0.",
+                  dtype=PROMOTE, kinds="iufV", samples=unary(0.1, 0.9))  # fmt: skip
+ceil = _function("ceil", "ceil", lambda gy: _zero_like(gy), "Round up. Its gradient is 0.",
+                 dtype=PROMOTE, kinds="iufV", samples=unary(0.1, 0.9))  # fmt: skip
+trunc = _function("trunc", "trunc", lambda gy: _zero_like(gy), "Round towards 0. Its gradient is "
+                  "0.", dtype=PROMOTE, kinds="iufV", samples=unary(0.1, 0.9))  # fmt: skip
+
+isnan = _function("isnan", "isnan", None, "Return True where ``x`` is NaN.", dtype=OWN)
+isinf = _function("isinf", "isinf", None, "Return True where ``x`` is +inf or -inf.", dtype=OWN)
+isfinite = _function("isfinite", "isfinite", None, "Return True where ``x`` is neither infinite "
+                     "nor NaN.", dtype=OWN)  # fmt: skip
+logical_not = _function("logical_not", "logical_not", None, "Return True where ``x`` is 0.",
+                        dtype=OWN)  # fmt: skip
+signbit = _function("signbit", "signbit", None, "Return True where the sign bit is set (-0.0 too).",
+                    dtype=OWN, kinds="fV")  # fmt: skip
+conj = _function("conj", "conjugate", lambda gy: gy, "Return the complex conjugate.", dtype=OWN)
+
+
+def _round_forward(xp: Any, x: Any, *, decimals: int) -> Any:
+    return xp.round(x, decimals) if x.dtype != dtypes.bfloat16 else xp.rint(x)
+
+
+ROUND = Op(
+    "round", _round_forward, dtype=PROMOTE, kinds="iufcV",
+    gradients={"x": lambda gy: _zero_like(gy)},
+    samples=unary(0.1, 0.4),
+)  # fmt: skip
+
+
+@public(ROUND, "round")
+def round(x: TensorLike, decimals: int = 0) -> Tensor:
+    """Round to ``decimals`` places, halves to the even neighbour. Its gradient is 0."""
+    return apply(ROUND, (x,), {"decimals": decimals})
+
+
+# -------------------------------------------------------------------------------- activations
+
+
+def _sigmoid_forward(xp: Any, x: Any) -> Any:
+    # For very negative x the exponential overflows to inf, and the result is the right 0.
+    return xp.reciprocal(1 + xp.exp(-x))
+
+
+sigmoid = _function(
+    "sigmoid", _sigmoid_forward, lambda gy, y: gy * y * (1 - y),
+    "Return the logistic function ``1 / (1 + exp(-x))``, in (0, 1).", halves=True, kinds=_REAL,
+)  # fmt: skip
+logsigmoid = _function(
+    "logsigmoid", lambda xp, x: -xp.logaddexp(0, -x), lambda gy, x: gy * sigmoid(-x),
+    "Return ``log(sigmoid(x))`` without overflow.", halves=True, kinds=_REAL,
+)  # fmt: skip
+
+RELU_BACKWARD = Op(
+    "relu_backward",
+    lambda xp, gy, y, *, needs: (xp.where(y > 0, gy, xp.zeros((), gy.dtype)),),
+    inputs=("gy", "y"),
+)
+RELU = _unary(
+    "relu",
+    lambda xp, x: xp.maximum(x, xp.zeros((), x.dtype)),
+    dtype=PROMOTE,
+    kinds="iufV",
+    gradients={"x": lambda gy, y: where(y > 0, gy, 0.0)},
+    fused=RELU_BACKWARD,
+)
+
+
+@public(RELU, "relu")
+def relu(x: TensorLike) -> Tensor:
+    """Return ``max(x, 0)``; its gradient at 0 is 0.
+
+    >>> relu(Tensor([-1.0, 0.0, 2.0]))
+    tensor([0., 0., 2.])
+    """
+    return apply(RELU, (x,))
+
+
+_in_place(RELU, "relu_")
+
+
+def special(xp: Any) -> Any:
+    """The special functions that go with an array namespace; loaded at their first use."""
+    if xp is np:
+        import scipy.special
+
+        return scipy.special
+    import cupyx.scipy.special
+
+    return cupyx.scipy.special
+
+
+erf = _function(
+    "erf", lambda xp, x: special(xp).erf(x),
+    lambda gy, x: gy * exp(-x * x) * (2 / math.sqrt(math.pi)),
+    "Return the error function ``2/√π ∫₀ˣ exp(-t²) dt``.", halves=True, kinds=_REAL,
+)  # fmt: skip
+
+
+def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
+    """Return ``x·Φ(x)``, Φ the standard normal distribution function [1]_.
+
+    ``approximate="tanh"`` takes ``0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`` instead.
+
+    .. [1] Hendrycks and Gimpel, https://arxiv.org/abs/1606.08415
+    """
+    require_option("gelu", "approximate", approximate, ("none", "tanh"))
+    if approximate == "tanh":
+        return apply(GELU_TANH, (x,))
+    return apply(GELU, (x,))
+
+
+def _gelu_forward(xp: Any, x: Any) -> Any:
+    return 0.5 * x * (1 + special(xp).erf(x * math.sqrt(0.5)))
+
+
+def _gelu_gradient(gy: Tensor, x: Tensor) -> Tensor:
+    cdf = 0.5 * (1 + erf(x * math.sqrt(0.5)))
+    return gy * (cdf + x * exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi)))
+
+
+def _gelu_tanh_forward(xp: Any, x: Any) -> Any:
+    return 0.5 * x * (1 + xp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def _gelu_tanh_gradient(gy: Tensor, x: Tensor) -> Tensor:
+    scale = math.sqrt(2 / math.pi)
+    t = tanh(scale * (x + 0.044715 * x * x * x))
+    return gy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * scale * (1 + 3 * 0.044715 * x * x))
+
+
+GELU = _unary("gelu", _gelu_forward, gradients={"x": _gelu_gradient}, halves=True, kinds=_REAL)
+GELU_TANH = _unary(
+    "gelu_tanh", _gelu_tanh_forward, gradients={"x": _gelu_tanh_gradient}, halves=True, kinds=_REAL
+)
+public(GELU)(gelu)
+
+silu = _function(
+    "silu", lambda xp, x: x / (1 + xp.exp(-x)),
+    lambda gy, x: gy * sigmoid(x) * (1 + x * (1 - sigmoid(x))),
+    "Return ``x·sigmoid(x)``, also known as swish.", halves=True, kinds=_REAL,
+)  # fmt: skip
+
+
+SOFTPLUS = _unary(
+    "softplus",
+    lambda xp, x, *, beta: xp.logaddexp(x.dtype.type(0), beta * x) / beta,
+    gradients={"x": lambda gy, x, beta: gy * sigmoid(beta * x)},
+    halves=True,
+    kinds=_REAL,
+    samples=unary(beta=1.5),
+)
+
+
+@public(SOFTPLUS)
+def softplus(x: TensorLike, beta: float = 1.0) -> Tensor:
+    """Return ``log(1 + exp(beta·x)) / beta`` without overflow."""
+    return apply(SOFTPLUS, (x,), {"beta": beta})
+
+
+ELU = _unary(
+    "elu",
+    lambda xp, x, *, alpha: xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0))),
+    gradients={"x": lambda gy, x, alpha: gy * where(x > 0, 1.0, alpha * exp(minimum(x, 0.0)))},
+    halves=True,
+    kinds=_REAL,
+    samples=unary(alpha=1.3),
+)
+
+
+@public(ELU)
+def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
+    """Return ``x`` where positive, else ``alpha·(exp(x) - 1)``."""
+    return apply(ELU, (x,), {"alpha": alpha})
+
+
+LEAKY_RELU = _unary(
+    "leaky_relu",
+    lambda xp, x, *, negative_slope: xp.where(x > 0, x, x * negative_slope),
+    gradients={"x": lambda gy, x, negative_slope: where(x > 0, gy, gy * negative_slope)},
+    dtype=FLOAT,
+    kinds=_REAL,
+    samples=unary(negative_slope=0.1),
+)
+
+
+@public(LEAKY_RELU)
+def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
+    """Return ``x`` where positive, else ``negative_slope·x``."""
+    return apply(LEAKY_RELU, (x,), {"negative_slope": negative_slope})
+
+
+PRELU = _binary(
+    "prelu",
+    lambda xp, x1, x2: xp.where(x1 > 0, x1, x1 * x2),
+    gradients={
+        "x1": lambda gy, x1, x2: where(x1 > 0, gy, gy * x2),
+        "x2": lambda gy, x1: where(x1 > 0, 0.0, gy * x1),
+    },
+    kinds=_REAL,
+)
+
+
+@public(PRELU, "prelu")
+def prelu(x: TensorLike, weight: TensorLike) -> Tensor:
+    """Return ``x`` where positive, else ``weight·x``; ``weight`` broadcasts against ``x``.
+
+    As in PyTorch a weight of one axis belongs to axis 1 of an input with two axes or more.
+    """
+    if isinstance(x, Tensor) and isinstance(weight, Tensor) and weight.ndim == 1 and x.ndim > 1:
+        weight = weight.reshape(-1, *[1] * (x.ndim - 2))
+    return apply(PRELU, (x, weight))
+
+
+# ---------------------------------------------------------------------------- choose and clip
+
+
+def _where_samples() -> Any:
+    mask = values((3, 4), seed=2) > 0
+    yield Sample((mask, values((3, 4)), values((3, 4), seed=1)), name="matrices")
+    yield Sample((mask, values((3, 1)), values((4,), seed=1)), name="broadcast")
+    yield Sample((mask, values((3, 4)), 0.5), name="with a scalar")
+    yield Sample((values(1025, seed=2) > 0, values(1025), 0.0), name="1025 values", large=True)
+
+
+def _where_forward(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
+    dtype = dtypes.result_type(*(x.dtype if hasattr(x, "dtype") else type(x) for x in (x1, x2)))
+    return xp.where(condition, xp.asarray(x1, dtype=dtype), xp.asarray(x2, dtype=dtype))
+
+
+WHERE = Op(
+    "where",
+    _where_forward,
+    inputs=("condition", "x1", "x2"),
+    gradients={
+        "x1": lambda gy, condition: where(condition, gy, 0.0),
+        "x2": lambda gy, condition: where(condition, 0.0, gy),
+    },
+    broadcasts=True,
+    samples=_where_samples,
+)
+
+
+@public(WHERE)
+def where(condition: Tensor, x1: Any = None, x2: Any = None) -> Any:
+    """Return ``x1`` where ``condition`` holds and ``x2`` elsewhere; all three broadcast.
+
+    With ``condition`` alone: a tuple of index tensors of its true elements, as `nonzero`.
+    """
+    if x1 is None and x2 is None:
+        return condition.nonzero(as_tuple=True)
+    return apply(WHERE, (condition, x1, x2))
+
+
+@public(None, "where")
+def _where_method(x: Tensor, condition: Tensor, other: Any) -> Tensor:
+    """Return the tensor where ``condition`` holds, ``other`` elsewhere."""
+    return apply(WHERE, (condition, x, other))
+
+
+@public(None, "masked_fill")
+def masked_fill(x: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """Return ``x`` with ``value`` where ``mask`` is true; its dtype stays."""
+    value = value.astype(x.dtype) if isinstance(value, Tensor) else x.dtype.type(value).item()
+    return apply(WHERE, (mask, value, x))
+
+
+def _clip_samples() -> Any:
+    for sample in unary()():
+        yield Sample(sample.args, {"min": -1.01, "max": 1.02}, sample.name, large=sample.large)
+    yield Sample((values((3, 4)),), {"min": 0.01}, "min alone")
+    yield Sample((values((3, 4)),), {"max": 0.01}, "max alone")
+
+
+def _clip_forward(xp: Any, x: Any, *, min: Any, max: Any) -> Any:
+    # Not xp.clip: its Python wrapper takes as long as ten ufunc calls on a small array.
+    if min is not None:
+        x = xp.maximum(x, min)
+    return x if max is None else xp.minimum(x, max)
+
+
+def _clip_gradient(gy: Tensor, x: Tensor, min: Any, max: Any) -> Tensor:
+    inside = x >= min if min is not None else x <= max
+    if min is not None and max is not None:
+        inside = inside & (x <= max)
+    return where(inside, gy, 0.0)
+
+
+CLIP = Op(
+    "clip", _clip_forward, kinds="iufV", gradients={"x": _clip_gradient}, samples=_clip_samples
+)
+
+
+@public(CLIP, "clip", "clamp")
+def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Return ``x`` limited to [``min``, ``max``]; either may be None or a tensor.
+
+    The gradient is 1 where ``min <= x <= max``, else 0.
+    """
+    if min is None and max is None:
+        raise OptionError("clip: expected min, max or both, got neither")
+    if isinstance(min, Tensor) or isinstance(max, Tensor):
+        x = x if min is None else maximum(x, min)
+        return x if max is None else minimum(x, max)
+    dtype = dtypes.result_type(x.dtype, *(type(m) for m in (min, max) if m is not None))
+    return apply(CLIP, (x if dtype == x.dtype else x.astype(dtype),), {"min": min, "max": max})
+
+
+clamp = clip
+
+
+@public(None, "clamp_", "clip_")
+def clamp_(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """In place: limit the values to [``min``, ``max``]."""
+    return apply_(CLIP, x, (), {"min": min, "max": max})
+
+
+# ------------------------------------------------------------------------- dtype, copy, write
+
+
+def _astype_samples() -> Any:
+    yield Sample((values((3, 4)),), {"dtype": "float64"}, "same dtype")
+    yield Sample((np.arange(5),), {"dtype": "float32"}, "integer to float")
+
+
+ASTYPE = Op(
+    "astype",
+    lambda xp, x, *, dtype: x.real.astype(dtype) if x.dtype.kind == "c" and dtype.kind != "c"
+    else x.astype(dtype),
+    gradients={"x": lambda gy: gy},
+    samples=_astype_samples,
+)  # fmt: skip
+
+
+@public(ASTYPE, "astype")
+def astype(x: Tensor, dtype: Any, *, copy: bool = True) -> Tensor:
+    """Return ``x`` in another dtype; with ``copy=False`` itself where it has it already.
+
+    >>> Tensor([1.7, -1.7]).astype("int64")
+    tensor([ 1, -1])
+    """
+    wanted = dtypes.as_dtype(dtype)
+    if wanted == x.dtype and not copy:
+        return x
+    return apply(ASTYPE, (x,), {"dtype": wanted})
+
+
+def _cast_method(name: str, dtype: Any) -> None:
+    def cast(x: Tensor) -> Tensor:
+        return astype(x, dtype, copy=False)
+
+    _named(cast, name, f"Return the values as {np.dtype(dtype).name}.", None, name)
+
+
+for _name, _dtype in {
+    "float": dtypes.float32, "double": dtypes.float64, "half": dtypes.float16,
+    "bfloat16": dtypes.bfloat16, "long": dtypes.int64, "int": dtypes.int32, "bool": dtypes.bool_,
+}.items():  # fmt: skip
+    _cast_method(_name, _dtype)
+
+CLONE = Op(
+    "clone", lambda xp, x: x.copy(), gradients={"x": lambda gy: gy}, samples=unary()
+)
+
+
+@public(CLONE, "clone")
+def clone(x: Tensor) -> Tensor:
+    """Return a copy with memory of its own, through which gradients flow."""
+    return apply(CLONE, (x,))
+
+
+CONTIGUOUS = Op(
+    "contiguous", lambda xp, x: xp.ascontiguousarray(x).reshape(x.shape),
+    gradients={"x": lambda gy: gy}, samples=unary(),
+)  # fmt: skip
+
+
+@public(CONTIGUOUS, "contiguous")
+def contiguous(x: Tensor) -> Tensor:
+    """Return ``x`` itself where its memory is in row-major order, else a copy that is."""
+    return x if x.is_contiguous() else apply(CONTIGUOUS, (x,))
+
+
+COPY = Op(
+    "copy",
+    lambda xp, x, v: xp.broadcast_to(v, x.shape).astype(x.dtype),
+    inputs=("x", "v"),
+    gradients={"x": lambda gy: gy * 0, "v": lambda gy: gy},
+    broadcasts=True,
+)
+
+
+@public(None, "copy_")
+def copy_(x: Tensor, source: Any) -> Tensor:
+    """In place: take the values of ``source``, broadcast and cast to this shape and dtype."""
+    return apply_(COPY, x, (_as_operand(x, source),))
+
+
+def _as_operand(x: Tensor, source: Any) -> Tensor:
+    from gradlab.tensor import from_value
+
+    made = from_value(source, x.device, operation="copy_")
+    return made
+
+
+@public(None, "fill_")
+def fill_(x: Tensor, value: Any) -> Tensor:
+    """In place: set every element to ``value``."""
+    return apply_(COPY, x, (_as_operand(x, value),))
+
+
+@public(None, "zero_")
+def zero_(x: Tensor) -> Tensor:
+    """In place: set every element to 0."""
+    return apply_(COPY, x, (_as_operand(x, x.dtype.type(0)),))
+
+
+# ------------------------------------------------------------------------------- comparisons
+
+
+def isclose(
+    x1: Tensor, x2: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
+) -> Tensor:
+    """Return True where ``|x1 - x2| <= atol + rtol·|x2|``."""
+    x2 = _as_operand(x1, x2)
+    close = (x1 == x2) | ((abs(x1 - x2) <= atol + rtol * abs(x2)) & isfinite(x2))
+    return close | (isnan(x1) & isnan(x2)) if equal_nan else close
+
+
+def allclose(
+    x1: Tensor, x2: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
+) -> bool:
+    """Return whether all elements are close, in the sense of `isclose`."""
+    return bool(isclose(x1, x2, rtol, atol, equal_nan).all())
+
+
+def equal(x1: Tensor, x2: Tensor) -> bool:
+    """Return whether both have the same shape and the same elements."""
+    return x1.shape == x2.shape and bool((x1 == x2).all())
+
+
+for _method in (isclose, allclose, equal):
+    Tensor._add_method(_method.__name__, _method)

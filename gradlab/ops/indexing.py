@@ -1,0 +1,568 @@
+"""Indexing: reading and writing with ints, slices, ellipsis, None, masks and integer tensors.
+
+A basic index (ints, slices, ``...``, None) gives a view; an index with a mask or an integer tensor
+gives a copy. Writing goes through the same two: into the view, or into the chosen places.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlab import dtypes
+from gradlab.autograd.modes import mode
+from gradlab.errors import AxisError, DTypeError, ShapeError, message
+from gradlab.ops.core import (
+    Op,
+    apply,
+    apply_,
+    check_writable,
+    explain,
+    mark_written,
+    needs_record,
+    public,
+    rebase,
+    refresh_view,
+)
+from gradlab.ops.elementwise import COPY
+from gradlab.ops.samples import Sample, values
+from gradlab.ops.shape import accepts_dim, canonical_axis
+from gradlab.tensor import Tensor, from_value
+
+# ------------------------------------------------------------------------- the kinds of index
+
+
+def _prepare(x: Tensor, index: Any) -> tuple[Any, bool]:
+    """Return the index with arrays for tensors, and whether it is basic (gives a view)."""
+    if index.__class__ in (int, slice):
+        return index, True
+    items = index if isinstance(index, tuple) else (index,)
+    basic = True
+    prepared = []
+    for item in items:
+        if item is None or item is Ellipsis or isinstance(item, slice):
+            prepared.append(_prepare_slice(item))
+        elif isinstance(item, bool | np.bool_):
+            prepared.append(np.bool_(item))
+            basic = False
+        elif isinstance(item, int | np.integer):
+            prepared.append(int(item))
+        else:
+            array = _index_array(x, item)
+            if array.ndim == 0 and array.dtype.kind in "iu":
+                prepared.append(int(array))
+            else:
+                prepared.append(array)
+                basic = False
+    return tuple(prepared), basic
+
+
+def _prepare_slice(item: Any) -> Any:
+    if not isinstance(item, slice):
+        return item
+    if item.step is not None and isinstance(item.step, int) and item.step == 0:
+        raise AxisError("indexing: expected a slice step other than 0, got 0")
+    parts = (item.start, item.stop, item.step)
+    return slice(*(part if part is None else part.__index__() for part in parts))
+
+
+def _index_array(x: Tensor, item: Any) -> Any:
+    made = from_value(item, x.device, operation="indexing")
+    if made.dtype.kind not in "iub":
+        empty = made.numel() == 0 and not isinstance(item, Tensor)
+        if empty:  # x[[]] selects nothing
+            return made._array.astype(np.int64)
+        raise DTypeError(
+            message(
+                "indexing",
+                expected="integers, slices, ..., None, or integer and bool tensors",
+                got=f"{made.dtype.name} {made.shape}",
+                hint="cast it with .astype(gradlab.int64)",
+            )
+        )
+    if made.device is not x.device:
+        made = from_value(made, x.device)
+    return made._array
+
+
+def _explain_index(x: Tensor, index: Any, **_: Any) -> None:
+    """Raise the clear error for an index that NumPy refused."""
+    items = index if isinstance(index, tuple) else (index,)
+    consumed = sum(
+        item.ndim if getattr(item, "dtype", None) == np.bool_ else 1
+        for item in items
+        if item is not None and item is not Ellipsis
+    )
+    if consumed > x.ndim:
+        raise AxisError(
+            message(
+                "indexing",
+                expected=f"at most {x.ndim} indices for shape {x.shape}",
+                got=str(consumed),
+            )
+        )
+    axis = 0
+    for item in items:
+        if item is Ellipsis:
+            axis = x.ndim - (consumed - axis)
+            continue
+        if item is None:
+            continue
+        axis += _explain_item(x, item, axis)
+
+
+def _explain_item(x: Tensor, item: Any, axis: int) -> int:
+    """Check one index against its axis; return how many axes it consumes."""
+    size = x.shape[axis]
+    if getattr(item, "dtype", None) == np.bool_ and item.ndim:
+        if item.shape != x.shape[axis : axis + item.ndim]:
+            raise ShapeError(
+                message(
+                    "indexing",
+                    expected=f"a mask of shape {x.shape[axis : axis + item.ndim]}",
+                    got=str(item.shape),
+                )
+            )
+        return int(item.ndim)
+    if not isinstance(item, slice):
+        numbers = np.atleast_1d(item if isinstance(item, int) else np.asarray(item))
+        bad = numbers[(numbers < -size) | (numbers >= size)]
+        if bad.size:
+            raise AxisError(
+                message(
+                    "indexing",
+                    expected=f"an index from {-size} to {size - 1} for axis {axis}",
+                    got=f"{bad.flat[0]} (shape {x.shape})",
+                )
+            )
+    return 1
+
+
+# ------------------------------------------------------------------------------------ reading
+
+
+def _as_view(index: Any) -> Any:
+    # With an ellipsis NumPy gives a view of no axes where it would give a scalar.
+    if not isinstance(index, tuple):
+        return (index, Ellipsis)
+    return index if any(item is Ellipsis for item in index) else (*index, Ellipsis)
+
+
+def _slice_samples() -> Any:
+    yield Sample((values((3, 4)), (1,)), name="row")
+    yield Sample((values((3, 4)), (slice(None), slice(None, None, 2))), name="step")
+    yield Sample((values((3, 4)), (Ellipsis, None, -1)), name="ellipsis and None")
+    yield Sample((values((3, 4)), (slice(None, None, -1),)), name="backwards")
+    yield Sample((values(5), 2), name="one element")
+
+
+SLICE = Op(
+    "slice",
+    lambda xp, x, *, index: x[_as_view(index)],
+    gradients={"x": lambda gy, index, x_shape: _put_slice(gy, index, x_shape)},
+    view=True,
+    check=_explain_index,
+    samples=_slice_samples,
+)
+
+
+def _spread_forward(xp: Any, x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
+    y = xp.zeros(shape, x.dtype)
+    y[index] = x
+    return y
+
+
+# The gradient of a slice: zeros, with gy where the slice was.
+SPREAD = Op(
+    "spread",
+    _spread_forward,
+    gradients={"x": lambda gy, index: apply(SLICE, (gy,), {"index": index})},
+)
+
+
+def _put_slice(gy: Tensor, index: Any, x_shape: tuple[int, ...]) -> Tensor:
+    return apply(SPREAD, (gy,), {"index": index, "shape": x_shape})
+
+
+def _index_samples() -> Any:
+    x = values((3, 4))
+    yield Sample((x, np.array([0, 2, 0])), name="rows, one twice")
+    yield Sample((x, x > 0), name="mask")
+    yield Sample((x, (np.array([0, 1]), np.array([2, 2]))), name="pairs")
+    yield Sample((x, (slice(None), np.array([[0], [3]]))), name="slice and indices")
+    yield Sample((x, np.array([], dtype=np.int64)), name="nothing")
+
+
+INDEX = Op(
+    "index",
+    lambda xp, x, *, index: x[index],
+    gradients={"x": lambda gy, index, x_shape: _index_gradient(gy, index, x_shape)},
+    check=_explain_index,
+    samples=_index_samples,
+)
+
+
+def _index_gradient(gy: Tensor, index: Any, x_shape: tuple[int, ...]) -> Tensor:
+    return apply(INDEX_ADD, (gy,), {"index": index, "shape": x_shape})
+
+
+def _index_add_forward(xp: Any, x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
+    y = xp.zeros(shape, x.dtype)
+    (xp.add.at if xp is np else xp.add.at)(y, index, x)
+    return y
+
+
+# The gradient of an index: zeros, with gy added wherever an element was read.
+INDEX_ADD = Op(
+    "index_add",
+    _index_add_forward,
+    gradients={"x": lambda gy, index: apply(INDEX, (gy,), {"index": index})},
+    halves=True,
+)
+
+
+@public(None, "__getitem__")
+def getitem(x: Tensor, index: Any) -> Tensor:
+    """Return ``x[index]``: a view for ints, slices, ``...`` and None; else a copy."""
+    prepared, basic = _prepare(x, index)
+    return apply(SLICE if basic else INDEX, (x,), {"index": prepared})
+
+
+SLICE.function = INDEX.function = getitem
+
+# ------------------------------------------------------------------------------------ writing
+
+
+def _write_index_forward(xp: Any, x: Any, v: Any, *, index: Any) -> Any:
+    y = x.copy()
+    y[index] = v
+    return y
+
+
+# x with v at the chosen places: what a write with a mask or integer tensor means for gradients.
+WRITE_INDEX = Op(
+    "write_index",
+    _write_index_forward,
+    inputs=("x", "v"),
+    gradients={
+        "x": lambda gy, index: apply(WRITE_INDEX, (gy, 0.0), {"index": index}),
+        "v": lambda gy, index: apply(INDEX, (gy,), {"index": index}),
+    },
+    broadcasts=True,
+)
+
+
+@public(None, "__setitem__")
+def setitem(x: Tensor, index: Any, value: Any) -> None:
+    """``x[index] = value``, keeping the object and its memory; ``value`` broadcasts and is cast."""
+    prepared, basic = _prepare(x, index)
+    v = value if value.__class__ in (int, float, bool) else from_value(value, x.device)
+    name = "setitem"
+    if mode.grad:
+        check_writable(x, name)
+        if needs_record(x, (v,)):
+            _set_recorded(x, prepared, basic, v, name)
+            return
+    array = v._array if isinstance(v, Tensor) else v
+    try:
+        mode.quietly(x._array.__setitem__, prepared, _cast(array, x.dtype))
+    except (ValueError, IndexError, TypeError, OverflowError) as error:
+        raise _explain_write(x, prepared, v, error) from None
+    mark_written(x, name)
+
+
+def _cast(array: Any, dtype: Any) -> Any:
+    # NumPy refuses to write a complex into a real place silently; everything else it casts.
+    if getattr(array, "dtype", None) is not None and array.dtype.kind == "c" and dtype.kind != "c":
+        raise TypeError("a complex value does not fit a real dtype")
+    return array
+
+
+def _explain_write(x: Tensor, index: Any, v: Any, error: Exception) -> Exception:
+    try:
+        _explain_index(x, index)
+        chosen = x._array[index].shape
+        if isinstance(v, Tensor) and np.broadcast_shapes(chosen, v.shape) != chosen:
+            raise ValueError
+    except (AxisError, ShapeError) as clear:
+        return clear
+    except (ValueError, IndexError):
+        got = v.shape if isinstance(v, Tensor) else v
+        return ShapeError(
+            message("setitem", expected=f"a value that broadcasts to {chosen}", got=str(got))
+        )
+    return explain(COPY, (x, v), None, error)
+
+
+def _set_recorded(x: Tensor, index: Any, basic: bool, v: Any, name: str) -> None:
+    v = v if isinstance(v, Tensor) else from_value(v, x.device)
+    if v.dtype != x.dtype:
+        v = v.astype(x.dtype)
+    if basic:  # write through the view; its history reaches x by itself
+        apply_(COPY, apply(SLICE, (x,), {"index": index}), (v,))
+        return
+    refresh = Tensor._wrap(x._array, x.device)
+    refresh._node = x._node
+    rebase(x, apply(WRITE_INDEX, (refresh, v), {"index": index}), name)
+
+
+# ------------------------------------------------------------------- gather, scatter, and kin
+
+
+def _gather_samples() -> Any:
+    x = values((3, 4))
+    yield Sample((x, 1, np.array([[0, 1], [3, 3], [2, 0]])), name="columns")
+    yield Sample((x, 0, np.array([[2, 0, 1, 1]])), name="rows")
+
+
+GATHER = Op(
+    "gather",
+    lambda xp, x, index, *, axis: xp.take_along_axis(x, index, axis),
+    inputs=("x", "index"),
+    gradients={
+        "x": lambda gy, index, axis, x_shape: apply(
+            SCATTER_ADD, (gy, index), {"axis": axis, "shape": x_shape}
+        )
+    },
+    samples=_gather_samples,
+)
+
+
+def _scatter_add_forward(xp: Any, x: Any, index: Any, *, axis: int, shape: Any) -> Any:
+    y = xp.zeros(shape, x.dtype)
+    places = list(xp.ogrid[tuple(slice(n) for n in index.shape)])
+    places[axis] = index
+    xp.add.at(y, tuple(places), x)
+    return y
+
+
+SCATTER_ADD = Op(
+    "scatter_add_zeros",
+    _scatter_add_forward,
+    inputs=("x", "index"),
+    gradients={"x": lambda gy, index, axis: apply(GATHER, (gy, index), {"axis": axis})},
+    halves=True,
+)
+
+
+@public(GATHER, "gather")
+def gather(x: Tensor, axis: int, index: Tensor) -> Tensor:
+    """Return ``y[i][j] = x[i][index[i][j]]`` (for ``axis=1``): elements chosen along an axis.
+
+    ``index`` is an integer tensor with as many axes as ``x``, no larger than ``x`` along the others.
+    """
+    at = canonical_axis("gather", axis, x.ndim)
+    places = from_value(index, x.device, operation="gather")
+    _check_places("gather", x, at, places)
+    narrowed = tuple(
+        slice(None) if i == at else slice(n) for i, n in enumerate(places.shape)
+    )
+    return apply(GATHER, (x[narrowed], places), {"axis": at})
+
+
+def _check_places(operation: str, x: Tensor, axis: int, index: Tensor) -> None:
+    if index.dtype.kind not in "iu":
+        raise DTypeError(message(operation, expected="an integer index", got=index.dtype.name))
+    if index.ndim != x.ndim or any(
+        n > m for i, (n, m) in enumerate(zip(index.shape, x.shape, strict=True)) if i != axis
+    ):
+        raise ShapeError(
+            message(
+                operation,
+                expected=f"an index of {x.ndim} axes that fits within {x.shape}",
+                got=str(index.shape),
+            )
+        )
+    check_range(operation, index, x.shape[axis], axis)
+
+
+def check_range(operation: str, index: Tensor, size: int, axis: int) -> None:
+    """Refuse indices outside an axis; on a GPU this would wait for the values, so it is left to
+    the kernel there."""
+    if index.device.type != "cpu" or not index.numel():
+        return
+    low, high = int(index._array.min()), int(index._array.max())
+    if low < -size or high >= size:
+        raise AxisError(
+            message(
+                operation,
+                expected=f"indices from {-size} to {size - 1} for axis {axis}",
+                got=str(low if low < -size else high),
+            )
+        )
+
+
+@public(None, "take_along_dim")
+def take_along_axis(x: Tensor, indices: Tensor, axis: int = -1) -> Tensor:
+    """The array API's `gather`: ``indices`` broadcasts against the other axes of ``x``."""
+    at = canonical_axis("take_along_axis", axis, x.ndim)
+    places = from_value(indices, x.device, operation="take_along_axis")
+    shape = tuple(n if i != at else places.shape[at] for i, n in enumerate(x.shape))
+    return gather(x, at, places.broadcast_to(shape))
+
+
+def _take_samples() -> Any:
+    x = values((3, 4))
+    yield Sample((x, np.array([2, 0, 2])), {"axis": 0}, "rows")
+    yield Sample((x, np.array([[1, 3]])), {"axis": 1}, "a matrix of columns")
+    yield Sample((x, np.array([11, 0])), name="flattened")
+
+
+def _take_index(axis: int, ndim: int, index: Any) -> Any:
+    return (slice(None),) * axis + (index,) if axis else index
+
+
+TAKE = Op(
+    "take",
+    lambda xp, x, index, *, axis: xp.take(x, index, axis=axis),
+    inputs=("x", "index"),
+    gradients={
+        "x": lambda gy, index, axis, x_shape: apply(
+            TAKE_ADD, (gy, index), {"axis": axis, "shape": x_shape}
+        )
+    },
+    samples=_take_samples,
+)
+
+
+def _take_add_forward(xp: Any, x: Any, index: Any, *, axis: int, shape: tuple[int, ...]) -> Any:
+    y = xp.zeros(shape, x.dtype)
+    xp.add.at(y, (slice(None),) * axis + (index,), x)
+    return y
+
+
+TAKE_ADD = Op(
+    "take_add",
+    _take_add_forward,
+    inputs=("x", "index"),
+    gradients={"x": lambda gy, index, axis: apply(TAKE, (gy, index), {"axis": axis})},
+    halves=True,
+)
+
+
+@public(TAKE, "take")
+@accepts_dim
+def take(x: Tensor, indices: Tensor, axis: int | None = None) -> Tensor:
+    """Return the slices of ``x`` at ``indices`` along ``axis``; of the flattened ``x`` if None."""
+    places = from_value(indices, x.device, operation="take")
+    if places.dtype.kind not in "iu":
+        raise DTypeError(message("take", expected="integer indices", got=places.dtype.name))
+    if axis is None:
+        x, axis = x.ravel(), 0
+    at = canonical_axis("take", axis, x.ndim)
+    check_range("take", places, x.shape[at], at)
+    return apply(TAKE, (x, places), {"axis": at})
+
+
+@public(None, "index_select")
+def index_select(x: Tensor, axis: int, index: Tensor) -> Tensor:
+    """PyTorch's name of `take` along an axis."""
+    return take(x, index, axis)
+
+
+def _scatter_samples() -> Any:
+    index = np.array([[0, 1], [3, 2], [2, 0]])
+    yield Sample((values((3, 4)), 1, index, values((3, 2), seed=1)), name="columns")
+
+
+def _scatter_forward(xp: Any, x: Any, index: Any, v: Any, *, axis: int, add: bool) -> Any:
+    y = x.copy()
+    places = list(xp.ogrid[tuple(slice(n) for n in index.shape)])
+    places[axis] = index
+    if add:
+        xp.add.at(y, tuple(places), v)
+    else:
+        y[tuple(places)] = v
+    return y
+
+
+SCATTER = Op(
+    "scatter",
+    _scatter_forward,
+    inputs=("x", "index", "v"),
+    gradients={
+        "x": lambda gy, index, axis, add: gy
+        if add
+        else apply(SCATTER, (gy, index, _zeros(index, gy)), {"axis": axis, "add": False}),
+        "v": lambda gy, index, axis: gather(gy, axis, index),
+    },
+    samples=_scatter_samples,
+)
+
+
+def _zeros(index: Tensor, like: Tensor) -> Tensor:
+    return Tensor._wrap(like.device.xp.zeros(index.shape, like.dtype), like.device)
+
+
+@public(SCATTER, "scatter")
+def scatter(x: Tensor, axis: int, index: Tensor, src: Any) -> Tensor:
+    """Return ``x`` with ``y[i][index[i][j]] = src[i][j]`` (for ``axis=1``)."""
+    return _scatter("scatter", x, axis, index, src, add=False)
+
+
+@public(None, "scatter_add")
+def scatter_add(x: Tensor, axis: int, index: Tensor, src: Any) -> Tensor:
+    """Return ``x`` with ``src[i][j]`` added to ``y[i][index[i][j]]`` (for ``axis=1``)."""
+    return _scatter("scatter_add", x, axis, index, src, add=True)
+
+
+def _scatter(operation: str, x: Tensor, axis: int, index: Tensor, src: Any, add: bool) -> Tensor:
+    at = canonical_axis(operation, axis, x.ndim)
+    places = from_value(index, x.device, operation=operation)
+    _check_places(operation, x, at, places)
+    v = from_value(src, x.device, operation=operation)
+    if v.dtype != x.dtype:
+        v = v.astype(x.dtype)
+    v = v.broadcast_to(places.shape) if v.ndim == 0 else v[tuple(slice(n) for n in places.shape)]
+    return apply(SCATTER, (x, places, v), {"axis": at, "add": add})
+
+
+@public(None, "masked_select")
+def masked_select(x: Tensor, mask: Tensor) -> Tensor:
+    """Return the elements where ``mask`` is true, in one axis."""
+    return x.broadcast_to(np.broadcast_shapes(x.shape, mask.shape))[
+        mask.broadcast_to(np.broadcast_shapes(x.shape, mask.shape))
+    ]
+
+
+NONZERO = Op(
+    "nonzero", lambda xp, x: xp.stack(xp.nonzero(x), axis=1) if x.ndim else
+    xp.zeros((int(bool(x)), 0), xp.int64), why_not="its result is integer",
+)  # fmt: skip
+
+
+@public(NONZERO, "nonzero", "argwhere")
+def nonzero(x: Tensor, *, as_tuple: bool = False) -> Any:
+    """Return the indices of the elements that are not 0, one row each.
+
+    With ``as_tuple`` a tuple of index tensors, one per axis.
+    """
+    rows = apply(NONZERO, (x,))
+    return rows.unbind(1) if as_tuple else rows
+
+
+def _one_hot_forward(xp: Any, x: Any, *, num_classes: int) -> Any:
+    return (x[..., None] == xp.arange(num_classes)).astype(dtypes.int64)
+
+
+ONE_HOT = Op("one_hot", _one_hot_forward, kinds="iu", why_not="its result is integer")
+
+
+@public(ONE_HOT)
+def one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
+    """Return int64 rows with a 1 at each class; the number of classes is found if -1."""
+    count = num_classes if num_classes >= 0 else int(x.max()) + 1
+    low = int(x.min()) if x.numel() else 0
+    if low < 0 or (x.numel() and int(x.max()) >= count):
+        raise AxisError(
+            message(
+                "one_hot",
+                expected=f"classes from 0 to {count - 1}",
+                got=str(low if low < 0 else int(x.max())),
+            )
+        )
+    return apply(ONE_HOT, (x,), {"num_classes": count})
+
+
+__all__ = ["refresh_view"]

@@ -1,0 +1,635 @@
+"""Shape ops: views with other axes, and joining or cutting tensors along an axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from gradlab import dtypes
+from gradlab.errors import AxisError, OptionError, ShapeError, message
+from gradlab.ops.core import Op, apply, device_shares, public
+from gradlab.ops.samples import Sample, values
+from gradlab.tensor import Tensor, from_value
+
+Axis = int | Sequence[int] | None
+
+
+def canonical_axis(operation: str, axis: Any, ndim: int) -> int:
+    """Return ``axis`` counted from the front, or raise `AxisError` where it is out of range."""
+    try:
+        index = axis.__index__()
+    except AttributeError:
+        got = f"{axis!r} of type {type(axis).__name__}"
+        raise AxisError(message(operation, expected="an integer axis", got=got)) from None
+    size = ndim or 1  # as in PyTorch, a scalar tensor accepts axis 0 and -1
+    if not -size <= index < size:
+        raise AxisError(
+            message(
+                operation,
+                expected=f"an axis from {-size} to {size - 1}, for a tensor of {ndim} axes",
+                got=str(index),
+            )
+        )
+    return index % size
+
+
+def canonical_axes(operation: str, axis: Axis, ndim: int) -> tuple[int, ...]:
+    """Return the axes counted from the front; None means all of them."""
+    if axis is None:
+        return tuple(range(ndim))
+    if not isinstance(axis, tuple | list):
+        return (canonical_axis(operation, axis, ndim),) if ndim else _scalar(operation, axis)
+    axes = tuple(canonical_axis(operation, each, ndim) for each in axis)
+    if len(set(axes)) != len(axes):
+        raise AxisError(message(operation, expected="different axes", got=str(tuple(axis))))
+    return axes if ndim else ()
+
+
+def _scalar(operation: str, axis: Any) -> tuple[int, ...]:
+    canonical_axis(operation, axis, 0)
+    return ()
+
+
+def accepts_dim(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let ``dim`` and ``keepdim``, PyTorch's names, stand for ``axis`` and ``keepdims``."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            if "dim" in kwargs:
+                kwargs["axis"] = kwargs.pop("dim")
+            if "keepdim" in kwargs:
+                kwargs["keepdims"] = kwargs.pop("keepdim")
+        return function(*args, **kwargs)
+
+    call.__accepts_dim__ = True  # type: ignore[attr-defined]
+    return call
+
+
+def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """Accept ``f(2, 3)`` and ``f((2, 3))`` alike."""
+    given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+    return tuple(int(size) for size in given)
+
+
+# -------------------------------------------------------------------------------------- views
+
+
+def _reshape_samples() -> Any:
+    yield Sample((values((3, 4)), (2, 6)), name="matrix")
+    yield Sample((values((3, 4)).T, (2, -1)), name="transposed, which copies")
+    yield Sample((values(()), (1, 1)), name="scalar")
+    yield Sample((values((0, 3)), (3, 0)), name="empty")
+
+
+RESHAPE = Op(
+    "reshape",
+    lambda xp, x, *, shape: x.reshape(shape),
+    gradients={"x": lambda gy, x_shape: reshape(gy, x_shape)},
+    view=True,
+    samples=_reshape_samples,
+)
+
+
+@public(RESHAPE, "reshape")
+def reshape(x: Tensor, *shape: Any) -> Tensor:
+    """Return the elements in another shape; -1 for at most one size that follows from the rest.
+
+    The memory is shared where the layout allows it, as for every contiguous tensor.
+
+    >>> reshape(Tensor([1, 2, 3, 4]), (2, -1))
+    tensor([[1, 2],
+            [3, 4]])
+    """
+    wanted = _sizes(shape)
+    size = x.numel()
+    known = math.prod(each for each in wanted if each != -1)
+    fits = size == known if -1 not in wanted else known and size % known == 0
+    if not fits or wanted.count(-1) > 1 or min(wanted, default=0) < -1:
+        raise ShapeError(
+            message(
+                "reshape",
+                expected=f"a shape of {size} elements, as {x.shape}, with at most one -1",
+                got=f"{wanted}",
+            )
+        )
+    if -1 in wanted:
+        wanted = tuple(size // known if each == -1 else each for each in wanted)
+    return apply(RESHAPE, (x,), {"shape": wanted})
+
+
+@public(None, "view")
+def view(x: Tensor, *shape: Any) -> Tensor:
+    """`reshape` that refuses to copy, as PyTorch's ``view``; a dtype reinterprets nothing."""
+    y = reshape(x, *shape)
+    if x.numel() and not device_shares(x, y):
+        raise ShapeError(
+            message(
+                "view",
+                expected="a layout that the new shape can look into without a copy",
+                got=f"shape {x.shape} with strides {x.stride()}",
+                hint="use reshape",
+            )
+        )
+    return y
+
+
+@public(None, "reshape_as", "view_as")
+def reshape_as(x: Tensor, other: Tensor) -> Tensor:
+    """Return the elements in the shape of ``other``."""
+    return reshape(x, other.shape)
+
+
+@public(None, "flatten")
+def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Join the axes from ``start_dim`` to ``end_dim`` into one."""
+    start = canonical_axis("flatten", start_dim, x.ndim)
+    end = canonical_axis("flatten", end_dim, x.ndim)
+    if start > end:
+        raise AxisError(f"flatten: expected start_dim <= end_dim, got {start_dim} and {end_dim}")
+    joined = math.prod(x.shape[start : end + 1])
+    return reshape(x, (*x.shape[:start], joined, *x.shape[end + 1 :]))
+
+
+@public(None, "ravel")
+def ravel(x: Tensor) -> Tensor:
+    """Return the elements in one axis, sharing memory where the layout allows it."""
+    return reshape(x, (x.numel(),))
+
+
+@public(None, "unflatten")
+def unflatten(x: Tensor, axis: int, sizes: Sequence[int]) -> Tensor:
+    """Split one axis into several of the given sizes (one may be -1)."""
+    at = canonical_axis("unflatten", axis, x.ndim)
+    known = math.prod(size for size in sizes if size != -1)
+    full = [x.shape[at] // known if size == -1 else size for size in sizes]
+    return reshape(x, (*x.shape[:at], *full, *x.shape[at + 1 :]))
+
+
+def _permute_samples() -> Any:
+    yield Sample((values((2, 3, 4)), (2, 0, 1)), name="three axes")
+    yield Sample((values((3, 4)), (1, 0)), name="matrix")
+
+
+def _inverse(axes: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
+
+
+PERMUTE = Op(
+    "permute",
+    lambda xp, x, *, axes: x.transpose(axes),
+    gradients={"x": lambda gy, axes: apply(PERMUTE, (gy,), {"axes": _inverse(axes)})},
+    view=True,
+    samples=_permute_samples,
+)
+
+
+@public(PERMUTE, "permute")
+def permute(x: Tensor, *axes: Any) -> Tensor:
+    """Return a view whose axis ``i`` is axis ``axes[i]`` of ``x``."""
+    wanted = canonical_axes("permute", _sizes(axes), x.ndim)
+    if len(wanted) != x.ndim:
+        raise AxisError(
+            message("permute", expected=f"each of the {x.ndim} axes once", got=str(_sizes(axes)))
+        )
+    return apply(PERMUTE, (x,), {"axes": wanted})
+
+
+def permute_dims(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """The array API's name of `permute`."""
+    return permute(x, tuple(axes))
+
+
+@public(None, "transpose", "swapaxes")
+def transpose(x: Tensor, axis0: int, axis1: int) -> Tensor:
+    """Return a view with two axes exchanged."""
+    axes = list(range(x.ndim))
+    if not axes:
+        return x
+    i, j = (canonical_axis("transpose", axis, x.ndim) for axis in (axis0, axis1))
+    axes[i], axes[j] = axes[j], axes[i]
+    return apply(PERMUTE, (x,), {"axes": tuple(axes)})
+
+
+swapaxes = transpose
+
+
+@public(None, "t")
+def t(x: Tensor) -> Tensor:
+    """Return the transposed matrix; a vector or scalar as it is."""
+    if x.ndim > 2:
+        raise ShapeError(message("t", expected="at most two axes", got=f"shape {x.shape}"))
+    return x if x.ndim < 2 else apply(PERMUTE, (x,), {"axes": (1, 0)})
+
+
+def _reversed_axes(x: Tensor) -> Tensor:
+    """The tensor with its axes in reverse order."""
+    return apply(PERMUTE, (x,), {"axes": tuple(range(x.ndim))[::-1]})
+
+
+def matrix_transpose(x: Tensor) -> Tensor:
+    """Return a view with the last two axes exchanged."""
+    if x.ndim < 2:
+        raise ShapeError(message("mT", expected="at least two axes", got=f"shape {x.shape}"))
+    return transpose(x, -2, -1)
+
+
+Tensor._add_method("T", property(_reversed_axes))
+Tensor._add_method("mT", property(matrix_transpose, doc=matrix_transpose.__doc__))
+
+
+@public(None, "movedim", "moveaxis")
+def movedim(x: Tensor, source: Any, destination: Any) -> Tensor:
+    """Return a view with the axes ``source`` moved to the places ``destination``."""
+    sources = canonical_axes("movedim", source, x.ndim)
+    places = canonical_axes("movedim", destination, x.ndim)
+    if len(sources) != len(places):
+        raise AxisError(
+            message("movedim", expected="as many destinations as sources", got=str(destination))
+        )
+    axes = [axis for axis in range(x.ndim) if axis not in sources]
+    for place, axis in sorted(zip(places, sources, strict=True)):
+        axes.insert(place, axis)
+    return apply(PERMUTE, (x,), {"axes": tuple(axes)})
+
+
+moveaxis = movedim
+
+
+@public(None, "squeeze")
+@accepts_dim
+def squeeze(x: Tensor, axis: Axis = None) -> Tensor:
+    """Return ``x`` without its axes of size 1, or without those of ``axis`` that have size 1."""
+    axes = canonical_axes("squeeze", axis, x.ndim)
+    return reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in axes or n != 1))
+
+
+@public(None, "unsqueeze")
+@accepts_dim
+def unsqueeze(x: Tensor, axis: int) -> Tensor:
+    """Return ``x`` with a new axis of size 1 at ``axis``."""
+    at = canonical_axis("unsqueeze", axis, x.ndim + 1)
+    return reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
+
+
+def expand_dims(x: Tensor, axis: int = 0) -> Tensor:
+    """The array API's name of `unsqueeze`."""
+    return unsqueeze(x, axis)
+
+
+def _expand_samples() -> Any:
+    yield Sample((values((3, 1)), (2, 3, 4)), name="new and stretched axes")
+    yield Sample((values(()), (2, 2)), name="scalar")
+
+
+EXPAND = Op(
+    "expand",
+    lambda xp, x, *, shape: xp.broadcast_to(x, shape),
+    gradients={"x": lambda gy, x_shape: sum_to(gy, x_shape)},
+    view=True,
+    samples=_expand_samples,
+)
+
+
+@public(EXPAND, "expand")
+def expand(x: Tensor, *shape: Any) -> Tensor:
+    """Return a view stretched to ``shape``; -1 keeps a size. It cannot be written to."""
+    wanted = _sizes(shape)
+    offset = len(wanted) - x.ndim
+    full = tuple(
+        x.shape[i - offset] if size == -1 and i >= offset else size for i, size in enumerate(wanted)
+    )
+    fits = offset >= 0 and all(
+        have in (1, want) for have, want in zip(x.shape, full[offset:], strict=True)
+    )
+    if not fits or min(full, default=0) < 0:
+        raise ShapeError(
+            message(
+                "expand",
+                expected=f"a shape that {x.shape} broadcasts to",
+                got=str(wanted),
+            )
+        )
+    return apply(EXPAND, (x,), {"shape": full})
+
+
+@public(None, "broadcast_to")
+def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return a view stretched to ``shape``."""
+    return expand(x, tuple(shape))
+
+
+@public(None, "expand_as")
+def expand_as(x: Tensor, other: Tensor) -> Tensor:
+    """Return a view stretched to the shape of ``other``."""
+    return expand(x, other.shape)
+
+
+def broadcast_tensors(*tensors: Tensor) -> list[Tensor]:
+    """Return views of the tensors, all stretched to their common shape."""
+    try:
+        shape = np.broadcast_shapes(*(x.shape for x in tensors))
+    except ValueError:
+        shapes = " and ".join(str(x.shape) for x in tensors)
+        raise ShapeError(
+            message("broadcast_tensors", expected="shapes that broadcast", got=shapes)
+        ) from None
+    return [expand(x, shape) for x in tensors]
+
+
+def _sum_to_samples() -> Any:
+    yield Sample((values((2, 3, 4)),), {"shape": (3, 1)}, "leading and inner axes")
+    yield Sample((values((3, 4)),), {"shape": ()}, "to a scalar")
+
+
+def _sum_to_forward(xp: Any, x: Any, *, shape: tuple[int, ...]) -> Any:
+    extra = x.ndim - len(shape)
+    stretched = tuple(
+        i + extra for i, size in enumerate(shape) if size == 1 and x.shape[i + extra] != 1
+    )
+    return xp.add.reduce(x, axis=tuple(range(extra)) + stretched).reshape(shape)
+
+
+SUM_TO = Op(
+    "sum_to",
+    _sum_to_forward,
+    gradients={"x": lambda gy, x_shape: apply(EXPAND, (gy,), {"shape": x_shape})},
+    halves=True,
+    samples=_sum_to_samples,
+)
+
+
+@public(SUM_TO, "sum_to", "sum_to_size")
+def sum_to(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return ``x`` summed to ``shape``: what undoes a broadcast in the backward pass."""
+    return x if x.shape == tuple(shape) else apply(SUM_TO, (x,), {"shape": tuple(shape)})
+
+
+def _flip_samples() -> Any:
+    yield Sample((values((3, 4)),), {"axis": 0}, "rows")
+    yield Sample((values((3, 4)),), {"axis": (0, 1)}, "both")
+
+
+FLIP = Op(
+    "flip",
+    lambda xp, x, *, axis: xp.flip(x, axis).copy(),
+    gradients={"x": lambda gy, axis: flip(gy, axis)},
+    samples=_flip_samples,
+)
+
+
+@public(FLIP, "flip")
+@accepts_dim
+def flip(x: Tensor, axis: Axis = None) -> Tensor:
+    """Return a copy with the order along ``axis`` (all, if None) reversed.
+
+    >>> flip(Tensor([1, 2, 3]), axis=0)
+    tensor([3, 2, 1])
+    """
+    return apply(FLIP, (x,), {"axis": canonical_axes("flip", axis, x.ndim)})
+
+
+def _roll_samples() -> Any:
+    yield Sample((values((3, 4)),), {"shift": 1, "axis": 1}, "columns")
+    yield Sample((values((3, 4)),), {"shift": 5}, "flattened")
+
+
+ROLL = Op(
+    "roll",
+    lambda xp, x, *, shift, axis: xp.roll(x, shift, axis),
+    gradients={"x": lambda gy, shift, axis: roll(gy, _opposite(shift), axis)},
+    samples=_roll_samples,
+)
+
+
+def _opposite(shift: Any) -> Any:
+    return tuple(-each for each in shift) if isinstance(shift, tuple) else -shift
+
+
+@public(ROLL, "roll")
+@accepts_dim
+def roll(x: Tensor, shift: Any, axis: Axis = None) -> Tensor:
+    """Return ``x`` with its elements moved ``shift`` places along ``axis``, coming round again."""
+    where = None if axis is None else canonical_axes("roll", axis, x.ndim)
+    steps = tuple(shift) if isinstance(shift, list | tuple) else shift
+    return apply(ROLL, (x,), {"shift": steps, "axis": where})
+
+
+def _repeat_samples() -> Any:
+    yield Sample((values((2, 3)), (2, 2)), name="matrix")
+    yield Sample((values(3), (2, 1)), name="new axis")
+
+
+def tile(x: Tensor, *repeats: Any) -> Tensor:
+    """Return ``x`` repeated as a whole ``repeats[i]`` times along axis ``i``."""
+    times = _sizes(repeats)
+    ndim = max(len(times), x.ndim)
+    times = (1,) * (ndim - len(times)) + times
+    shape = (1,) * (ndim - x.ndim) + x.shape
+    pairs = tuple(size for pair in zip(times, shape, strict=True) for size in pair)
+    inner = reshape(x, tuple(size for n in shape for size in (1, n)))
+    total = tuple(a * b for a, b in zip(times, shape, strict=True))
+    return reshape(expand(inner, pairs), total)
+
+
+Tensor._add_method("tile", tile)
+Tensor._add_method("repeat", tile)
+
+
+@public(None, "repeat_interleave")
+@accepts_dim
+def repeat_interleave(x: Tensor, repeats: int, axis: int | None = None) -> Tensor:
+    """Return ``x`` with each element repeated ``repeats`` times in place along ``axis``."""
+    if axis is None:
+        x, axis = ravel(x), 0
+    at = canonical_axis("repeat_interleave", axis, x.ndim)
+    stretched = expand(unsqueeze(x, at + 1), (*x.shape[: at + 1], repeats, *x.shape[at + 1 :]))
+    return reshape(stretched, (*x.shape[:at], x.shape[at] * repeats, *x.shape[at + 1 :]))
+
+
+# ------------------------------------------------------------------------------- join and cut
+
+
+def _cat_samples() -> Any:
+    a, b = values((2, 3)), values((4, 3), seed=1)
+    yield Sample(([a, b],), {"axis": 0}, "rows")
+    yield Sample(([a.T, b.T],), {"axis": -1}, "last axis")
+    yield Sample(([a],), {"axis": 1}, "one tensor")
+
+
+def _cat_forward(xp: Any, *xs: Any, axis: int, sizes: tuple[int, ...]) -> Any:
+    dtype = dtypes.result_type(*(x.dtype for x in xs))
+    return xp.concatenate([x.astype(dtype, copy=False) for x in xs], axis=axis)
+
+
+def _cat_gradient(gy: Tensor, i: int, axis: int, sizes: tuple[int, ...]) -> Tensor:
+    start = sum(sizes[:i])
+    return narrow(gy, axis, start, sizes[i])
+
+
+CAT = Op(
+    "cat", _cat_forward, inputs=("*xs",), gradients={"*": _cat_gradient}, samples=_cat_samples
+)
+
+
+@public(CAT)
+@accepts_dim
+def cat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Join tensors along an axis they have; all other sizes must agree.
+
+    >>> cat([Tensor([1, 2]), Tensor([3])])
+    tensor([1, 2, 3])
+    """
+    xs = _sequence("cat", tensors)
+    at = canonical_axis("cat", axis, xs[0].ndim)
+    if xs[0].ndim == 0:
+        raise ShapeError("cat: expected tensors with an axis, got scalars; use stack")
+    rests = {(x.ndim, x.shape[:at] + x.shape[at + 1 :]) for x in xs}
+    if len(rests) > 1:
+        raise ShapeError(
+            message(
+                "cat",
+                expected=f"shapes that agree everywhere but at axis {at}",
+                got=" and ".join(str(x.shape) for x in xs),
+            )
+        )
+    return apply(CAT, xs, {"axis": at, "sizes": tuple(x.shape[at] for x in xs)})
+
+
+concat = concatenate = cat
+
+
+def _sequence(operation: str, tensors: Any) -> tuple[Tensor, ...]:
+    given = tuple(tensors) if isinstance(tensors, list | tuple | Tensor) else None
+    if not given:
+        raise OptionError(message(operation, expected="a list of tensors", got=repr(tensors)))
+    device = next((x.device for x in given if isinstance(x, Tensor)), None)
+    if device is None:
+        raise OptionError(message(operation, expected="a list of tensors", got=repr(tensors)))
+    return tuple(from_value(x, device, operation=operation) for x in given)
+
+
+@accepts_dim
+def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Join tensors of one shape along a new axis.
+
+    >>> stack([Tensor([1, 2]), Tensor([3, 4])])
+    tensor([[1, 2],
+            [3, 4]])
+    """
+    xs = _sequence("stack", tensors)
+    if len({x.shape for x in xs}) > 1:
+        got = " and ".join(str(x.shape) for x in xs)
+        raise ShapeError(message("stack", expected="tensors of one shape", got=got))
+    at = canonical_axis("stack", axis, xs[0].ndim + 1)
+    return cat([unsqueeze(x, at) for x in xs], at)
+
+
+def hstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Join along the second axis (the first, for vectors)."""
+    xs = [x if x.ndim else reshape(x, (1,)) for x in _sequence("hstack", tensors)]
+    return cat(xs, 0 if xs[0].ndim == 1 else 1)
+
+
+def vstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Join along the first axis, vectors as rows."""
+    return cat([reshape(x, (1, -1)) if x.ndim < 2 else x for x in _sequence("vstack", tensors)], 0)
+
+
+@public(None, "narrow")
+def narrow(x: Tensor, axis: int, start: int, length: int) -> Tensor:
+    """Return the view of ``length`` elements from ``start`` along ``axis``."""
+    at = canonical_axis("narrow", axis, x.ndim)
+    if not (0 <= start and start + length <= x.shape[at]):
+        raise AxisError(
+            message(
+                "narrow",
+                expected=f"a range within the {x.shape[at]} elements of axis {at}",
+                got=f"start {start} and length {length}",
+            )
+        )
+    return x[(slice(None),) * at + (slice(start, start + length),)]
+
+
+@public(None, "split")
+@accepts_dim
+def split(x: Tensor, split_size: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
+    """Cut ``x`` along ``axis`` into views of ``split_size`` (the last may be smaller), or of the
+    sizes given as a list.
+
+    >>> split(Tensor([1, 2, 3]), 2)
+    (tensor([1, 2]), tensor([3]))
+    """
+    at = canonical_axis("split", axis, x.ndim)
+    size = x.shape[at]
+    if isinstance(split_size, int):
+        if split_size < 1:
+            raise OptionError(message("split", expected="a size of 1 or more", got=str(split_size)))
+        sizes = [min(split_size, size - i) for i in range(0, size, split_size)] or [0]
+    else:
+        sizes = list(split_size)
+    if sum(sizes) != size:
+        raise ShapeError(
+            message(
+                "split",
+                expected=f"sizes that add up to {size}, the size of axis {at}",
+                got=f"{sizes}",
+            )
+        )
+    starts = np.cumsum([0, *sizes[:-1]]).tolist()
+    return tuple(narrow(x, at, start, n) for start, n in zip(starts, sizes, strict=True))
+
+
+@public(None, "chunk")
+@accepts_dim
+def chunk(x: Tensor, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
+    """Cut ``x`` along ``axis`` into at most ``chunks`` views of equal size (the last smaller)."""
+    at = canonical_axis("chunk", axis, x.ndim)
+    return split(x, max(1, -(-x.shape[at] // chunks)), at)
+
+
+@public(None, "unbind")
+@accepts_dim
+def unbind(x: Tensor, axis: int = 0) -> tuple[Tensor, ...]:
+    """Return the slices along ``axis``, without that axis."""
+    at = canonical_axis("unbind", axis, x.ndim)
+    return tuple(x[(slice(None),) * at + (i,)] for i in range(x.shape[at]))
+
+
+def meshgrid(*tensors: Tensor, indexing: str = "ij") -> tuple[Tensor, ...]:
+    """Return the coordinates of the grid spanned by vectors, one tensor per axis."""
+    n = len(tensors)
+    shaped = [reshape(x, (1,) * i + (-1,) + (1,) * (n - 1 - i)) for i, x in enumerate(tensors)]
+    grids = broadcast_tensors(*shaped)
+    return tuple(transpose(g, 0, 1) if indexing == "xy" and n > 1 else g for g in grids)
+
+
+def _tri_samples() -> Any:
+    yield Sample((values((3, 4)),), {"diagonal": 1}, "matrix")
+    yield Sample((values((2, 3, 3)),), {"diagonal": 0}, "batch")
+
+
+TRIL = Op(
+    "tril", lambda xp, x, *, diagonal: xp.tril(x, diagonal),
+    gradients={"x": lambda gy, diagonal: tril(gy, diagonal)}, samples=_tri_samples,
+)  # fmt: skip
+TRIU = Op(
+    "triu", lambda xp, x, *, diagonal: xp.triu(x, diagonal),
+    gradients={"x": lambda gy, diagonal: triu(gy, diagonal)}, samples=_tri_samples,
+)  # fmt: skip
+
+
+@public(TRIL, "tril")
+def tril(x: Tensor, diagonal: int = 0) -> Tensor:
+    """Return the lower triangle of the last two axes, zeros above ``diagonal``."""
+    return apply(TRIL, (x,), {"diagonal": diagonal})
+
+
+@public(TRIU, "triu")
+def triu(x: Tensor, diagonal: int = 0) -> Tensor:
+    """Return the upper triangle of the last two axes, zeros below ``diagonal``."""
+    return apply(TRIU, (x,), {"diagonal": diagonal})

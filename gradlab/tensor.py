@@ -1,0 +1,544 @@
+"""The tensor: an array, the device it lies on, its history, and its ways to other libraries.
+
+Methods that compute come from the op registry; here stands only what a tensor *is*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradlab import dtypes
+from gradlab._methods import TensorMethods
+from gradlab.autograd.graph import Hooks, Leaf, Node, Version, run_backward
+from gradlab.devices import Device, DeviceLike, cpu, device as find_device
+from gradlab.dtypes import DType
+from gradlab.errors import DTypeError, GradientError, OptionError, ShapeError, message
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class Tensor(TensorMethods):
+    """An array of numbers of one dtype on one device, which may record what made it.
+
+    Make one with `gradlab.tensor`, `gradlab.zeros`, `gradlab.from_numpy` and so on.
+
+    >>> import gradlab as gl
+    >>> x = gl.tensor([1.0, 2.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    tensor([2., 4.])
+    """
+
+    # _array: the values.  _node: the Node that made it, its Leaf, or None.
+    # _version: counts in-place writes, shared by all views of the memory; None until needed.
+    # _view: (tensor looked into, op, attributes, its node then), where this is a view.
+    __slots__ = ("__weakref__", "_array", "_node", "_version", "_view", "device", "grad")
+
+    _array: Any
+    _node: Node | Leaf | None
+    _version: Version | None
+    _view: tuple[Any, ...] | None
+    device: Device
+    grad: Tensor | None
+
+    # NumPy leaves `array + tensor` to Tensor.__radd__.
+    __array_ufunc__ = None
+    __array_priority__ = 1000
+    __hash__ = object.__hash__
+
+    def __init__(
+        self,
+        data: Any = (),
+        *,
+        dtype: Any = None,
+        device: DeviceLike = None,
+        requires_grad: bool = False,
+    ) -> None:
+        made = from_value(data, find_device(device), dtype=dtype, copy=True)
+        self._array, self.device = made._array, made.device
+        self.grad = self._node = self._version = self._view = None
+        if requires_grad:
+            self.requires_grad_()
+
+    @staticmethod
+    def _wrap(array: Any, device: Device) -> Tensor:
+        """A tensor around an array that lies on ``device``, without history."""
+        made = Tensor.__new__(Tensor)
+        made._array, made.device = array, device
+        made.grad = made._node = made._version = made._view = None
+        return made
+
+    def _like(self, array: Any, node: Node | Leaf | None) -> Tensor:
+        made = Tensor._wrap(array, self.device)
+        made._node = node
+        return made
+
+    @classmethod
+    def _add_method(cls, name: str, function: Callable[..., Any]) -> None:
+        if name in cls.__dict__:
+            raise ValueError(f"Tensor has a method {name!r} already")
+        setattr(cls, name, function)
+
+    # ------------------------------------------------------------------------- what it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of the axes, a plain tuple."""
+        return self._array.shape  # type: ignore[no-any-return]
+
+    def size(self, axis: int | None = None) -> Any:
+        """The shape, or the size of one axis (as in PyTorch)."""
+        return self.shape if axis is None else self.shape[axis]
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the elements, a NumPy dtype."""
+        return self._array.dtype  # type: ignore[no-any-return]
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._array.ndim  # type: ignore[no-any-return]
+
+    def dim(self) -> int:
+        """The number of axes (PyTorch's name for `ndim`)."""
+        return self.ndim
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return int(self._array.size)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes the elements take."""
+        return int(self._array.nbytes)
+
+    @property
+    def itemsize(self) -> int:
+        return int(self._array.itemsize)
+
+    def element_size(self) -> int:
+        """Bytes of one element."""
+        return self.itemsize
+
+    def is_contiguous(self) -> bool:
+        """True where the elements lie in memory in row-major order without gaps."""
+        return bool(self._array.flags.c_contiguous)
+
+    def stride(self, axis: int | None = None) -> Any:
+        """Steps in memory from one element to the next along each axis, in elements."""
+        steps = tuple(step // self.itemsize for step in self._array.strides)
+        return steps if axis is None else steps[axis]
+
+    def data_ptr(self) -> int:
+        """The address of the first element: equal for tensors that share their memory."""
+        interface = getattr(self._array, "__array_interface__", None)
+        if interface is None:
+            interface = self._array.__cuda_array_interface__
+        return int(interface["data"][0])
+
+    def is_floating_point(self) -> bool:
+        return dtypes.is_floating(self.dtype)
+
+    def is_complex(self) -> bool:
+        return dtypes.is_complex(self.dtype)
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    # --------------------------------------------------------------------------- gradients
+
+    @property
+    def requires_grad(self) -> bool:
+        """True where operations on this tensor are recorded for `backward`."""
+        return self._node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, flag: bool) -> None:
+        self.requires_grad_(flag)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Start or stop to record what is computed from this leaf; returns the tensor itself."""
+        if requires_grad and self._node is None:
+            if not self.is_floating_point():
+                raise DTypeError(
+                    message(
+                        "requires_grad_",
+                        expected="a floating dtype",
+                        got=self.dtype.name,
+                        hint="cast first, for example with .astype(gradlab.float32)",
+                    )
+                )
+            self._node = Leaf(self)
+        elif not requires_grad and self._node is not None:
+            if not self.is_leaf:
+                raise GradientError(
+                    "requires_grad_(False): expected a leaf, got a result of "
+                    f"{self._node.name}; use .detach() to leave the graph"
+                )
+            self._node = None
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        """True for a tensor that no recorded op made."""
+        return self._node is None or isinstance(self._node, Leaf)
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The node that made this tensor, None for a leaf."""
+        return None if self.is_leaf else self._node  # type: ignore[return-value]
+
+    def backward(
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Sequence[Tensor] | None = None,
+    ) -> None:
+        """Compute the gradients of this tensor with respect to the leaves it depends on.
+
+        They are added to each leaf's ``grad``. A tensor with more than one element needs
+        ``gradient``, the gradient of some scalar with respect to it, of its own shape. The values
+        saved for the pass are freed after it unless ``retain_graph``; with ``create_graph`` the
+        gradients are themselves differentiable.
+
+        Raises `GradientError` where the tensor records nothing, or was gone through before.
+        """
+        from gradlab import autograd
+
+        autograd.backward(
+            [self],
+            [gradient],
+            retain_graph=retain_graph,
+            create_graph=create_graph,
+            inputs=inputs,
+        )
+
+    def detach(self) -> Tensor:
+        """A tensor that shares this one's memory and records nothing."""
+        made = Tensor._wrap(self._array, self.device)
+        if self._version is None:
+            self._version = Version()
+        made._version = self._version
+        return made
+
+    def detach_(self) -> Self:
+        """Forget the history of this tensor, in place."""
+        self._node = self._view = None
+        return self
+
+    @property
+    def data(self) -> Tensor:
+        """The values without history; assigning replaces the memory of the tensor."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise DTypeError(message("data", expected="a tensor", got=type(value).__name__))
+        self._replace(value)
+
+    def _replace(self, value: Tensor) -> None:
+        """Take over the memory of ``value``, keeping the object and its place as a leaf."""
+        self._array, self.device = value._array, value.device
+        self._version = self._view = None
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this non-leaf in ``grad`` at the next backward pass."""
+        if self._node is None:
+            raise GradientError("retain_grad: expected a tensor that requires a gradient, got none")
+        if isinstance(self._node, Node):
+            import weakref
+
+            self._hooks().retaining = weakref.ref(self)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHook:
+        """Call ``hook(gradient)`` in every backward pass; what it returns replaces the gradient.
+
+        Returns a handle whose ``remove()`` takes the hook away again.
+        """
+        if self._node is None:
+            raise GradientError(
+                "register_hook: expected a tensor that requires a gradient, got one that does not; "
+                "call requires_grad_() first"
+            )
+        return RemovableHook(self._hooks().functions, hook)
+
+    def _hooks(self) -> Hooks:
+        node = self._node
+        assert node is not None
+        if node.hooks is None:
+            node.hooks = Hooks()
+        return node.hooks
+
+    # ------------------------------------------------------------------- to Python and NumPy
+
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        """The values as a NumPy array that shares the tensor's memory.
+
+        Raises where the tensor requires a gradient or is on another device; ``force=True`` then
+        detaches and copies as needed.
+        """
+        if not force:
+            if self._node is not None:
+                raise GradientError(
+                    "numpy: expected a tensor that does not require a gradient, got one that does; "
+                    "use .detach().numpy()"
+                )
+            if self.device is not cpu:
+                from gradlab.errors import DeviceError
+
+                raise DeviceError(
+                    f"numpy: expected a tensor on the cpu, got one on {self.device}; "
+                    'use .to("cpu").numpy()'
+                )
+        return self.device.backend.to_host(self._array)
+
+    def item(self) -> Any:
+        """The only element, as a Python number."""
+        if self._array.size != 1:
+            raise ShapeError(
+                message(
+                    "item",
+                    expected="a tensor of one element",
+                    got=f"shape {self.shape}",
+                    hint="use .tolist() or index it first",
+                )
+            )
+        value = self.device.backend.to_host(self._array).item()
+        return float(value) if self.dtype == dtypes.bfloat16 else value
+
+    def tolist(self) -> Any:
+        """The elements as nested lists of Python numbers (a number for a tensor of no axes)."""
+        array = self.device.backend.to_host(self._array)
+        return (array.astype(np.float32) if self.dtype == dtypes.bfloat16 else array).tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self.numpy()
+        return np.array(array, dtype=dtype, copy=copy)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self._node is not None:
+            raise GradientError("__dlpack__: the tensor requires a gradient; use .detach()")
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._array.__dlpack_device__()
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        import gradlab
+
+        return gradlab
+
+    def __bool__(self) -> bool:
+        if self._array.size != 1:
+            raise ShapeError(
+                message(
+                    "bool",
+                    expected="a tensor of one element",
+                    got=f"shape {self.shape}, whose truth is ambiguous",
+                    hint="use .any() or .all()",
+                )
+            )
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype not in dtypes.INTEGERS:
+            raise DTypeError(
+                message("index", expected="an integer tensor of one element", got=describe(self))
+            )
+        return int(self.item())
+
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            raise ShapeError("len: expected a tensor with at least one axis, got a scalar tensor")
+        return int(self.shape[0])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.ndim == 0:
+            raise ShapeError("iteration: expected at least one axis, got a scalar tensor")
+        return (self[i] for i in range(len(self)))
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item() if self.ndim == 0 else self, spec) if spec else str(self)
+
+    def __repr__(self) -> str:
+        from gradlab.formatting import format_tensor
+
+        return format_tensor(
+            self.device.backend.to_host(self._array),
+            device=None if self.device is cpu else str(self.device),
+            grad_fn=None if self.is_leaf else self._node.name,  # type: ignore[union-attr]
+            requires_grad=self.requires_grad,
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if not self.is_leaf:
+            raise GradientError(
+                "deepcopy: expected a leaf tensor, got a result of "
+                f"{self._node.name}; copy .detach() instead"  # type: ignore[union-attr]
+            )
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made._array, made.device = self._array.copy(), self.device
+        made._node = made._version = made._view = None
+        made.grad = None if self.grad is None else self.grad.__deepcopy__(memo)
+        if self.requires_grad:
+            made.requires_grad_()
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        array = self.device.backend.to_host(self._array)
+        return _rebuild, (type(self), array, str(self.device), self.requires_grad)
+
+
+def _rebuild(kind: type[Tensor], array: np.ndarray, device: str, requires_grad: bool) -> Tensor:
+    made = kind.__new__(kind)
+    there = find_device(device)
+    made._array, made.device = there.backend.from_host(array), there
+    made.grad = made._node = made._version = made._view = None
+    return made.requires_grad_(requires_grad)
+
+
+class RemovableHook:
+    """The handle of a registered hook; ``remove()`` takes it away, as does leaving a ``with``."""
+
+    _count = 0
+
+    def __init__(self, hooks: dict[int, Any], hook: Callable[..., Any]) -> None:
+        RemovableHook._count += 1
+        self._hooks, self._key = hooks, RemovableHook._count
+        hooks[self._key] = hook
+
+    def remove(self) -> None:
+        self._hooks.pop(self._key, None)
+
+    def __enter__(self) -> RemovableHook:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+
+# ------------------------------------------------------------------------ tensors from values
+
+
+def describe(x: Any) -> str:
+    """``float32 (2, 3)`` for a tensor, the value itself for a Python scalar."""
+    if isinstance(x, Tensor):
+        return f"{x.dtype.name} {x.shape}"
+    return repr(x) if isinstance(x, bool | int | float | complex) else type(x).__name__
+
+
+def from_value(
+    value: Any,
+    device: Device,
+    *,
+    dtype: Any = None,
+    copy: bool | None = None,
+    operation: str = "tensor",
+) -> Tensor:
+    """A tensor of ``value``: a number, nested lists, a NumPy array, a tensor, a DLPack object.
+
+    Python numbers take the default dtypes (float32, int64, bool); arrays keep theirs. The memory
+    of an array on the same device is shared unless ``copy``.
+    """
+    wanted = None if dtype is None else dtypes.as_dtype(dtype)
+    if isinstance(value, Tensor):
+        return _from_tensor(value, device, wanted, copy)
+    array = _host_array(value, operation)
+    if wanted is None:
+        wanted = array.dtype if _has_dtype(value) else dtypes.default_for(array.dtype)
+    if copy and array is value:
+        array = array.copy()
+    array = array.astype(dtypes.as_dtype(wanted), copy=False)
+    return Tensor._wrap(device.backend.from_host(array), device)
+
+
+def _from_tensor(value: Tensor, device: Device, dtype: DType | None, copy: bool | None) -> Tensor:
+    array = value._array
+    if value.device is not device:
+        array = device.backend.from_host(value.device.backend.to_host(array))
+    if dtype is not None and array.dtype != dtype:
+        array = array.astype(dtype)
+    if array is not value._array:
+        return Tensor._wrap(array, device)
+    return Tensor._wrap(array.copy(), device) if copy else value
+
+
+def _host_array(value: Any, operation: str) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        array = value
+    else:
+        if not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
+            return np.from_dlpack(value)
+        if isinstance(value, list | tuple):
+            value = _numbers(value)
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise ShapeError(
+                message(
+                    operation,
+                    expected="nested lists whose rows have equal lengths",
+                    got="rows of different lengths",
+                    hint="pad them, or make one tensor per row",
+                )
+            ) from None
+    if array.dtype not in dtypes.ALL:
+        raise DTypeError(
+            message(
+                operation,
+                expected="numbers",
+                got=f"{type(value).__name__} holding {_kind_name(array)}",
+                hint="convert it to a numeric dtype first",
+            )
+        )
+    return array
+
+
+def _numbers(value: Any) -> Any:
+    """Nested lists with each tensor in them as a NumPy array."""
+    if isinstance(value, Tensor):
+        return value.detach().numpy(force=True)
+    if isinstance(value, list | tuple) and any(
+        isinstance(each, Tensor | list | tuple) for each in value
+    ):
+        return [_numbers(each) for each in value]
+    return value
+
+
+def _kind_name(array: np.ndarray) -> str:
+    names = {"U": "text", "S": "bytes", "O": "Python objects", "M": "dates", "m": "time spans"}
+    return names.get(array.dtype.kind, array.dtype.name)
+
+
+def _has_dtype(value: Any) -> bool:
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    return hasattr(value, "dtype") or hasattr(value, "dtypes")
+
+
+def require_option(operation: str, name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Refuse a value that is not one of ``allowed``."""
+    if value not in allowed:
+        options = ", ".join(map(repr, allowed))
+        raise OptionError(message(operation, expected=f"{name} one of {options}", got=repr(value)))
+
+
+__all__ = ["RemovableHook", "Tensor", "describe", "from_value", "run_backward"]
