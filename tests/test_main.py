@@ -73,7 +73,11 @@ def test_json_is_the_same_report():
     done = run("--json")
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
-    assert found == json.loads(json.dumps(command.report()))
+    # Other tests of this process may have loaded a second BLAS or registered kernels.
+    for part in ("gradlab", "python", "packages", "devices", "missing"):
+        assert found[part] == json.loads(json.dumps(command.report()[part]))
+    assert found["blas"]["name"]
+    assert isinstance(found["kernels"], list)
     assert found["packages"]["numpy"] == np.__version__
     assert found["devices"]["cpu"]["cores"] >= found["devices"]["cpu"]["usable_cores"] >= 1
     assert {each["name"] for each in found["missing"]} == {
