@@ -209,7 +209,7 @@ def test_every_library_imported_is_declared():
 def test_every_requirement_has_a_lower_bound():
     groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
     requirements = [requirement for group in groups for requirement in group]
-    unbounded = [text for text in requirements if not re.search(r">=|==|^gradlab\[", text)]
+    unbounded = [text for text in requirements if not re.search(r">=|==|~=|^gradlab\[", text)]
     assert unbounded == []
 
 
