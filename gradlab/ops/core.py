@@ -82,6 +82,7 @@ class Op:
         optional fast path used when nobody asks for the gradient's own graph.
     aux: the forward returns ``(y, aux)``; ``aux`` is saved for `fused` alone.
     view: the result shares its input's memory.
+    mutates: the inputs that `update` changes in place (optimizers).
     check: ``f(*inputs, **attributes)`` raises the clear error for inputs the forward refused.
     """
 
@@ -89,7 +90,6 @@ class Op:
         "aux",
         "broadcasts",
         "check",
-        "doc_function",
         "dtype",
         "forward",
         "function",
@@ -101,8 +101,8 @@ class Op:
         "kernels",
         "kinds",
         "methods",
+        "mutates",
         "name",
-        "needs_names",
         "plans",
         "samples",
         "table",
@@ -128,6 +128,7 @@ class Op:
         check: Callable[..., None] | None = None,
         kernels: Sequence[Kernel] = (),
         samples: Callable[[], Iterable[Sample]] | None = None,
+        mutates: Sequence[str] = (),
         register: bool = True,
     ) -> None:
         self.name = name
@@ -139,6 +140,7 @@ class Op:
         self.broadcasts = broadcasts
         self.fused, self.aux, self.view = fused, aux, view
         self.check = check
+        self.mutates = frozenset(mutates)
         self.kernels = list(kernels)
         self.samples = samples
         self.function: Callable[..., Any] = self._call
@@ -677,6 +679,28 @@ def _rebase_parents(x: Tensor) -> None:
     parent._node = record(SCATTER_VIEW, (before, x), options, mask, parent._array)
     x._view = (parent, view, attributes, parent._node)
     _rebase_parents(parent)
+
+
+def update(op: Op, tensors: Sequence[Sequence[Tensor]], attributes: dict[str, Any]) -> None:
+    """Run an op over lists of tensors of one device, changing those of ``op.mutates`` in place.
+
+    An optimizer updates all parameters of a group in one such call: ``tensors`` holds one list per
+    input of the op (parameters, gradients, states), equally long.
+    """
+    first = tensors[0]
+    if not first:
+        return
+    device = first[0].device
+    for x in (x for group in tensors for x in group):
+        if x.device is not device:
+            raise _mixed_devices(op, [first[0], x])
+    key = (device,)
+    run = op.table.get(key) or op.table.setdefault(key, _implementation(op, device))
+    mode.quietly(run, *[[x._array for x in group] for group in tensors], **attributes)
+    for name, group in zip(op.inputs, tensors, strict=True):
+        if name in op.mutates:
+            for x in group:
+                mark_written(x, op.name)
 
 
 # ------------------------------------------------------------------------------------- errors

@@ -101,26 +101,29 @@ def full(
 
 
 def zeros(
-    *shape: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
-) -> Tensor:
+    *shape: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """Make a tensor of zeros: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
-    array = np.zeros(_shape("zeros", shape), _float_or(dtype))
+    array = np.zeros(_shape("zeros", shape if size is None else (size,)), _float_or(dtype))
     return _finish(array, device, requires_grad)
 
 
 def ones(
-    *shape: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
-) -> Tensor:
+    *shape: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """Make a tensor of ones: ``ones(2, 3)`` or ``ones((2, 3))``."""
-    array = np.ones(_shape("ones", shape), _float_or(dtype))
+    array = np.ones(_shape("ones", shape if size is None else (size,)), _float_or(dtype))
     return _finish(array, device, requires_grad)
 
 
 def empty(
-    *shape: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
-) -> Tensor:
+    *shape: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """Make a tensor whose values are whatever the memory held."""
-    array = np.empty(_shape("empty", shape), _float_or(dtype))
+    array = np.empty(_shape("empty", shape if size is None else (size,)), _float_or(dtype))
     return _finish(array, device, requires_grad)
 
 
