@@ -86,9 +86,7 @@ def _find(spec: str) -> Device:
         return _auto()
     kind, _, number = str(spec).partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise DeviceError(
-            f"device: expected 'cpu', 'cuda', 'cuda:<index>' or 'auto', got {spec!r}"
-        )
+        raise DeviceError(f"device: expected 'cpu', 'cuda', 'cuda:<index>' or 'auto', got {spec!r}")
     if kind == "cpu":
         return cpu
     name = f"cuda:{int(number or 0)}"
@@ -135,6 +133,9 @@ def synchronize(where: DeviceLike = None) -> None:
 def forget_cuda() -> None:
     """Drop the CUDA devices found so far, so that the next use looks again (for tests)."""
     global _auto_said
+    from gradlab.backends.probe import probe_cuda
+
     _auto_said = False
+    probe_cuda.cache_clear()
     for name in [name for name in _devices if name != "cpu"]:
         del _devices[name]

@@ -381,7 +381,9 @@ class Tensor(TensorMethods):
         from gradlab.formatting import format_tensor
 
         return format_tensor(
-            self.device.backend.to_host(self._array),
+            self._array,
+            to_host=self.device.backend.to_host,
+            default_dtype=dtypes.get_default_dtype(),
             device=None if self.device is cpu else str(self.device),
             grad_fn=None if self.is_leaf else self._node.name,  # type: ignore[union-attr]
             requires_grad=self.requires_grad,

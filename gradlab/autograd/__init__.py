@@ -100,7 +100,11 @@ def backward(
     if inputs is not None:
         given = _as_tuple(inputs)
         found = grad(
-            outputs, given, starts, retain_graph=retain, create_graph=create_graph,
+            outputs,
+            given,
+            starts,
+            retain_graph=retain,
+            create_graph=create_graph,
             allow_unused=True,
         )
         for each, gradient in zip(given, found, strict=True):

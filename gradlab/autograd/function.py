@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from gradlab.autograd.graph import FREED, Node, Plan, next_number
+from gradlab.autograd.graph import FREED, Node, Plan, next_number, version_of
 from gradlab.autograd.modes import mode, no_grad
 from gradlab.errors import DTypeError, GradientError, message
 
@@ -29,7 +29,7 @@ class Context:
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep tensors for `saved_tensors`; a later in-place change to them is refused."""
         self._saved = tensors
-        self._versions = tuple(_version(each) for each in tensors)
+        self._versions = tuple(version_of(each) for each in tensors)
 
     def mark_non_differentiable(self, *outputs: Tensor) -> None:
         """Say that no gradient flows back from these outputs."""
@@ -48,7 +48,7 @@ class Context:
                 "earlier backward() freed; give that earlier call retain_graph=True"
             )
         for each, version in zip(self._saved, self._versions, strict=True):
-            if _version(each) != version:
+            if version_of(each) != version:
                 raise GradientError(
                     f"saved_tensors: the value of shape {each.shape} was changed in place by "
                     f"{each._version.writer} since forward saved it; clone() it before"
@@ -72,11 +72,6 @@ class Context:
         self._saved = tuple(
             each.detach() if at in self._outputs else each for at, each in enumerate(self._saved)
         )
-
-
-def _version(tensor: Any) -> int:
-    counter = getattr(tensor, "_version", None)
-    return 0 if counter is None else counter.count
 
 
 class _FunctionOp:
@@ -166,8 +161,8 @@ def _node(kind: type[Any], op: Any, parents: tuple[Any, ...], shape: tuple[int, 
     node.op, node.parents, node.shape = op, parents, shape
     node.plan = Plan()
     node.attributes = {}
-    node.saved = node.versions = ()
-    node.output = node.aux = node.hooks = node.dtype = None
+    node.saved = ()
+    node.versions = node.output = node.aux = node.hooks = node.dtype = None
     node.number = next_number()
     return node
 

@@ -28,6 +28,8 @@ next_number: Callable[[], int] = count(1).__next__
 _next_leaf_number: Callable[[], int] = count(-1, -1).__next__
 
 FREED: Any = ("freed",)
+NOTHING: Any = ()
+ALL: Any = ("all inputs",)
 
 
 class Version:
@@ -38,6 +40,12 @@ class Version:
     def __init__(self) -> None:
         self.count = 0
         self.writer = ""
+
+
+def version_of(value: Any) -> int:
+    """How often the memory of a saved value was written to; a Python scalar never is."""
+    counter = getattr(value, "_version", None)
+    return 0 if counter is None else counter.count
 
 
 class Plan:
@@ -86,10 +94,10 @@ class Node:
     op: Op
     plan: Plan
     attributes: dict[str, Any]
-    parents: tuple[Node | Leaf | None, ...]
-    saved: tuple[Any, ...]
-    versions: tuple[int, ...]
-    output: tuple[Any, Version] | None
+    parents: Sequence[Node | Leaf | None]
+    saved: Sequence[Any]
+    versions: Sequence[int] | None  # None: nothing saved had been written to
+    output: tuple[Any, Version, int] | None
     aux: Any
     shape: tuple[int, ...]
     dtype: Any
@@ -105,7 +113,7 @@ class Node:
         return f"<{self.name}>"
 
     @property
-    def next_functions(self) -> tuple[Node | Leaf | None, ...]:
+    def next_functions(self) -> Sequence[Node | Leaf | None, ...]:
         """The nodes of the inputs, for tools that draw or walk the graph."""
         return self.parents
 
@@ -141,15 +149,14 @@ class Node:
                 "retain_graph=True, or compute the result again"
             )
         values = list(self.saved)
-        for value, version in zip(values, self.versions, strict=True):
-            # A scalar operand has no version.
-            counter = getattr(value, "_version", None)
-            if counter is not None and counter.count != version:
-                self._refuse_changed(value, counter)
+        for i, value in enumerate(values):
+            version = 0 if self.versions is None else self.versions[i]
+            if version_of(value) != version:
+                self._refuse_changed(value, value._version)
         if self.output is not None:
-            array, counter = self.output
+            array, counter, version = self.output
             result = gy._like(array, self)
-            if counter.count:
+            if counter.count != version:
                 self._refuse_changed(result, counter)
             values.append(result)
         return values

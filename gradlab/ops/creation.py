@@ -79,9 +79,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
     tensor([7., 0.])
     """
     if not isinstance(array, np.ndarray):
-        raise OptionError(
-            message("from_numpy", expected="a NumPy array", got=type(array).__name__)
-        )
+        raise OptionError(message("from_numpy", expected="a NumPy array", got=type(array).__name__))
     return from_value(array, find_device("cpu"), operation="from_numpy")
 
 

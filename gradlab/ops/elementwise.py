@@ -271,7 +271,9 @@ def _comparison(name: str, ufunc: str, method: str, kinds: str, doc: str) -> Any
     def compare(x1: TensorLike, x2: TensorLike) -> Tensor:
         return apply(op, (x1, x2))
 
-    return _named(compare, name, f"Return bool values: {doc}, element by element.", op, method, name)
+    return _named(
+        compare, name, f"Return bool values: {doc}, element by element.", op, method, name
+    )
 
 
 def _named(function: Any, name: str, doc: str, op: Op | None, *methods: str) -> Any:
@@ -806,9 +808,7 @@ for _name, _dtype in {
 }.items():  # fmt: skip
     _cast_method(_name, _dtype)
 
-CLONE = Op(
-    "clone", lambda xp, x: x.copy(), gradients={"x": lambda gy: gy}, samples=unary()
-)
+CLONE = Op("clone", lambda xp, x: x.copy(), gradients={"x": lambda gy: gy}, samples=unary())
 
 
 @public(CLONE, "clone")

@@ -355,9 +355,7 @@ def gather(x: Tensor, axis: int, index: Tensor) -> Tensor:
     at = canonical_axis("gather", axis, x.ndim)
     places = from_value(index, x.device, operation="gather")
     _check_places("gather", x, at, places)
-    narrowed = tuple(
-        slice(None) if i == at else slice(n) for i, n in enumerate(places.shape)
-    )
+    narrowed = tuple(slice(None) if i == at else slice(n) for i, n in enumerate(places.shape))
     return apply(GATHER, (x[narrowed], places), {"axis": at})
 
 
@@ -482,9 +480,11 @@ SCATTER = Op(
     _scatter_forward,
     inputs=("x", "index", "v"),
     gradients={
-        "x": lambda gy, index, axis, add: gy
-        if add
-        else apply(SCATTER, (gy, index, _zeros(index, gy)), {"axis": axis, "add": False}),
+        "x": lambda gy, index, axis, add: (
+            gy
+            if add
+            else apply(SCATTER, (gy, index, _zeros(index, gy)), {"axis": axis, "add": False})
+        ),
         "v": lambda gy, index, axis: gather(gy, axis, index),
     },
     samples=_scatter_samples,

@@ -222,9 +222,7 @@ def rand(
     """
     wanted = _floating("rand", dtype)
     sizes = _shape("rand", shape if size is None else (size,))
-    made = _tensor(
-        _uniform01, sizes, wanted, device, generator, False, wanted == dtypes.float64
-    )
+    made = _tensor(_uniform01, sizes, wanted, device, generator, False, wanted == dtypes.float64)
     if wanted in dtypes.HALVES:  # rounding to a half may reach 1
         below = 1 - dtypes.finfo(wanted).eps / 2
         made = made.clip(max=below)

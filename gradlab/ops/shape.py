@@ -471,9 +471,7 @@ def _cat_gradient(gy: Tensor, i: int, axis: int, sizes: tuple[int, ...]) -> Tens
     return narrow(gy, axis, start, sizes[i])
 
 
-CAT = Op(
-    "cat", _cat_forward, inputs=("*xs",), gradients={"*": _cat_gradient}, samples=_cat_samples
-)
+CAT = Op("cat", _cat_forward, inputs=("*xs",), gradients={"*": _cat_gradient}, samples=_cat_samples)
 
 
 @public(CAT)

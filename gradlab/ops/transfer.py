@@ -22,5 +22,5 @@ def transfer(x: Tensor, where: Device) -> Tensor:
     array: Any = where.backend.from_host(x.device.backend.to_host(x._array))
     y = Tensor._wrap(array, where)
     if x._node is not None and mode.grad:
-        y._node = record(TRANSFER, (x,), {"source": x.device}, 1, array)
+        y._node = record(TRANSFER, (x,), {"source": x.device}, 1, (x._node,), False, array)
     return y
