@@ -63,9 +63,7 @@ def set_default_dtype(dtype: Any) -> None:
     global _default
     wanted = as_dtype(dtype)
     if wanted not in FLOATS:
-        raise DTypeError(
-            message("set_default_dtype", expected="a floating dtype", got=wanted.name)
-        )
+        raise DTypeError(message("set_default_dtype", expected="a floating dtype", got=wanted.name))
     _default = wanted
     _forget_promotions()
 
@@ -142,9 +140,7 @@ def result_type(*kinds: DType | type) -> DType:
 
 
 def _level(dtype: DType) -> int:
-    return (
-        0 if dtype == bool_ else 1 if dtype in INTEGERS else 2 if dtype in FLOATS else 3
-    )
+    return 0 if dtype == bool_ else 1 if dtype in INTEGERS else 2 if dtype in FLOATS else 3
 
 
 @cache

@@ -75,6 +75,6 @@ def message(operation: str, *, expected: str = "", got: str = "", hint: str = ""
 def missing_dependency(package: str, extra: str, purpose: str) -> MissingDependencyError:
     """The error for an optional package: what needs it and the line that installs it."""
     return MissingDependencyError(
-        f'{purpose} needs the package {package}, which is not installed; '
+        f"{purpose} needs the package {package}, which is not installed; "
         f'run: pip install "gradlab[{extra}]"'
     )
