@@ -12,13 +12,10 @@ from typing import Any
 PATH = Path(__file__).with_name("_methods.pyi")
 HEADER = """\
 # Made by `python -m gradlab._stubs` from the op registry; do not edit by hand.
-from collections.abc import Callable, Sequence
-from typing import Any
-
-import numpy as np
+from collections.abc import Sequence
+from typing import Any, Self
 
 from gradlab.devices import DeviceLike
-from gradlab.dtypes import DType
 from gradlab.ops.elementwise import TensorLike
 from gradlab.ops.random import Generator
 from gradlab.ops.shape import Axis
@@ -27,7 +24,7 @@ from gradlab.tensor import Tensor
 class TensorMethods:
 """
 _KNOWN = {
-    "Any", "Axis", "Callable", "DType", "DeviceLike", "Generator", "None", "Sequence", "Tensor",
+    "Any", "Axis", "DeviceLike", "Generator", "None", "Sequence", "Tensor",
     "TensorLike", "bool", "complex", "float", "int", "list", "object", "slice", "str", "tuple",
 }  # fmt: skip
 # Methods of these names hide the builtin types inside the class body of the stub.
@@ -68,7 +65,8 @@ def _parameters(function: Any) -> list[str]:
         if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
             parts.append("*")
         keyword_only |= parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL)
-        star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        star = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
+        star = "**" if parameter.kind is parameter.VAR_KEYWORD else star
         text = f"{star}{parameter.name}: {_annotation(parameter.annotation)}"
         if parameter.default is not parameter.empty:
             text += f" = {_default(parameter.default)}"
@@ -88,9 +86,10 @@ def _parameters(function: Any) -> list[str]:
 def _method(name: str, value: Any) -> str:
     if isinstance(value, property):
         return f"    @property\n    def {name}(self) -> Tensor: ...\n"
+    if name.startswith("__i") and name.endswith("__") and name != "__invert__":
+        return f"    def {name}(self, other: TensorLike, /) -> Self: ...  # type: ignore[misc]\n"
     result = _annotation(inspect.signature(value).return_annotation)
-    ignore = "  # type: ignore[override]" if name in ("__eq__", "__ne__") else ""
-    return f"    def {name}({', '.join(_parameters(value))}) -> {result}: ...{ignore}\n"
+    return f"    def {name}({', '.join(_parameters(value))}) -> {result}: ...\n"
 
 
 def render() -> str:

@@ -28,7 +28,9 @@ class Device:
 
     @cached_property
     def backend(self) -> Backend:
-        return CpuBackend() if self.index is None else cuda.CudaBackend(self.index)
+        if self.index is None:
+            return CpuBackend()
+        return cuda.CudaBackend(self.index)
 
     @cached_property
     def xp(self) -> Any:

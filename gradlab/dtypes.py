@@ -87,7 +87,7 @@ def as_dtype(dtype: Any) -> DType:
         return _default
     try:
         known = _BY_NAME.get(dtype)
-        found = np.dtype(dtype) if known is None else known
+        found: Any = np.dtype(dtype) if known is None else known
     except TypeError:
         found = None
     if found not in _KNOWN:
@@ -129,8 +129,7 @@ def result_type(*kinds: DType | type) -> DType:
     strong = [kind for kind in kinds if isinstance(kind, np.dtype)]
     weak = [kind for kind in kinds if not isinstance(kind, np.dtype)]
     if not strong:
-        result = scalar_dtype(max(weak, key=(bool, int, float, complex).index))
-        return result
+        return scalar_dtype(max(weak, key=(bool, int, float, complex).index))
     result = strong[0]
     for dtype in strong[1:]:
         result = _promote(result, dtype)

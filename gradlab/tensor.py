@@ -78,7 +78,7 @@ class Tensor(TensorMethods):
         return made
 
     @classmethod
-    def _add_method(cls, name: str, function: Callable[..., Any]) -> None:
+    def _add_method(cls, name: str, function: Any) -> None:
         if name in cls.__dict__:
             raise ValueError(f"Tensor has a method {name!r} already")
         setattr(cls, name, function)
@@ -88,7 +88,7 @@ class Tensor(TensorMethods):
     @property
     def shape(self) -> tuple[int, ...]:
         """The sizes of the axes, a plain tuple."""
-        return self._array.shape  # type: ignore[no-any-return]
+        return self._array.shape
 
     def size(self, axis: int | None = None) -> Any:
         """The shape, or the size of one axis (as in PyTorch)."""
@@ -97,12 +97,12 @@ class Tensor(TensorMethods):
     @property
     def dtype(self) -> DType:
         """The dtype of the elements, a NumPy dtype."""
-        return self._array.dtype  # type: ignore[no-any-return]
+        return self._array.dtype
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return self._array.ndim  # type: ignore[no-any-return]
+        return self._array.ndim
 
     def dim(self) -> int:
         """The number of axes (PyTorch's name for `ndim`)."""

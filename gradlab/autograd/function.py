@@ -157,7 +157,7 @@ def _pass_on(gy: Any) -> Any:
 
 
 def _node(kind: type[Any], op: Any, parents: tuple[Any, ...], shape: tuple[int, ...]) -> Any:
-    node = kind.__new__(kind)
+    node: Any = object.__new__(kind)
     node.op, node.parents, node.shape = op, parents, shape
     node.plan = Plan()
     node.attributes = {}

@@ -113,7 +113,7 @@ class Node:
         return f"<{self.name}>"
 
     @property
-    def next_functions(self) -> Sequence[Node | Leaf | None, ...]:
+    def next_functions(self) -> Sequence[Node | Leaf | None]:
         """The nodes of the inputs, for tools that draw or walk the graph."""
         return self.parents
 

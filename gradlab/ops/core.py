@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -262,7 +262,7 @@ def _make_variadic_plan(op: Op, mask: int, count: int) -> Plan:
 # ------------------------------------------------------------------------------------- apply
 
 
-def apply(  # noqa: C901, PLR0912, PLR0915 - the hot path, unrolled: see the measurement inside
+def apply(  # noqa: C901, PLR0915 - the hot path, unrolled: see the measurement inside
     op: Op, inputs: Sequence[Any], attributes: dict[str, Any] | None = None
 ) -> Any:
     """Run ``op`` on ``inputs`` (tensors; Python scalars where the op allows them).
@@ -338,12 +338,12 @@ def apply(  # noqa: C901, PLR0912, PLR0915 - the hot path, unrolled: see the mea
     if op.view:
         share_memory(op, inputs, attributes, y)
     if mask and mode.grad and op.gradients:
-        y._node = record(op, inputs, attributes, mask, nodes, written, array)
+        recorded = y._node = record(op, inputs, attributes, mask, nodes, written, array)
         if aux is not None:
-            y._node.aux = aux
-        if y._node.plan.saves_output:
-            y._version = y._version or Version()
-            y._node.output = (array, y._version, y._version.count)
+            recorded.aux = aux
+        if recorded.plan.saves_output:
+            version = y._version = Version() if y._version is None else y._version
+            recorded.output = (array, version, version.count)
     return y
 
 
@@ -806,8 +806,9 @@ def explain(op: Op, inputs: Sequence[Any], attributes: Any, error: Exception) ->
         except GradlabError as clear:
             return clear
     got = ", ".join(describe(x) for x in inputs)
-    if op.broadcasts and (clear := _broadcast_error(op, inputs)) is not None:
-        return clear
+    unlike = _broadcast_error(op, inputs) if op.broadcasts else None
+    if unlike is not None:
+        return unlike
     kind = DTypeError if isinstance(error, TypeError) else ShapeError
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
     return kind(f"{op.name}: {first_line}; got {got}")
@@ -852,7 +853,7 @@ def _mixed_devices(op: Op, inputs: Sequence[Any]) -> DeviceError:
 
 # ----------------------------------------------------------------------------------- registry
 
-F = Callable[..., Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def public(op: Op | None = None, *methods: str) -> Callable[[F], F]:

@@ -202,8 +202,8 @@ def eye(
     device: DeviceLike = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Make a matrix with ones on diagonal ``k`` and zeros elsewhere."""
-    shape = _shape("eye", (n_rows, n_rows if n_cols is None else n_cols))
-    return _finish(np.eye(*shape, k=k, dtype=_float_or(dtype)), device, requires_grad)
+    rows, cols = _shape("eye", (n_rows, n_rows if n_cols is None else n_cols))
+    return _finish(np.eye(rows, cols, k=k, dtype=_float_or(dtype)), device, requires_grad)
 
 
 def to(x: Tensor, *args: Any, dtype: Any = None, device: DeviceLike = None, copy: bool = False,
@@ -215,7 +215,7 @@ def to(x: Tensor, *args: Any, dtype: Any = None, device: DeviceLike = None, copy
     for each in args:
         if isinstance(each, Tensor):
             dtype, device = each.dtype, each.device
-        elif isinstance(each, str) and not _is_dtype_name(each) or hasattr(each, "backend"):
+        elif (isinstance(each, str) and not _is_dtype_name(each)) or hasattr(each, "backend"):
             device = each
         elif not isinstance(each, bool):
             dtype = each
@@ -234,8 +234,7 @@ def _move(x: Tensor, where: Any) -> Tensor:
     return x if x.device is where else transfer(x, where)
 
 
-for _function in (to,):
-    Tensor._add_method("to", to)
+Tensor._add_method("to", to)
 Tensor._add_method("cpu", lambda x: to(x, device="cpu"))
 Tensor._add_method("cuda", lambda x, index=0: to(x, device=f"cuda:{index}"))
 

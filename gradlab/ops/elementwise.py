@@ -847,8 +847,7 @@ def copy_(x: Tensor, source: Any) -> Tensor:
 def _as_operand(x: Tensor, source: Any) -> Tensor:
     from gradlab.tensor import from_value
 
-    made = from_value(source, x.device, operation="copy_")
-    return made
+    return from_value(source, x.device, operation="copy_")
 
 
 @public(None, "fill_")
@@ -887,5 +886,5 @@ def equal(x1: Tensor, x2: Tensor) -> bool:
     return x1.shape == x2.shape and bool((x1 == x2).all())
 
 
-for _method in (isclose, allclose, equal):
-    Tensor._add_method(_method.__name__, _method)
+for _compare in (isclose, allclose, equal):
+    Tensor._add_method(_compare.__name__, _compare)

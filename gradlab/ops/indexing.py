@@ -209,7 +209,7 @@ def _index_gradient(gy: Tensor, index: Any, x_shape: tuple[int, ...]) -> Tensor:
 
 def _index_add_forward(xp: Any, x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
     y = xp.zeros(shape, x.dtype)
-    (xp.add.at if xp is np else xp.add.at)(y, index, x)
+    xp.add.at(y, index, x)
     return y
 
 
@@ -350,7 +350,8 @@ SCATTER_ADD = Op(
 def gather(x: Tensor, axis: int, index: Tensor) -> Tensor:
     """Return ``y[i][j] = x[i][index[i][j]]`` (for ``axis=1``): elements chosen along an axis.
 
-    ``index`` is an integer tensor with as many axes as ``x``, no larger than ``x`` along the others.
+    ``index`` is an integer tensor with as many axes as ``x``, not larger than
+    ``x`` along the others.
     """
     at = canonical_axis("gather", axis, x.ndim)
     places = from_value(index, x.device, operation="gather")

@@ -213,8 +213,8 @@ def _tensor(
 
 
 def rand(
-    *shape: Any, size: Any = None, generator: Generator | None = None, dtype: Any = None, device: DeviceLike = None,
-    requires_grad: bool = False,
+    *shape: Any, size: Any = None, generator: Generator | None = None, dtype: Any = None,
+    device: DeviceLike = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Draw uniforms from [0, 1) in the given shape: ``rand(2, 3)`` or ``rand((2, 3))``.
 
@@ -230,8 +230,8 @@ def rand(
 
 
 def randn(
-    *shape: Any, size: Any = None, generator: Generator | None = None, dtype: Any = None, device: DeviceLike = None,
-    requires_grad: bool = False,
+    *shape: Any, size: Any = None, generator: Generator | None = None, dtype: Any = None,
+    device: DeviceLike = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Draw from the standard normal distribution: ``randn(2, 3)``, ``randn(size=())``."""
     wanted = _floating("randn", dtype)

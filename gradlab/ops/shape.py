@@ -542,7 +542,7 @@ def vstack(tensors: Sequence[Tensor]) -> Tensor:
 def narrow(x: Tensor, axis: int, start: int, length: int) -> Tensor:
     """Return the view of ``length`` elements from ``start`` along ``axis``."""
     at = canonical_axis("narrow", axis, x.ndim)
-    if not (0 <= start and start + length <= x.shape[at]):
+    if start < 0 or start + length > x.shape[at]:
         raise AxisError(
             message(
                 "narrow",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradlab.autograd.modes import mode
 from gradlab.devices import Device
 from gradlab.ops.core import Op, record
-from gradlab.autograd.modes import mode
 from gradlab.tensor import Tensor
 
 TRANSFER = Op(

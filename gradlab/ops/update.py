@@ -18,7 +18,7 @@ PIECE = 1 << 15
 
 
 def pieces(*arrays: Any) -> Iterator[tuple[Any, ...]]:
-    """Yield the arrays, cut alike into pieces of at most `PIECE` elements where that is possible."""
+    """Yield the arrays, cut alike into pieces of at most `PIECE` elements if they can be."""
     first = arrays[0]
     if first.size <= PIECE or not all(a.flags.c_contiguous for a in arrays):
         yield arrays

@@ -307,7 +307,7 @@ class ReduceLROnPlateau(LRScheduler):
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.last_epoch = 0
 
-    def step(self, metric: Any = None) -> None:  # type: ignore[override]
+    def step(self, metric: Any = None) -> None:
         """Count one epoch whose metric (a number or a tensor of one element) was ``metric``."""
         if metric is None:
             raise OptionError("ReduceLROnPlateau.step: expected the metric, got none")
