@@ -223,10 +223,14 @@ class Tensor(TensorMethods):
     def detach(self) -> Tensor:
         """A tensor that shares this one's memory and records nothing."""
         made = Tensor._wrap(self._array, self.device)
+        made._version = self._counter()
+        return made
+
+    def _counter(self) -> Version:
+        """The count of writes to the memory of this tensor, made when it is first asked for."""
         if self._version is None:
             self._version = Version()
-        made._version = self._version
-        return made
+        return self._version
 
     def detach_(self) -> Self:
         """Forget the history of this tensor, in place."""

@@ -26,7 +26,6 @@ from gradlab.autograd.graph import (
     Leaf,
     Node,
     Plan,
-    Version,
     next_number,
     version_of,
 )
@@ -342,7 +341,7 @@ def apply(  # noqa: C901, PLR0915 - the hot path, unrolled: see the measurement 
         if aux is not None:
             recorded.aux = aux
         if recorded.plan.saves_output:
-            version = y._version = Version() if y._version is None else y._version
+            version = y._counter()
             recorded.output = (array, version, version.count)
     return y
 
@@ -540,9 +539,7 @@ def share_memory(op: Op, inputs: Sequence[Any], attributes: Any, y: Tensor) -> N
     # A reshape copies where the layout leaves no other way; a copy is no view.
     if not x._array.flags.c_contiguous and not device_shares(x, y):
         return
-    if x._version is None:
-        x._version = Version()
-    y._version = x._version
+    y._version = x._counter()
     if mode.grad:
         y._view = (x, op, attributes, x._node)
 
@@ -722,9 +719,7 @@ def write(x: Tensor, y: Tensor, name: str) -> None:
 
 def mark_written(x: Tensor, name: str) -> None:
     """Count a write, for the values that nodes saved."""
-    version = x._version
-    if version is None:
-        version = x._version = Version()
+    version = x._counter()
     version.count += 1
     version.writer = name
 
