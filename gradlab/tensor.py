@@ -5,6 +5,7 @@ Methods that compute come from the op registry; here stands only what a tensor *
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,15 @@ from gradlab._methods import TensorMethods
 from gradlab.autograd.graph import Hooks, Leaf, Node, Version, run_backward
 from gradlab.devices import Device, DeviceLike, cpu, device as find_device
 from gradlab.dtypes import DType
-from gradlab.errors import DTypeError, GradientError, OptionError, ShapeError, message
+from gradlab.errors import (
+    AxisError,
+    DeviceError,
+    DTypeError,
+    GradientError,
+    OptionError,
+    ShapeError,
+    message,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -58,7 +67,7 @@ class Tensor(TensorMethods):
         device: DeviceLike = None,
         requires_grad: bool = False,
     ) -> None:
-        made = from_value(data, find_device(device), dtype=dtype, copy=True)
+        made = from_value(data, find_device(device), dtype=dtype, copy=True, move=True)
         self._array, self.device = made._array, made.device
         self.grad = self._node = self._version = self._view = None
         if requires_grad:
@@ -92,7 +101,7 @@ class Tensor(TensorMethods):
 
     def size(self, axis: int | None = None) -> Any:
         """The shape, or the size of one axis (as in PyTorch)."""
-        return self.shape if axis is None else self.shape[axis]
+        return self.shape if axis is None else _at_axis("size", self.shape, axis)
 
     @property
     def dtype(self) -> DType:
@@ -132,7 +141,7 @@ class Tensor(TensorMethods):
     def stride(self, axis: int | None = None) -> Any:
         """Steps in memory from one element to the next along each axis, in elements."""
         steps = tuple(step // self.itemsize for step in self._array.strides)
-        return steps if axis is None else steps[axis]
+        return steps if axis is None else _at_axis("stride", steps, axis)
 
     def data_ptr(self) -> int:
         """The address of the first element: equal for tensors that share their memory."""
@@ -153,10 +162,18 @@ class Tensor(TensorMethods):
 
     # --------------------------------------------------------------------------- gradients
 
+    def _history(self) -> Node | Leaf | None:
+        """The node, brought up to date where this is a view of what was written in place."""
+        if self._view is not None:
+            from gradlab.ops.core import refresh_view
+
+            refresh_view(self)
+        return self._node
+
     @property
     def requires_grad(self) -> bool:
         """True where operations on this tensor are recorded for `backward`."""
-        return self._node is not None
+        return self._history() is not None
 
     @requires_grad.setter
     def requires_grad(self, flag: bool) -> None:
@@ -164,7 +181,8 @@ class Tensor(TensorMethods):
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Start or stop to record what is computed from this leaf; returns the tensor itself."""
-        if requires_grad and self._node is None:
+        node = self._history()
+        if requires_grad and node is None:
             if not self.is_floating_point():
                 raise DTypeError(
                     message(
@@ -175,11 +193,12 @@ class Tensor(TensorMethods):
                     )
                 )
             self._node = Leaf(self)
-        elif not requires_grad and self._node is not None:
-            if not self.is_leaf:
+            self._view = None  # a leaf of its own: what is written to the base is not its history
+        elif not requires_grad and node is not None:
+            if not isinstance(node, Leaf):
                 raise GradientError(
                     "requires_grad_(False): expected a leaf, got a result of "
-                    f"{self._node.name}; use .detach() to leave the graph"
+                    f"{node.name}; use .detach() to leave the graph"
                 )
             self._node = None
         return self
@@ -187,12 +206,14 @@ class Tensor(TensorMethods):
     @property
     def is_leaf(self) -> bool:
         """True for a tensor that no recorded op made."""
-        return self._node is None or isinstance(self._node, Leaf)
+        node = self._history()
+        return node is None or isinstance(node, Leaf)
 
     @property
     def grad_fn(self) -> Node | None:
         """The node that made this tensor, None for a leaf."""
-        return None if self.is_leaf else self._node  # type: ignore[return-value]
+        node = self._history()
+        return None if isinstance(node, Leaf) else node
 
     def backward(
         self,
@@ -251,32 +272,33 @@ class Tensor(TensorMethods):
     def _replace(self, value: Tensor) -> None:
         """Take over the memory of ``value``, keeping the object and its place as a leaf."""
         self._array, self.device = value._array, value.device
-        self._version = self._view = None
+        self._version, self._view = value._counter(), None
 
     def retain_grad(self) -> None:
         """Keep the gradient of this non-leaf in ``grad`` at the next backward pass."""
-        if self._node is None:
-            raise GradientError("retain_grad: expected a tensor that requires a gradient, got none")
-        if isinstance(self._node, Node):
-            import weakref
-
-            self._hooks().retaining = weakref.ref(self)
+        node = self._history()
+        if node is None:
+            raise GradientError(
+                "retain_grad: expected a tensor that requires a gradient, got one that does not"
+            )
+        if isinstance(node, Node):
+            self._hooks(node).retaining = weakref.ref(self)
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHook:
         """Call ``hook(gradient)`` in every backward pass; what it returns replaces the gradient.
 
         Returns a handle whose ``remove()`` takes the hook away again.
         """
-        if self._node is None:
+        node = self._history()
+        if node is None:
             raise GradientError(
                 "register_hook: expected a tensor that requires a gradient, got one that does not; "
                 "call requires_grad_() first"
             )
-        return RemovableHook(self._hooks().functions, hook)
+        return RemovableHook(self._hooks(node).functions, hook)
 
-    def _hooks(self) -> Hooks:
-        node = self._node
-        assert node is not None
+    @staticmethod
+    def _hooks(node: Node | Leaf) -> Hooks:
         if node.hooks is None:
             node.hooks = Hooks()
         return node.hooks
@@ -290,14 +312,12 @@ class Tensor(TensorMethods):
         detaches and copies as needed.
         """
         if not force:
-            if self._node is not None:
+            if self.requires_grad:
                 raise GradientError(
                     "numpy: expected a tensor that does not require a gradient, got one that does; "
                     "use .detach().numpy()"
                 )
             if self.device is not cpu:
-                from gradlab.errors import DeviceError
-
                 raise DeviceError(
                     f"numpy: expected a tensor on the cpu, got one on {self.device}; "
                     'use .to("cpu").numpy()'
@@ -328,7 +348,7 @@ class Tensor(TensorMethods):
         return np.array(array, dtype=dtype, copy=copy)
 
     def __dlpack__(self, **options: Any) -> Any:
-        if self._node is not None:
+        if self.requires_grad:
             raise GradientError("__dlpack__: the tensor requires a gradient; use .detach()")
         return self._array.__dlpack__(**options)
 
@@ -373,13 +393,18 @@ class Tensor(TensorMethods):
             raise ShapeError("len: expected a tensor with at least one axis, got a scalar tensor")
         return int(self.shape[0])
 
+    def __contains__(self, value: Any) -> bool:
+        return bool((self == value).any())
+
     def __iter__(self) -> Iterator[Tensor]:
         if self.ndim == 0:
             raise ShapeError("iteration: expected at least one axis, got a scalar tensor")
         return (self[i] for i in range(len(self)))
 
     def __format__(self, spec: str) -> str:
-        return format(self.item() if self.ndim == 0 else self, spec) if spec else str(self)
+        if self.ndim == 0:
+            return format(self.item(), spec)
+        return object.__format__(self, spec)  # which refuses a format for numbers
 
     def __repr__(self) -> str:
         from gradlab.formatting import format_tensor
@@ -389,7 +414,7 @@ class Tensor(TensorMethods):
             to_host=self.device.backend.to_host,
             default_dtype=dtypes.get_default_dtype(),
             device=None if self.device is cpu else str(self.device),
-            grad_fn=None if self.is_leaf else self._node.name,  # type: ignore[union-attr]
+            grad_fn=None if (made_by := self.grad_fn) is None else made_by.name,
             requires_grad=self.requires_grad,
         )
 
@@ -419,6 +444,13 @@ def _rebuild(kind: type[Tensor], array: np.ndarray, device: str, requires_grad: 
     made._array, made.device = there.backend.from_host(array), there
     made.grad = made._node = made._version = made._view = None
     return made.requires_grad_(requires_grad)
+
+
+def _at_axis(operation: str, values: tuple[int, ...], axis: int) -> int:
+    if not -len(values) <= axis < len(values):
+        expected = f"an axis within the {len(values)} of the tensor"
+        raise AxisError(message(operation, expected=expected, got=str(axis)))
+    return values[axis]
 
 
 class RemovableHook:
@@ -458,19 +490,21 @@ def from_value(
     dtype: Any = None,
     copy: bool | None = None,
     operation: str = "tensor",
+    move: bool = False,
 ) -> Tensor:
     """A tensor of ``value``: a number, nested lists, a NumPy array, a tensor, a DLPack object.
 
     Python numbers take the default dtypes (float32, int64, bool); arrays keep theirs. The memory
-    of an array on the same device is shared unless ``copy``.
+    of an array on the same device is shared unless ``copy``. A tensor on another device stays
+    there, for the operation to refuse, unless ``move``.
     """
     wanted = None if dtype is None else dtypes.as_dtype(dtype)
     if isinstance(value, Tensor):
-        return _from_tensor(value, device, wanted, copy)
+        return _from_tensor(value, device if move else value.device, wanted, copy)
     array = _host_array(value, operation)
     if wanted is None:
         wanted = array.dtype if _has_dtype(value) else dtypes.default_for(array.dtype)
-    if copy and array is value:
+    if copy and isinstance(value, np.ndarray):
         array = array.copy()
     array = array.astype(dtypes.as_dtype(wanted), copy=False)
     return Tensor._wrap(device.backend.from_host(array), device)
@@ -489,7 +523,7 @@ def _from_tensor(value: Tensor, device: Device, dtype: DType | None, copy: bool 
 
 def _host_array(value: Any, operation: str) -> np.ndarray:
     if isinstance(value, np.ndarray):
-        array = value
+        array = np.asarray(value)  # without what np.matrix and the like change about it
     else:
         if not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
             return np.from_dlpack(value)
@@ -506,6 +540,8 @@ def _host_array(value: Any, operation: str) -> np.ndarray:
                     hint="pad them, or make one tensor per row",
                 )
             ) from None
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype not in dtypes.ALL:
         raise DTypeError(
             message(

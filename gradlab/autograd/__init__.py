@@ -15,7 +15,7 @@ from gradlab.autograd.modes import (
     no_grad,
     set_grad_enabled,
 )
-from gradlab.errors import GradientError, ShapeError, message
+from gradlab.errors import DeviceError, GradientError, ShapeError, message
 
 if TYPE_CHECKING:
     from gradlab.tensor import Tensor
@@ -46,7 +46,7 @@ def _roots(operation: str, outputs: Sequence[Any], gradients: Sequence[Any]) -> 
         )
     roots = []
     for output, gradient in zip(outputs, gradients, strict=True):
-        node = output._node
+        node = output._history()
         if node is None:
             raise GradientError(
                 f"{operation}: expected a tensor that depends on one with requires_grad=True, got "
@@ -68,9 +68,27 @@ def _start(operation: str, output: Any, gradient: Any) -> Any:
                     hint="reduce it first, for example with .sum(), or pass gradient=",
                 )
             )
+        if output.is_complex():
+            raise GradientError(
+                message(
+                    operation,
+                    expected="a real scalar",
+                    got=output.dtype.name,
+                    hint="take .abs() or the real part, or pass gradient=",
+                )
+            )
         return output._like(output.device.xp.ones(output.shape, output.dtype), None)
     if not hasattr(gradient, "_array"):
         gradient = output._like(output.device.xp.asarray(gradient, dtype=output.dtype), None)
+    if gradient.device is not output.device:
+        raise DeviceError(
+            message(
+                operation,
+                expected=f"a gradient on {output.device}, as the output",
+                got=f"one on {gradient.device}",
+                hint=f'move it with .to("{output.device}")',
+            )
+        )
     if gradient.shape != output.shape:
         raise ShapeError(
             message(
@@ -99,6 +117,8 @@ def backward(
     retain = create_graph if retain_graph is None else retain_graph
     if inputs is not None:
         given = _as_tuple(inputs)
+        if not given:
+            raise GradientError("backward: expected inputs to compute gradients for, got none")
         found = grad(
             outputs,
             given,
@@ -109,10 +129,21 @@ def backward(
         )
         for each, gradient in zip(given, found, strict=True):
             if gradient is not None:
-                each.grad = gradient if each.grad is None else each.grad + gradient
+                _accumulate(each, gradient, create_graph)
         return
     roots = _roots("backward", outputs, starts)
     run_backward(roots, retain_graph=retain, create_graph=create_graph)
+
+
+def _accumulate(tensor: Tensor, gradient: Tensor, create_graph: bool) -> None:
+    if tensor.grad is None:
+        # A copy: two inputs may have been given one and the same gradient.
+        tensor.grad = gradient.clone()
+    elif create_graph:
+        tensor.grad = tensor.grad + gradient
+    else:
+        with no_grad():
+            tensor.grad.add_(gradient)
 
 
 def grad(
@@ -139,7 +170,7 @@ def grad(
     results, sources = _as_tuple(outputs), _as_tuple(inputs)
     starts = (None,) * len(results) if grad_outputs is None else _as_tuple(grad_outputs)
     for source in sources:
-        if source._node is None:
+        if source._history() is None:
             raise GradientError(
                 "grad: expected inputs that require a gradient, got one of shape "
                 f"{source.shape} that does not; call requires_grad_() before computing with it"

@@ -207,7 +207,7 @@ class Function:
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Run ``forward`` and record it."""
-        nodes = tuple(getattr(each, "_node", None) for each in args)
+        nodes = tuple(each._history() if hasattr(each, "_history") else None for each in args)
         needs = tuple(node is not None for node in nodes)
         context = Context(needs)
         with no_grad():

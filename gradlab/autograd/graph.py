@@ -15,7 +15,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from gradlab.autograd.modes import mode
-from gradlab.errors import GradientError
+from gradlab.errors import GradientError, message
 
 if TYPE_CHECKING:
     from gradlab.ops.core import Op
@@ -121,7 +121,10 @@ class Node:
         """Yield ``(input position, gradient)`` for each parent in ``wanted``."""
         values = self._unpack(gy)
         if fused and self.plan.fused is not None:
-            yield from self._fused(gy, values)
+            for position, gx in self._fused(gy, values):
+                parent = self.parents[position]
+                if wanted is None or (parent is not None and parent.number in wanted):
+                    yield position, gx
             return
         attributes = self.attributes
         for position, gradient, places, names, shape_name in self.plan.calls:
@@ -130,7 +133,9 @@ class Node:
                 continue
             keywords = {name: attributes[name] for name in names}
             if shape_name:
-                keywords[shape_name] = parent.shape
+                shape = keywords[shape_name] = parent.shape
+                if shape is None:  # a leaf that is gone: nobody can ask for its gradient
+                    continue
             yield position, gradient(gy, *[values[place] for place in places], **keywords)
 
     def _fused(self, gy: Tensor, values: list[Any]) -> Iterable[tuple[int, Any]]:
@@ -156,6 +161,7 @@ class Node:
         if self.output is not None:
             array, counter, version = self.output
             result = gy._like(array, self)
+            result._version = counter
             if counter.count != version:
                 self._refuse_changed(result, counter)
             values.append(result)
@@ -194,9 +200,10 @@ class Leaf:
         return f"<{self.name}>"
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape of the tensor, None when it is gone."""
         tensor = self.tensor()
-        return () if tensor is None else tensor.shape
+        return None if tensor is None else tensor.shape
 
     @property
     def dtype(self) -> Any:
@@ -344,12 +351,27 @@ def _run_hooks(hooks: Hooks, gy: Tensor) -> Tensor:
     for function in list(hooks.functions.values()):
         changed = function(gy)
         if changed is not None:
+            _check_replacement(changed, gy)
             gy = changed
     if hooks.retaining is not None:
         tensor = hooks.retaining()
         if tensor is not None:
-            tensor.grad = gy if tensor.grad is None else tensor.grad + gy
+            # A copy: gy goes on to other nodes, and whoever owns a grad may write to it.
+            tensor.grad = gy.clone() if tensor.grad is None else tensor.grad + gy
     return gy
+
+
+def _check_replacement(changed: Any, gy: Tensor) -> None:
+    if not hasattr(changed, "_array") or changed.shape != gy.shape:
+        got = type(changed).__name__ if not hasattr(changed, "_array") else str(changed.shape)
+        raise GradientError(
+            message(
+                "hook",
+                expected=f"None or a tensor of the gradient's shape {gy.shape}",
+                got=got,
+                hint="a hook's result replaces the gradient",
+            )
+        )
 
 
 def _accumulate(leaf: Leaf, gradient: Tensor, create_graph: bool, fresh: bool) -> None:
@@ -357,7 +379,7 @@ def _accumulate(leaf: Leaf, gradient: Tensor, create_graph: bool, fresh: bool) -
     if tensor is None:
         return
     if tensor.grad is None:
-        owned = create_graph or (fresh and gradient._array.base is None)
+        owned = fresh and gradient._array.base is None
         tensor.grad = gradient if owned else gradient.clone()
     elif create_graph:
         tensor.grad = tensor.grad + gradient

@@ -13,6 +13,7 @@ device; the result is wrapped; and where a gradient is needed, a node is recorde
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -37,6 +38,7 @@ from gradlab.errors import (
     DTypeError,
     GradientError,
     GradlabError,
+    OptionError,
     ShapeError,
     message,
 )
@@ -360,7 +362,7 @@ def collect(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...] | None:
             key.append(array.dtype)
             if x.device is not device:
                 if device is not None:
-                    raise _mixed_devices(op, inputs)
+                    raise mixed_devices(op.name, inputs)
                 device = key[0] = x.device
             if x._version is not None:
                 written = True
@@ -540,8 +542,9 @@ def share_memory(op: Op, inputs: Sequence[Any], attributes: Any, y: Tensor) -> N
     if not x._array.flags.c_contiguous and not device_shares(x, y):
         return
     y._version = x._counter()
-    if mode.grad:
-        y._view = (x, op, attributes, x._node)
+    # Without recording only the way back is kept, to refuse a recorded write through it later;
+    # a strong reference would keep the graph of x alive.
+    y._view = (x, op, attributes, x._node) if mode.grad else (weakref.ref(x), None, None, None)
 
 
 def device_shares(x: Tensor, y: Tensor) -> bool:
@@ -551,6 +554,8 @@ def device_shares(x: Tensor, y: Tensor) -> bool:
 def refresh_views(inputs: Sequence[Any]) -> bool:
     """Refresh the history of each view among ``inputs``; True if one changed."""
     changed = False
+    if not mode.grad:
+        return changed
     for x in inputs:
         if isinstance(x, Tensor) and x._view is not None:
             before = x._node
@@ -561,14 +566,21 @@ def refresh_views(inputs: Sequence[Any]) -> bool:
 
 def refresh_view(y: Tensor) -> None:
     """Record a view anew if the tensor it looks into was written in place since."""
-    if not mode.grad:
-        return
     x, op, attributes, node = y._view  # type: ignore[misc]
+    if op is None:
+        return
+    if x._version is not y._version:  # x has other memory now: x.data was assigned
+        y._view = None
+        return
     if x._view is not None:
         refresh_view(x)
     # A leaf is not made by writing: a view taken before requires_grad_() stays without history.
     if x._node is not node and x._node.__class__ is Node:
-        y._node = apply(op, (x,), attributes)._node
+        before, mode.grad = mode.grad, True
+        try:
+            y._node = apply(op, (x,), attributes)._node
+        finally:
+            mode.grad = before
         y._view = (x, op, attributes, x._node)
 
 
@@ -600,14 +612,23 @@ def _clear_view(gy: Tensor, view: Op, attributes: Any) -> Tensor:
 # ----------------------------------------------------------------------------------- in place
 
 
-def apply_(op: Op, x: Tensor, others: Sequence[Any] = (), attributes: Any = None) -> Tensor:
-    """``x`` becomes ``op(x, *others)``, keeping its object, memory, shape and dtype."""
-    name = f"{op.name}_"
+def apply_(
+    op: Op,
+    x: Tensor,
+    others: Sequence[Any] = (),
+    attributes: Any = None,
+    name: str = "",
+) -> Tensor:
+    """``x`` becomes ``op(x, *others)``, keeping its object, memory, shape and dtype.
+
+    ``name`` is what messages call the write, ``<op>_`` if not given.
+    """
+    name = name or f"{op.name}_"
     if mode.grad:
         check_writable(x, name)
         if needs_record(x, others):
             return _apply_recorded(op, x, others, attributes, name)
-    if not _write_directly(op, x, others, attributes):
+    if not _write_directly(op, x, others, attributes, name):
         with no_record():
             write(x, apply(op, (x, *others), attributes), name)
     mark_written(x, name)
@@ -616,7 +637,7 @@ def apply_(op: Op, x: Tensor, others: Sequence[Any] = (), attributes: Any = None
 
 def needs_record(x: Tensor, others: Sequence[Any]) -> bool:
     return x._node is not None or any(
-        isinstance(other, Tensor) and other._node is not None for other in others
+        isinstance(other, Tensor) and other._history() is not None for other in others
     )
 
 
@@ -638,7 +659,17 @@ def check_writable(x: Tensor, name: str) -> None:
     if x._view is not None:
         refresh_view(x)
     target: Tensor | None = x
+    unrecorded = False
     while target is not None:
+        if unrecorded and target._node.__class__ is Node:
+            raise GradientError(
+                message(
+                    name,
+                    expected="a tensor whose writes can be recorded",
+                    got="a view made inside no_grad() of a tensor that requires a gradient",
+                    hint="make the view outside no_grad(), or write inside it",
+                )
+            )
         if isinstance(target._node, Leaf):
             what = "a leaf tensor" if target is x else "a view of a leaf tensor"
             raise GradientError(
@@ -649,10 +680,14 @@ def check_writable(x: Tensor, name: str) -> None:
                     hint="write inside no_grad(), or to a clone()",
                 )
             )
-        target = None if target._view is None else target._view[0]
+        if target._view is None:
+            return
+        source, op, *_ = target._view
+        unrecorded |= op is None
+        target = source() if op is None else source
 
 
-def _write_directly(op: Op, x: Tensor, others: Sequence[Any], attributes: Any) -> bool:
+def _write_directly(op: Op, x: Tensor, others: Sequence[Any], attributes: Any, name: str) -> bool:
     """Let a ufunc write its result straight into ``x``; False where that is not possible."""
     if not isinstance(op.forward, str) or attributes:
         return False
@@ -679,7 +714,9 @@ def _write_directly(op: Op, x: Tensor, others: Sequence[Any], attributes: Any) -
     try:
         mode.quietly(run, *arrays, array)
     except _EXPLAINED as error:
-        raise explain(op, (x, *others), None, error) from None
+        if read_only(x, name, error) is not error:
+            raise read_only(x, name, error) from None
+        return False  # the general way explains it
     return True
 
 
@@ -696,6 +733,28 @@ def _inplace_run(op: Op, key: list[Any]) -> Callable[..., Any] | None:
 
 def write(x: Tensor, y: Tensor, name: str) -> None:
     """Copy ``y`` into the memory of ``x``, which keeps its shape and dtype."""
+    _check_fits(x, y, name)
+    try:
+        mode.quietly(x.device.xp.copyto, x._array, y._array, casting="unsafe")
+    except ValueError as error:
+        raise read_only(x, name, error) from None
+
+
+def read_only(x: Tensor, name: str, error: Exception) -> Exception:
+    """The clear error for a write to memory that cannot be written to; else ``error`` itself."""
+    if x.device.type != "cpu" or x._array.flags.writeable:
+        return error
+    return OptionError(
+        message(
+            name,
+            expected="memory that may be written to",
+            got=f"a read-only tensor of shape {x.shape}, from expand() or a read-only array",
+            hint="write to a clone()",
+        )
+    )
+
+
+def _check_fits(x: Tensor, y: Tensor, name: str) -> None:
     if y.shape != x.shape:
         raise ShapeError(
             message(
@@ -714,7 +773,6 @@ def write(x: Tensor, y: Tensor, name: str) -> None:
                 hint="use the out-of-place form, or cast first with .astype(...)",
             )
         )
-    mode.quietly(x.device.xp.copyto, x._array, y._array, casting="unsafe")
 
 
 def mark_written(x: Tensor, name: str) -> None:
@@ -728,18 +786,19 @@ def _apply_recorded(op: Op, x: Tensor, others: Any, attributes: Any, name: str) 
     """An in-place op that gradients flow through: the new value gets its own node."""
     before = Tensor._wrap(x._array, x.device)
     before._node = x._node
+    # In x *= x the second operand is the value before the write as well.
+    inputs = [before, *(before if each is x else each for each in others)]
     mask = sum(
         1 << i
-        for i, each in enumerate((x, *others))
+        for i, each in enumerate(inputs)
         if isinstance(each, Tensor) and each._node is not None
     )
-    plan = op.plan(mask, 1 + len(others))
-    if 0 in plan.saves:  # the gradient needs the value that is about to be overwritten
-        before._array = x._array.copy()
-    y = apply(op, (before, *others), attributes)
-    if y.dtype != x.dtype:
-        y = y.astype(x.dtype)
-    rebase(x, y, name)
+    saves = op.plan(mask, len(inputs)).saves
+    if saves is ALL or any(inputs[i] is before for i in saves):
+        before._array = x._array.copy()  # the gradient needs the value about to be overwritten
+    y = apply(op, inputs, attributes)
+    _check_fits(x, y, name)
+    rebase(x, y if y.dtype == x.dtype else y.astype(x.dtype), name)
     return x
 
 
@@ -753,7 +812,7 @@ def rebase(x: Tensor, y: Tensor, name: str) -> None:
 
 def _rebase_parents(x: Tensor) -> None:
     # The memory is shared and holds the new values already: only the history is missing.
-    if x._view is None:
+    if x._view is None or x._view[1] is None:
         return
     parent, view, attributes, _ = x._view
     before = Tensor._wrap(parent._array, parent.device)
@@ -778,7 +837,7 @@ def update(op: Op, tensors: Sequence[Sequence[Tensor]], attributes: dict[str, An
     device = first[0].device
     for x in (x for group in tensors for x in group):
         if x.device is not device:
-            raise _mixed_devices(op, [first[0], x])
+            raise mixed_devices(op.name, [first[0], x])
     key = (device,)
     run = op.table.get(key) or op.table.setdefault(key, _implementation(op, device))
     mode.quietly(run, *[[x._array for x in group] for group in tensors], **attributes)
@@ -804,7 +863,7 @@ def explain(op: Op, inputs: Sequence[Any], attributes: Any, error: Exception) ->
     unlike = _broadcast_error(op, inputs) if op.broadcasts else None
     if unlike is not None:
         return unlike
-    kind = DTypeError if isinstance(error, TypeError) else ShapeError
+    kind = DTypeError if isinstance(error, TypeError | OverflowError) else ShapeError
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
     return kind(f"{op.name}: {first_line}; got {got}")
 
@@ -833,12 +892,12 @@ def _broadcast_error(op: Op, inputs: Sequence[Any]) -> ShapeError | None:
     )
 
 
-def _mixed_devices(op: Op, inputs: Sequence[Any]) -> DeviceError:
+def mixed_devices(name: str, inputs: Sequence[Any]) -> DeviceError:
     tensors = [x for x in inputs if isinstance(x, Tensor)]
     other = next(x.device for x in tensors if x.device is not tensors[0].device)
     return DeviceError(
         message(
-            op.name,
+            name,
             expected="tensors on one device",
             got=", ".join(f"{x.shape} on {x.device}" for x in tensors),
             hint=f'move one of them, for example with .to("{other}")',

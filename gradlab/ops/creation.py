@@ -10,7 +10,7 @@ import numpy as np
 
 from gradlab import dtypes
 from gradlab.devices import DeviceLike, device as find_device
-from gradlab.errors import OptionError, ShapeError, message
+from gradlab.errors import DTypeError, OptionError, ShapeError, message
 from gradlab.ops.shape import _sizes
 from gradlab.tensor import Tensor, from_value
 
@@ -45,7 +45,7 @@ def tensor(
             [3., 4.]])
     """
     where = data.device if isinstance(data, Tensor) and device is None else find_device(device)
-    made = from_value(data, where, dtype=dtype, copy=True)
+    made = from_value(data, where, dtype=dtype, copy=True, move=True)
     return made.requires_grad_() if requires_grad else made
 
 
@@ -54,10 +54,14 @@ def asarray(
 ) -> Tensor:
     """Make a tensor of ``obj``, sharing the memory of a tensor or array where that is possible.
 
-    ``copy=True`` always copies; ``copy=False`` raises where a copy would be needed.
+    ``copy=True`` always copies; ``copy=False`` raises where a copy would be needed. Gradients flow
+    through a tensor's change of dtype or device.
     """
     where = obj.device if isinstance(obj, Tensor) and device is None else find_device(device)
-    made = from_value(obj, where, dtype=dtype, copy=copy, operation="asarray")
+    if isinstance(obj, Tensor):
+        made = to(obj, device=where, dtype=dtype, copy=bool(copy))
+    else:
+        made = from_value(obj, where, dtype=dtype, copy=copy, operation="asarray")
     source = obj._array if isinstance(obj, Tensor) else obj
     if copy is False and not (
         isinstance(source, where.array_type) and where.xp.may_share_memory(made._array, source)
@@ -80,6 +84,15 @@ def from_numpy(array: np.ndarray) -> Tensor:
     """
     if not isinstance(array, np.ndarray):
         raise OptionError(message("from_numpy", expected="a NumPy array", got=type(array).__name__))
+    if not array.dtype.isnative:
+        raise DTypeError(
+            message(
+                "from_numpy",
+                expected="an array in this machine's byte order, whose memory can be shared",
+                got=f"dtype {array.dtype.str!r}",
+                hint="use tensor(array), which copies",
+            )
+        )
     return from_value(array, find_device("cpu"), operation="from_numpy")
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from gradlab import dtypes
-from gradlab.errors import OptionError
+from gradlab.errors import DTypeError, OptionError, message
 from gradlab.ops.core import BOOL, FLOAT, OWN, PROMOTE, Op, apply, apply_, public
 from gradlab.ops.samples import Sample, binary, unary, values
-from gradlab.tensor import Tensor, require_option
+from gradlab.tensor import Tensor, from_value, require_option
 
 TensorLike = Tensor | bool | int | float | complex | np.ndarray
 
@@ -115,12 +115,13 @@ def div(x1: TensorLike, x2: TensorLike, *, rounding_mode: str | None = None) -> 
 
 
 def _zero_like(gy: Tensor) -> Tensor:
-    return gy * 0
+    # Not gy * 0, which is NaN where gy is infinite. It depends on gy, so any order works.
+    return where(Tensor._wrap(gy.device.xp.zeros((), bool), gy.device), gy, 0.0)
 
 
 FLOOR_DIVIDE = _binary(
     "floor_divide", "floor_divide", kinds="iufV",
-    samples=binary(low=0.6, high=0.9, low2=0.21, high2=0.29),
+    samples=binary(low=0.62, high=0.68, low2=0.24, high2=0.29),  # quotients from 2.1 to 2.9
     gradients={"x1": _zero_like, "x2": _zero_like},
 )  # fmt: skip
 
@@ -133,7 +134,7 @@ def floor_divide(x1: TensorLike, x2: TensorLike) -> Tensor:
 
 REMAINDER = _binary(
     "remainder", "remainder", kinds="iufV",
-    samples=binary(low=0.6, high=0.9, low2=0.31, high2=0.39),
+    samples=binary(low=0.82, high=0.9, low2=0.32, high2=0.38),  # quotients from 2.1 to 2.9
     gradients={"x1": lambda gy: gy, "x2": lambda gy, x1, x2: -gy * floor_divide(x1, x2)},
 )  # fmt: skip
 
@@ -154,6 +155,19 @@ def _pow_forward(xp: Any, x1: Any, x2: Any) -> Any:
     return xp.power(x1, x2)
 
 
+def _check_pow(x1: Any, x2: Any) -> None:
+    kinds = [x.dtype.kind if isinstance(x, Tensor) else None for x in (x1, x2)]
+    if set(kinds) <= {"i", "u", None}:
+        raise DTypeError(
+            message(
+                "pow",
+                expected="exponents of 0 or more for integers",
+                got="a negative one",
+                hint="cast first, for example with .astype(gradlab.float32)",
+            )
+        )
+
+
 def _pow_gx1(gy: Tensor, x1: Any, x2: Any) -> Tensor:
     if not isinstance(x2, Tensor):
         return _zero_like(gy) if x2 == 0 else gy * (x1 * 2 if x2 == 2 else x2 * x1 ** (x2 - 1))
@@ -163,14 +177,16 @@ def _pow_gx1(gy: Tensor, x1: Any, x2: Any) -> Tensor:
 
 def _pow_gx2(gy: Tensor, x1: Any, y: Tensor) -> Tensor:
     if not isinstance(x1, Tensor):
-        return gy * y * math.log(x1) if x1 > 0 else _zero_like(gy)
+        if x1 == 0:
+            return _zero_like(gy)
+        return gy * y * (math.log(x1) if x1 > 0 else math.nan)
     # y·log(x1) is 0·(-inf) at x1 = 0, where the derivative is 0 for positive x2.
     return gy * where(x1 == 0, 0.0, y * log(where(x1 == 0, 1.0, x1)))
 
 
 POW = _binary(
     "pow", _pow_forward, kinds="iufcV", samples=binary(low=0.3, high=2.0),
-    gradients={"x1": _pow_gx1, "x2": _pow_gx2},
+    gradients={"x1": _pow_gx1, "x2": _pow_gx2}, check=_check_pow,
 )  # fmt: skip
 
 
@@ -415,7 +431,8 @@ sqrt = _function("sqrt", "sqrt", lambda gy, y: gy / (y * 2), "Return the square 
                  samples=unary(0.2, 3.0))  # fmt: skip
 rsqrt = _function("rsqrt", lambda xp, x: 1 / xp.sqrt(x), lambda gy, y: gy * -0.5 * y * y * y,
                   "Return ``1 / sqrt(x)``.", samples=unary(0.2, 3.0))  # fmt: skip
-square = _function("square", "square", lambda gy, x: gy * x * 2, "Return ``x²``.", dtype=PROMOTE)
+square = _function("square", "square", lambda gy, x: gy * x * 2, "Return ``x²``.", dtype=PROMOTE,
+                   kinds="iufcV")  # fmt: skip
 reciprocal = _function("reciprocal", "reciprocal", lambda gy, y: -gy * y * y, "Return ``1 / x``.",
                        samples=unary(0.4, 3.0))  # fmt: skip
 sin = _function("sin", "sin", lambda gy, x: gy * cos(x), "Return the sine of ``x`` (radians).")
@@ -629,6 +646,7 @@ LEAKY_RELU = _unary(
     lambda xp, x, *, negative_slope: xp.where(x > 0, x, x * negative_slope),
     gradients={"x": lambda gy, x, negative_slope: where(x > 0, gy, gy * negative_slope)},
     dtype=FLOAT,
+    halves=True,
     kinds=_REAL,
     samples=unary(negative_slope=0.1),
 )
@@ -640,6 +658,14 @@ def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
     return apply(LEAKY_RELU, (x,), {"negative_slope": negative_slope})
 
 
+def _prelu_samples() -> Any:
+    x = values((2, 3, 4))
+    yield Sample((x, values(3, seed=1)), name="a weight per channel")
+    yield Sample((x, values(1, seed=1)), name="one weight")
+    yield Sample((values((5, 3)).T, values((3, 1), seed=1)), name="broadcast")
+    yield Sample((values(33), values((), seed=1)), name="vector")
+
+
 PRELU = _binary(
     "prelu",
     lambda xp, x1, x2: xp.where(x1 > 0, x1, x1 * x2),
@@ -648,6 +674,7 @@ PRELU = _binary(
         "x2": lambda gy, x1: where(x1 > 0, 0.0, gy * x1),
     },
     kinds=_REAL,
+    samples=_prelu_samples,
 )
 
 
@@ -724,6 +751,8 @@ def _clip_samples() -> Any:
 
 def _clip_forward(xp: Any, x: Any, *, min: Any, max: Any) -> Any:
     # Not xp.clip: its Python wrapper takes as long as ten ufunc calls on a small array.
+    if x.dtype == dtypes.bfloat16:  # which no Python scalar is weak beside
+        min, max = (None if m is None else x.dtype.type(m) for m in (min, max))
     if min is not None:
         x = xp.maximum(x, min)
     return x if max is None else xp.minimum(x, max)
@@ -792,6 +821,8 @@ def astype(x: Tensor, dtype: Any, *, copy: bool = True) -> Tensor:
     wanted = dtypes.as_dtype(dtype)
     if wanted == x.dtype and not copy:
         return x
+    if x._node is not None and not (dtypes.is_floating(wanted) or dtypes.is_complex(wanted)):
+        x = x.detach()  # no gradient flows through integers
     return apply(ASTYPE, (x,), {"dtype": wanted})
 
 
@@ -833,33 +864,35 @@ COPY = Op(
     "copy",
     lambda xp, x, v: xp.broadcast_to(v, x.shape).astype(x.dtype),
     inputs=("x", "v"),
-    gradients={"x": lambda gy: gy * 0, "v": lambda gy: gy},
+    gradients={"x": lambda gy: _zero_like(gy), "v": lambda gy: gy},
     broadcasts=True,
 )
 
 
 @public(None, "copy_")
 def copy_(x: Tensor, source: Any) -> Tensor:
-    """In place: take the values of ``source``, broadcast and cast to this shape and dtype."""
-    return apply_(COPY, x, (_as_operand(x, source),))
+    """In place: take the values of ``source``, broadcast and cast to this shape and dtype.
+
+    ``source`` may be on another device.
+    """
+    value = _as_operand(x, source)
+    return apply_(COPY, x, (value if value.device is x.device else value.to(x.device),))
 
 
 def _as_operand(x: Tensor, source: Any) -> Tensor:
-    from gradlab.tensor import from_value
-
     return from_value(source, x.device, operation="copy_")
 
 
 @public(None, "fill_")
 def fill_(x: Tensor, value: Any) -> Tensor:
     """In place: set every element to ``value``."""
-    return apply_(COPY, x, (_as_operand(x, value),))
+    return apply_(COPY, x, (_as_operand(x, value),), name="fill_")
 
 
 @public(None, "zero_")
 def zero_(x: Tensor) -> Tensor:
     """In place: set every element to 0."""
-    return apply_(COPY, x, (_as_operand(x, x.dtype.type(0)),))
+    return apply_(COPY, x, (_as_operand(x, x.dtype.type(0)),), name="zero_")
 
 
 # ------------------------------------------------------------------------------- comparisons

@@ -20,15 +20,17 @@ from gradlab.ops.core import (
     check_writable,
     explain,
     mark_written,
+    mixed_devices,
     needs_record,
     public,
+    read_only,
     rebase,
     refresh_view,
 )
 from gradlab.ops.elementwise import COPY
 from gradlab.ops.samples import Sample, values
 from gradlab.ops.shape import accepts_dim, canonical_axis
-from gradlab.tensor import Tensor, from_value
+from gradlab.tensor import Tensor, describe, from_value
 
 # ------------------------------------------------------------------------- the kinds of index
 
@@ -68,7 +70,7 @@ def _prepare_slice(item: Any) -> Any:
 
 
 def _index_array(x: Tensor, item: Any) -> Any:
-    made = from_value(item, x.device, operation="indexing")
+    made = from_value(item, x.device, operation="indexing", move=True)
     if made.dtype.kind not in "iub":
         empty = made.numel() == 0 and not isinstance(item, Tensor)
         if empty:  # x[[]] selects nothing
@@ -81,8 +83,6 @@ def _index_array(x: Tensor, item: Any) -> Any:
                 hint="cast it with .astype(gradlab.int64)",
             )
         )
-    if made.device is not x.device:
-        made = from_value(made, x.device)
     return made._array
 
 
@@ -226,7 +226,16 @@ INDEX_ADD = Op(
 def getitem(x: Tensor, index: Any) -> Tensor:
     """Return ``x[index]``: a view for ints, slices, ``...`` and None; else a copy."""
     prepared, basic = _prepare(x, index)
-    return apply(SLICE if basic else INDEX, (x,), {"index": prepared})
+    if basic:
+        return apply(SLICE, (x,), {"index": prepared})
+    if x._node is not None and mode.grad:
+        prepared = _owned(prepared)
+    return apply(INDEX, (x,), {"index": prepared})
+
+
+def _owned(index: Any) -> Any:
+    """The index with copies of its arrays, which the user may write to before `backward`."""
+    return tuple(item.copy() if hasattr(item, "copy") else item for item in index)
 
 
 SLICE.function = INDEX.function = getitem
@@ -259,6 +268,8 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
     prepared, basic = _prepare(x, index)
     v = value if value.__class__ in (int, float, bool) else from_value(value, x.device)
     name = "setitem"
+    if isinstance(v, Tensor) and v.device is not x.device:
+        raise mixed_devices(name, (x, v))
     if mode.grad:
         check_writable(x, name)
         if needs_record(x, (v,)):
@@ -280,6 +291,8 @@ def _cast(array: Any, dtype: Any) -> Any:
 
 
 def _explain_write(x: Tensor, index: Any, v: Any, error: Exception) -> Exception:
+    if read_only(x, "setitem", error) is not error:
+        return read_only(x, "setitem", error)
     try:
         _explain_index(x, index)
         chosen = x._array[index].shape
@@ -292,19 +305,33 @@ def _explain_write(x: Tensor, index: Any, v: Any, error: Exception) -> Exception
         return ShapeError(
             message("setitem", expected=f"a value that broadcasts to {chosen}", got=str(got))
         )
-    return explain(COPY, (x, v), None, error)
+    if not isinstance(error, TypeError | OverflowError):
+        return explain(COPY, (x, v), None, error)
+    got = describe(v)
+    return DTypeError(message("setitem", expected=f"a value that fits {x.dtype.name}", got=got))
+
+
+def _without_leading_ones(v: Tensor, ndim: int) -> Tensor:
+    """NumPy lets a value have more axes than its place, if their size is 1."""
+    extra = max(0, v.ndim - ndim)
+    return v.reshape(v.shape[extra:]) if extra and set(v.shape[:extra]) == {1} else v
 
 
 def _set_recorded(x: Tensor, index: Any, basic: bool, v: Any, name: str) -> None:
     v = v if isinstance(v, Tensor) else from_value(v, x.device)
+    if v.is_complex() and not x.is_complex():
+        got = describe(v)
+        raise DTypeError(message(name, expected=f"a value that fits {x.dtype.name}", got=got))
     if v.dtype != x.dtype:
         v = v.astype(x.dtype)
     if basic:  # write through the view; its history reaches x by itself
-        apply_(COPY, apply(SLICE, (x,), {"index": index}), (v,))
+        view = apply(SLICE, (x,), {"index": index})
+        apply_(COPY, view, (_without_leading_ones(v, view.ndim),), name=name)
         return
-    refresh = Tensor._wrap(x._array, x.device)
-    refresh._node = x._node
-    rebase(x, apply(WRITE_INDEX, (refresh, v), {"index": index}), name)
+    v = _without_leading_ones(v, v.ndim and x._array[index].ndim)
+    before = Tensor._wrap(x._array, x.device)
+    before._node = x._node
+    rebase(x, apply(WRITE_INDEX, (before, v), {"index": _owned(index)}), name)
 
 
 # ------------------------------------------------------------------- gather, scatter, and kin

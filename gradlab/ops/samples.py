@@ -41,7 +41,9 @@ def values(
 ) -> np.ndarray:
     """Uniform float64 values in [low, high), kept 0.05 away from 0 where 0 lies inside."""
     x = rng(seed).uniform(low, high, shape)
-    return x + np.where(x < 0, -0.05, 0.05) if low < 0 < high else x
+    if low < 0 < high:
+        x = x + np.where(x < 0, -0.05, 0.05)
+    return np.asarray(x)  # NumPy gives a scalar where there are no axes
 
 
 def distinct(shape: Sequence[int] | int, seed: int = 0) -> np.ndarray:

@@ -73,7 +73,11 @@ def accepts_dim(function: Callable[..., Any]) -> Callable[..., Any]:
 def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
     """Accept ``f(2, 3)`` and ``f((2, 3))`` alike."""
     given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
-    return tuple(int(size) for size in given)
+    try:
+        return tuple([size.__index__() for size in given])
+    except AttributeError:
+        got = str(tuple(given))
+        raise ShapeError(message("shape", expected="integer sizes", got=got)) from None
 
 
 # -------------------------------------------------------------------------------------- views

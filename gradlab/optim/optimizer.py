@@ -211,7 +211,7 @@ def _for(p: Tensor, entry: str, value: Any, name: str) -> Any:
     """A saved value as the state of ``p``: steps as ints, the rest on its device."""
     if not isinstance(value, Tensor | np.ndarray | np.generic):
         return value
-    made = from_value(value, p.device, copy=True)
+    made = from_value(value, p.device, copy=True, move=True)
     if entry == "step":
         return int(made.item())
     if made.shape != p.shape:
