@@ -1,0 +1,36 @@
+"""Data sets, the loader that gives them in batches, and real data to train on."""
+
+from gradlab.data.collate import default_collate
+from gradlab.data.dataset import (
+    ConcatDataset,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
+from gradlab.data.digits import Digits, load_digits
+from gradlab.data.loader import DataLoader
+from gradlab.data.sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
+from gradlab.data.tabular import CSVDataset, TableDataset, from_dataframe, read_csv
+
+__all__ = [
+    "BatchSampler",
+    "CSVDataset",
+    "ConcatDataset",
+    "DataLoader",
+    "Dataset",
+    "Digits",
+    "IterableDataset",
+    "RandomSampler",
+    "Sampler",
+    "SequentialSampler",
+    "Subset",
+    "TableDataset",
+    "TensorDataset",
+    "default_collate",
+    "from_dataframe",
+    "load_digits",
+    "random_split",
+    "read_csv",
+]

@@ -1,0 +1,206 @@
+"""Samplers: the order in which a loader reads the samples of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from gradlab.errors import OptionError, message
+from gradlab.ops.random import Generator, randint, randperm
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Sampler(Generic[T_co]):
+    """An order of indices; a subclass defines ``__iter__`` and, where it is known, ``__len__``.
+
+    An order that differs from epoch to epoch follows from ``set_epoch(epoch)``, which `DataLoader`
+    calls, where it is defined, before it reads the order.
+    """
+
+    def __iter__(self) -> Iterator[T_co]:
+        raise NotImplementedError(f"{type(self).__name__} does not define __iter__()")
+
+
+class SequentialSampler(Sampler[int]):
+    """The indices from first to last.
+
+    >>> list(SequentialSampler("abc"))
+    [0, 1, 2]
+    """
+
+    def __init__(self, data_source: Sized) -> None:
+        self.data_source = data_source
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices())
+
+    def indices(self) -> range:
+        """The whole order."""
+        return range(len(self.data_source))
+
+
+class RandomSampler(Sampler[int]):
+    """The indices in random order, a new one in each epoch.
+
+    Each epoch has a seed of its own, and its order depends on that alone. With ``seed``, it follows
+    from ``(seed, epoch)``; else it is drawn from ``generator``, by default the one that
+    `gradlab.manual_seed` seeds, when the epoch begins.
+
+    Parameters
+    ----------
+    replacement: draw each index independently of the others.
+    num_samples: how many indices to draw, by default ``len(data_source)``. Without replacement,
+        more than that begin another order.
+
+    >>> a = RandomSampler(range(100), seed=3)
+    >>> b = RandomSampler(range(100), seed=3)
+    >>> first = list(a)
+    >>> first == list(b), sorted(first) == list(range(100)), first == list(a)
+    (True, True, False)
+    """
+
+    def __init__(
+        self,
+        data_source: Sized,
+        replacement: bool = False,
+        num_samples: int | None = None,
+        generator: Generator | None = None,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        check_source("RandomSampler", generator, seed)
+        if num_samples is not None and not is_count(num_samples):
+            raise OptionError(
+                message(
+                    "RandomSampler",
+                    expected="an integer num_samples of 1 or more",
+                    got=repr(num_samples),
+                )
+            )
+        if not len(data_source):
+            raise OptionError("RandomSampler: expected one sample or more, got an empty data set")
+        self.data_source = data_source
+        self.replacement = replacement
+        self.generator = generator
+        self.seed = None if seed is None else int(seed)
+        self._num_samples = num_samples
+        self._epoch = 0
+        self._epoch_seed: int | None = None
+
+    @property
+    def num_samples(self) -> int:
+        """How many indices an epoch has."""
+        return len(self.data_source) if self._num_samples is None else self._num_samples
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices().tolist())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration that of ``epoch``, counted from 0."""
+        self._epoch = epoch
+
+    def begin_epoch(self, epoch: int, epoch_seed: int | None = None) -> int:
+        """Settle the order of the next iteration, and return the seed it follows from.
+
+        ``epoch_seed``, as an earlier call returned it, repeats the order of that epoch and draws
+        nothing.
+        """
+        self._epoch = epoch
+        self._epoch_seed = self._draw_seed(epoch) if epoch_seed is None else epoch_seed
+        return self._epoch_seed
+
+    def _draw_seed(self, epoch: int) -> int:
+        if self.seed is None:
+            return int(randint(0, (1 << 63) - 1, (), generator=self.generator))
+        # Hashed together: seed + epoch would give seed 1 the orders of seed 0, one epoch late.
+        mixed = np.random.SeedSequence([self.seed % (1 << 64), epoch])
+        return int(mixed.generate_state(1, np.uint64)[0])
+
+    def indices(self) -> np.ndarray:
+        """The whole order of the next epoch, int64."""
+        seed = self._epoch_seed
+        if seed is None:
+            seed = self._draw_seed(self._epoch)
+        self._epoch += 1
+        self._epoch_seed = None
+        return self._order(Generator(seed))
+
+    def _order(self, source: Generator) -> np.ndarray:
+        size, count = len(self.data_source), self.num_samples
+        if self.replacement:
+            return randint(0, size, (count,), generator=source).numpy()
+        if count == size:
+            return randperm(size, generator=source).numpy()
+        rounds = [randperm(size, generator=source).numpy() for _ in range(-(-count // size))]
+        return np.concatenate(rounds)[:count]
+
+
+def check_source(name: str, generator: Any, seed: Any) -> None:
+    """Refuse a generator or a seed that is none, and both together."""
+    if generator is not None and not isinstance(generator, Generator):
+        raise OptionError(
+            message(
+                name,
+                expected="a gradlab.Generator as generator",
+                got=type(generator).__name__,
+                hint="give a number as seed=",
+            )
+        )
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer)):
+        raise OptionError(message(name, expected="an integer seed", got=repr(seed)))
+    if seed is not None and generator is not None:
+        raise OptionError(f"{name}: expected a seed or a generator, got both")
+
+
+def is_count(value: Any) -> bool:
+    """Whether ``value`` is an integer of 1 or more."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
+
+
+class BatchSampler(Sampler[list[Any]]):
+    """Lists of ``batch_size`` indices of another sampler; the last may be shorter.
+
+    ``drop_last`` leaves out a last list that is shorter.
+
+    >>> list(BatchSampler(SequentialSampler(range(5)), batch_size=2, drop_last=False))
+    [[0, 1], [2, 3], [4]]
+    """
+
+    def __init__(self, sampler: Iterable[Any], batch_size: int, drop_last: bool) -> None:
+        if not is_count(batch_size):
+            raise OptionError(
+                message(
+                    "BatchSampler",
+                    expected="an integer batch_size of 1 or more",
+                    got=repr(batch_size),
+                )
+            )
+        self.sampler = sampler
+        self.batch_size = int(batch_size)
+        self.drop_last = drop_last
+
+    def __len__(self) -> int:
+        size = len(self.sampler)  # type: ignore[arg-type]
+        return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        # The order is drawn now, not at the first batch: two iterations may run side by side.
+        return chunks(iter(self.sampler), self.batch_size, self.drop_last)
+
+
+def chunks(items: Iterator[Any], size: int, drop_last: bool) -> Iterator[list[Any]]:
+    """Lists of ``size`` items, the last one shorter unless ``drop_last``."""
+    while chunk := list(islice(items, size)):
+        if len(chunk) < size and drop_last:
+            return
+        yield chunk
