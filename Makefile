@@ -39,8 +39,8 @@ types: $(VENV)/with-dev ## mypy
 
 torch: $(VENV)/with-torch ## add PyTorch without CUDA, for tests/parity
 
-bench: $(VENV)/with-torch $(VENV)/with-bench ## time gradlab beside its peers
-	@$(RUN) -m pytest benchmarks --benchmark-only --timeout 0 $(ARGS)
+bench: $(VENV)/with-torch $(VENV)/with-bench ## time gradlab beside its peers; ARGS="-k mlp" picks some cases
+	@$(RUN) -m benchmarks $(ARGS)
 
 # Only PyTorch itself comes from its own index, and the second line adds what it needs. A host out
 # of reach is found out quickly: pip would retry for minutes.

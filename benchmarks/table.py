@@ -1,0 +1,148 @@
+"""The figures as a table: for the terminal, and for the README.
+
+`python -m benchmarks.table` prints the README's table of the newest results;
+`python -m benchmarks.table --into README.md` writes it between the two markers there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from benchmarks.case import TITLES
+from benchmarks.race import RESULTS, Result, load
+
+START, END = "<!-- bench:start -->", "<!-- bench:end -->"
+UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+
+
+def time(seconds: float) -> str:
+    """Seconds in the unit that suits them, with three figures."""
+    size, unit = next((each for each in UNITS if abs(seconds) >= each[0] * 0.9995), UNITS[-1])
+    value = seconds / size
+    digits = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+    return f"{value:.{digits}f} {unit}"
+
+
+def ratio(value: float) -> str:
+    return f"{value:.2g}×" if value < 0.0995 else f"{value:.2f}×"
+
+
+def figure(result: Result) -> str:
+    """What the case comes down to: a ratio, a difference, or a time."""
+    if result.figure is None:
+        return ""
+    if result.unit == "seconds":
+        return time(result.figure)
+    if result.unit == "over":
+        return f"+{result.figure * 1e6:.2f} µs over {TITLES[result.against]}"
+    return f"{ratio(result.figure)} {TITLES[result.against]}"
+
+
+def limit(result: Result) -> str:
+    if result.target is None:
+        return ""
+    value = result.target.limit
+    if result.unit == "seconds":
+        return f"≤ {value:g} s"
+    return f"≤ {value * 1e6:.1f} µs" if result.unit == "over" else f"≤ {value:g}×"
+
+
+def met(result: Result) -> str:
+    if result.target is None:
+        return ""
+    return {True: "yes", False: "NO", None: "not measured"}[result.met]
+
+
+def rows(results: list[Result]) -> list[list[str]]:
+    """The cells of the table, headings first; peers that were not there have no column."""
+    peers = [name for name in TITLES if any(name in result.seconds for result in results)]
+    found = [["case", *(TITLES[peer] for peer in peers), "ratio", "target", "met?"]]
+    for result in results:
+        seconds = {peer: time(each.least) for peer, each in result.seconds.items()}
+        times = [seconds.get(peer, "") for peer in peers]
+        found.append([result.title, *times, figure(result), limit(result), met(result)])
+    return found
+
+
+def plain(cells: list[list[str]]) -> str:
+    """The table for a terminal: numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        padded = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(padded).rstrip())
+    lines.insert(1, "  ".join("─" * width for width in widths))
+    return "\n".join(lines)
+
+
+def markdown(cells: list[list[str]]) -> str:
+    rule = ["---", *["--:"] * (len(cells[0]) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [cells[0], rule, *cells[1:]])
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    """The machine and the versions in a sentence."""
+    libraries = [
+        f"{title} {machine[name]}"
+        for name, title in (("python", "Python"), ("numpy", "NumPy"), ("torch", "PyTorch"),
+                            ("jax", "JAX"))
+        if name in machine
+    ]  # fmt: skip
+    libraries.insert(2, machine["blas"])
+    threads = machine["threads"]
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {threads} "
+        f"thread{'' if threads == 1 else 's'} each; {', '.join(libraries)}."
+    )
+
+
+def readme_table(path: Path) -> str:
+    """The README's table of a results file, and the line that says how to reproduce it."""
+    results, machine, date = load(path)
+    note = (
+        f"Measured by `make bench` on {date}: {machine_line(machine)} The libraries take turns in "
+        "one process; times are those of the fastest round, ratios the median of all rounds'."
+    )
+    return f"{markdown(rows(results))}\n\n{note}"
+
+
+def rewrite(text: str, table: str) -> str:
+    """``text`` with ``table`` between its two markers."""
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise ValueError(f"expected a line {START} and after it a line {END}, got none")
+    return f"{before}{START}\n{table}\n{END}{after}"
+
+
+def newest(folder: Path = RESULTS) -> Path:
+    """The results file with the latest date."""
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise SystemExit("benchmarks.table: there are no results yet; run make bench")
+    return max(files, key=lambda path: load(path)[2])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.table", description=__doc__)
+    parser.add_argument("results", nargs="?", type=Path, help="a file of benchmarks/results")
+    parser.add_argument("--into", type=Path, metavar="README.md", help="write between its markers")
+    given = parser.parse_args(arguments)
+    table = readme_table(given.results or newest())
+    if given.into is None:
+        print(table)
+        return
+    try:
+        text = rewrite(given.into.read_text(encoding="utf-8"), table)
+    except ValueError as error:
+        raise SystemExit(f"benchmarks.table: {given.into}: {error}") from None
+    given.into.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""The benchmarks run, and their tables say what was measured. No time is asserted here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # the benchmarks are a package of the checkout, not of the wheel
+
+from benchmarks import measure, race, table  # noqa: E402
+from benchmarks.case import TITLES, Case, Target  # noqa: E402
+from benchmarks.suites import all_cases  # noqa: E402
+
+MACHINE = {
+    "processor": "Some (R) CPU", "cores": 2, "threads": 2,
+    "python": "3.11.7", "numpy": "2.4.0", "blas": "openblas 0.3", "torch": "2.13.0",
+}  # fmt: skip
+QUICK = [case for case in all_cases() if type(case).round is Case.round]
+
+
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
+def test_gradlab_computes_what_numpy_computes(case):
+    present = [peer for peer in case.peers() if peer not in ("pytorch", "jax")]
+    case.agree(present, steps=2)
+
+
+def test_names_are_unique_and_methods_are_known():
+    cases = all_cases()
+    assert len({case.name for case in cases}) == len(cases)
+    assert len({case.title for case in cases}) == len(cases)
+    for case in cases:
+        assert next(iter(case.peers())) == "gradlab"
+        assert set(case.peers()) <= set(TITLES)
+        if case.target is not None and case.target.unit != "seconds":
+            assert case.target.against in TITLES
+
+
+class Counting(Case):
+    name = "counting"
+    title = "counting"
+
+    def __init__(self, target=None, other=7):
+        self.target = target
+        self.against = "numpy"
+        self.other = other
+
+    def gradlab(self):
+        return lambda: 7.0
+
+    def numpy(self):
+        return lambda: self.other
+
+
+def test_a_race_times_every_peer_in_every_sweep():
+    (result,) = race.race([Counting()], rounds=race.SWEEPS, seconds=1e-5, tell=lambda title: None)
+    assert list(result.seconds) == ["gradlab", "numpy"]
+    least, low, median, high = result.seconds["numpy"]
+    assert 0 < least <= low <= median <= high < 0.1
+    assert result.met is None
+
+
+def test_peers_that_compute_something_else_are_refused():
+    with pytest.raises(
+        AssertionError, match="counting: NumPy computes something else than gradlab"
+    ):
+        race.race([Counting(other=8)], rounds=1, seconds=1e-5, tell=lambda title: None)
+
+
+def test_turns_alternate():
+    order = []
+
+    def round_of(name):
+        return lambda: order.append(name) or 1.0
+
+    measure.take_turns({name: round_of(name) for name in "ABC"}, 2, rest=0.0)
+    assert order == list("ABCCBA")
+
+
+def test_batches_fill_the_time_asked_for():
+    calls = []
+    run = measure.batches(lambda: calls.append(1), 1e-3)
+    calls.clear()
+    seconds = run()
+    assert 0 < seconds * len(calls) < 1
+    assert len(calls) > 100
+
+
+def of(target, rounds):
+    return race.result(Counting(target), rounds)
+
+
+ROUNDS = [
+    {"gradlab": 3e-6, "numpy": 1e-6},
+    {"gradlab": 2e-6, "numpy": 0.5e-6},
+    {"gradlab": 8e-6, "numpy": 4e-6},
+]
+
+
+@pytest.mark.parametrize(
+    ("target", "figure", "limit", "met"),
+    [
+        (None, "3.00× NumPy", "", ""),
+        (Target(3.0, against="numpy"), "3.00× NumPy", "≤ 3×", "yes"),
+        (Target(2.9, against="numpy"), "3.00× NumPy", "≤ 2.9×", "NO"),
+        (Target(1e-6, unit="over", against="numpy"), "+1.50 µs over NumPy", "≤ 1.0 µs", "NO"),
+        (Target(0.25, unit="seconds"), "2.00 µs", "≤ 0.25 s", "yes"),
+        (Target(0.6, against="pytorch"), "", "≤ 0.6×", "not measured"),
+    ],
+)
+def test_figures(target, figure, limit, met):
+    result = of(target, ROUNDS)
+    assert (table.figure(result), table.limit(result), table.met(result)) == (figure, limit, met)
+
+
+def test_a_ratio_is_the_median_of_the_rounds_ratios():
+    # 3, 4 and 2; the ratio of the medians would be 3, of the fastest rounds 4.
+    assert of(None, ROUNDS).ratios["numpy"] == (2.0, 2.5, 3.0, 3.5)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.00 ns"), (3.21e-7, "321 ns"), (9.996e-7, "1.00 µs"), (1.5e-6, "1.50 µs"),
+        (12.34e-3, "12.3 ms"), (0.2504, "250 ms"), (2.0, "2.00 s"),
+    ],
+)  # fmt: skip
+def test_times(seconds, text):
+    assert table.time(seconds) == text
+
+
+def test_results_come_back_from_their_file(tmp_path):
+    results = [of(Target(3.5, against="numpy"), ROUNDS), of(None, ROUNDS)]
+    path = race.save(results, MACHINE, "2026-01-31", tmp_path)
+    assert path.name == "some-r-cpu-2-cores.json"
+    found, machine, date = race.load(path)
+    assert (machine, date) == (MACHINE, "2026-01-31")
+    assert table.rows(found) == table.rows(results)
+    assert found[0].seconds["numpy"] == pytest.approx(results[0].seconds["numpy"], rel=1e-2)
+    assert json.loads(path.read_text())["cases"][0]["met"] is True
+    assert table.newest(tmp_path) == path
+
+
+def test_plain_table_lines_up():
+    lines = table.plain(table.rows([of(Target(3.5, against="numpy"), ROUNDS)])).splitlines()
+    assert lines[0].split() == ["case", "gradlab", "NumPy", "ratio", "target", "met?"]
+    assert lines[2].split() == [
+        "counting", "2.00", "µs", "500", "ns", "3.00×", "NumPy", "≤", "3.5×", "yes",
+    ]  # fmt: skip
+    assert len({len(line) for line in lines}) == 1
+
+
+README = f"# Title\n{table.START}\nold\n{table.END}\nafter\n"
+
+
+def test_readme_is_rewritten_between_its_markers(tmp_path):
+    results = race.save([of(None, ROUNDS)], MACHINE, "2026-01-31", tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text(README)
+    for _ in range(2):
+        table.main([str(results), "--into", str(readme)])
+    title, start, head, rule, row, _, note, end, after = readme.read_text().splitlines()
+    assert (title, start, end, after) == ("# Title", table.START, table.END, "after")
+    assert head == "| case | gradlab | NumPy | ratio | target | met? |"
+    assert rule == "| --- | --: | --: | --: | --: | --: |"
+    assert row == "| counting | 2.00 µs | 500 ns | 3.00× NumPy |  |  |"
+    assert "on 2026-01-31: Some (R) CPU, 2 cores, 2 threads each; Python 3.11.7, NumPy" in note
+
+
+@pytest.mark.parametrize("text", ["", table.START, f"{table.END}\n{table.START}"])
+def test_readme_without_markers_is_left_alone(text, tmp_path):
+    results = race.save([of(None, ROUNDS)], MACHINE, "2026-01-31", tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    with pytest.raises(SystemExit, match=r"README\.md: expected a line <!-- bench:start --> and"):
+        table.main([str(results), "--into", str(readme)])
+    assert readme.read_text() == text
+
+
+def test_no_results_yet(tmp_path):
+    with pytest.raises(SystemExit, match="run make bench"):
+        table.newest(tmp_path)
