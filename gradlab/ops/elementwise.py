@@ -252,6 +252,9 @@ def logaddexp(x1: TensorLike, x2: TensorLike) -> Tensor:
     return apply(LOGADDEXP, (x1, x2))
 
 
+# The names of NumPy and the array API.
+subtract, multiply, divide, true_divide, arctan2 = sub, mul, div, div, atan2
+
 for _op, _method in (
     (ADD, "__radd__"), (SUB, "__rsub__"), (MUL, "__rmul__"), (DIV, "__rtruediv__"),
     (FLOOR_DIVIDE, "__rfloordiv__"), (REMAINDER, "__rmod__"), (POW, "__rpow__"),
