@@ -69,7 +69,8 @@ class DataLoader:
     generator: draws the order of each epoch when the epoch begins. With neither, the default
         generator does, which `gradlab.manual_seed` seeds.
     prefetch: how many batches to load ahead, in a background thread; 0 loads each when it is asked
-        for. ``prefetch_factor``, as in PyTorch, counts them per worker (2 if workers are given).
+        for, which is faster for data in memory. ``prefetch_factor``, as in PyTorch, counts them per
+        worker (2 if workers are given).
     device: where to put the tensors of each batch; None leaves them where they are.
     num_workers: how many threads load ahead. They are threads, not processes: they help where a
         data set waits for files or computes in NumPy, and start at once. More than one calls the
@@ -161,7 +162,8 @@ class DataLoader:
     def __iter__(self) -> Iterator[Any]:
         position = self._begin_epoch()
         plan, read = self._plan(position)
-        batches = self._ahead(plan, read) if self.prefetch else map(read, plan)
+        # A generator, not map(): there a StopIteration out of the data set would end the epoch.
+        batches = self._ahead(plan, read) if self.prefetch else (read(part) for part in plan)
         return _counted(batches, position)
 
     @property

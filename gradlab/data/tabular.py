@@ -231,13 +231,13 @@ def _require_column(table: _Table, role: str, name: str) -> None:
     close = get_close_matches(str(name), names, 1)
     meant = f"did you mean {close[0]!r}? " if close else ""
     shown = ", ".join(names[:20]) + (f", … ({len(names)} in all)" if len(names) > 20 else "")
-    one_field = "; with another separator, give sep=" if len(names) == 1 else ""
+    one_field = len(names) == 1 and table.operation == "read_csv"
     raise DataError(
         message(
             table.operation,
             expected=f"a column of {table.source} as {role}",
             got=repr(name),
-            hint=f"{meant}it has: {shown}{one_field}",
+            hint=f"{meant}it has: {shown}" + "; for another separator, give sep=" * one_field,
         )
     )
 
@@ -306,15 +306,11 @@ def _numbers(table: _Table, name: str) -> np.ndarray:
     pandas = _pandas(table.operation)
     types = pandas.api.types
     column = table.frame[name]
-    if types.is_object_dtype(column) or types.is_string_dtype(column):
-        numbers = pandas.to_numeric(column, errors="coerce")
-        text = (numbers.isna() & column.notna()).to_numpy()
-        if text.any():
-            row = int(text.argmax())
-            hint = "mend it, or choose other columns"
-            table.refuse(name, row, "a number", repr(column.iloc[row]), hint)
-        column = numbers
-    elif not types.is_numeric_dtype(column) or types.is_complex_dtype(column):
+    if types.is_numeric_dtype(column) and not types.is_complex_dtype(column):
+        pass
+    elif _is_text(types, column):
+        column = _parsed(table, name, column, pandas.to_numeric(column, errors="coerce"))
+    else:
         raise DataError(
             message(
                 table.operation,
@@ -327,6 +323,23 @@ def _numbers(table: _Table, name: str) -> np.ndarray:
         return column.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
     kind = getattr(column.dtype, "numpy_dtype", column.dtype)  # Int64 and kin know their own
     return column.to_numpy(dtype=kind if isinstance(kind, np.dtype) else np.float64, copy=True)
+
+
+def _is_text(types: Any, column: Any) -> bool:
+    """Whether a column may hold text, as one of objects does where a single value is none."""
+    if column.dtype == "category":  # pandas counts one of texts as text
+        return False
+    return bool(types.is_object_dtype(column) or types.is_string_dtype(column))
+
+
+def _parsed(table: _Table, name: str, column: Any, numbers: Any) -> Any:
+    """``numbers``, what pandas made of a column of text; refuses the first that is none."""
+    text = (numbers.isna() & column.notna()).to_numpy()
+    if text.any():
+        row = int(text.argmax())
+        hint = "mend it, or choose other columns"
+        table.refuse(name, row, "a number", repr(column.iloc[row]), hint)
+    return numbers
 
 
 def _cast(table: _Table, name: str, values: np.ndarray, dtype: Any) -> np.ndarray:

@@ -98,7 +98,11 @@ def test_batches_of_data_with_gradient_keep_it():
 @pytest.mark.parametrize(
     ("make", "kind", "text"),
     [
-        (lambda: TensorDataset(), OptionError, "TensorDataset: expected one tensor or more, got none"),
+        (
+            lambda: TensorDataset(),
+            OptionError,
+            "TensorDataset: expected one tensor or more, got none",
+        ),
         (
             lambda: TensorDataset(np.zeros((5, 2)), np.zeros(4), np.zeros(5)),
             ShapeError,
@@ -276,8 +280,16 @@ def test_concat():
 @pytest.mark.parametrize(
     ("make", "kind", "text"),
     [
-        (lambda: Subset(pairs(), [3, 10]), AxisError, "Subset: expected an index from -10 to 9, got 10"),
-        (lambda: Subset(pairs(3), [0, 1])[2], AxisError, "Subset: expected an index from -2 to 1, got 2"),
+        (
+            lambda: Subset(pairs(), [3, 10]),
+            AxisError,
+            "Subset: expected an index from -10 to 9, got 10",
+        ),
+        (
+            lambda: Subset(pairs(3), [0, 1])[2],
+            AxisError,
+            "Subset: expected an index from -2 to 1, got 2",
+        ),
         (
             lambda: Subset(pairs(3), [0, 2]).get_batch(np.array([0, 2])),
             AxisError,
@@ -294,14 +306,22 @@ def test_concat():
             "Subset: expected a data set with __getitem__ and __len__, got generator; "
             "derive it from gradlab.data.Dataset and define both",
         ),
-        (lambda: ConcatDataset([]), OptionError, "ConcatDataset: expected one data set or more, got none"),
+        (
+            lambda: ConcatDataset([]),
+            OptionError,
+            "ConcatDataset: expected one data set or more, got none",
+        ),
         (
             lambda: (pairs(3) + pairs(2))[5],
             AxisError,
             "ConcatDataset: expected an index from -5 to 4, got 5",
         ),
         (lambda: Dataset()[0], NotImplementedError, "Dataset does not define __getitem__(index)"),
-        (lambda: iter(IterableDataset()), NotImplementedError, "IterableDataset does not define __iter__()"),
+        (
+            lambda: iter(IterableDataset()),
+            NotImplementedError,
+            "IterableDataset does not define __iter__()",
+        ),
     ],
 )
 def test_parts_refuse(make, kind, text):
