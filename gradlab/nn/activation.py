@@ -1,0 +1,204 @@
+"""Activation layers. ``inplace=True`` writes the result into the input's memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradlab.devices import DeviceLike
+from gradlab.nn.module import Module
+from gradlab.nn.options import require_dim, require_positive, require_size
+from gradlab.nn.parameter import Parameter
+from gradlab.ops import elementwise as ops
+from gradlab.ops.core import apply_
+from gradlab.ops.creation import full
+from gradlab.ops.softmax import log_softmax, softmax
+from gradlab.tensor import Tensor, require_option
+
+
+class ReLU(Module):
+    """``max(x, 0)``, element by element.
+
+    >>> import gradlab as gl
+    >>> gl.nn.ReLU()(gl.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        return apply_(ops.RELU, x) if self.inplace else ops.relu(x)
+
+    def extra_repr(self) -> str:
+        return "inplace=True" if self.inplace else ""
+
+
+class LeakyReLU(Module):
+    """``x`` where positive, else ``negative_slope·x``."""
+
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
+        super().__init__()
+        self.negative_slope, self.inplace = negative_slope, inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.inplace:
+            return apply_(ops.LEAKY_RELU, x, (), {"negative_slope": self.negative_slope})
+        return ops.leaky_relu(x, self.negative_slope)
+
+    def extra_repr(self) -> str:
+        return f"negative_slope={self.negative_slope}" + _inplace(self)
+
+
+class PReLU(Module):
+    """``x`` where positive, else ``weight·x`` with a learned weight.
+
+    ``num_parameters`` is 1, or the size of axis 1 (a weight for each channel).
+    """
+
+    def __init__(
+        self,
+        num_parameters: int = 1,
+        init: float = 0.25,
+        device: DeviceLike = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.num_parameters = require_size("PReLU", "num_parameters", num_parameters, least=1)
+        self.init = init
+        self.weight = Parameter(full(num_parameters, float(init), device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """Set the weight to its first value."""
+        self.weight.detach().fill_(self.init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.prelu(x, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"num_parameters={self.num_parameters}"
+
+
+class ELU(Module):
+    """``x`` where positive, else ``alpha·(exp(x) - 1)``."""
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
+        super().__init__()
+        self.alpha, self.inplace = alpha, inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.inplace:
+            return apply_(ops.ELU, x, (), {"alpha": self.alpha})
+        return ops.elu(x, self.alpha)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}" + _inplace(self)
+
+
+class GELU(Module):
+    """``x·Φ(x)``, or its approximation with a tanh (``approximate="tanh"``)."""
+
+    def __init__(self, approximate: str = "none") -> None:
+        super().__init__()
+        require_option("GELU", "approximate", approximate, ("none", "tanh"))
+        self.approximate = approximate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.gelu(x, self.approximate)
+
+    def extra_repr(self) -> str:
+        return f"approximate={self.approximate!r}"
+
+
+class SiLU(Module):
+    """``x·sigmoid(x)``, also known as swish."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = ops.silu(x)
+        return x.copy_(y) if self.inplace else y
+
+    def extra_repr(self) -> str:
+        return "inplace=True" if self.inplace else ""
+
+
+class Sigmoid(Module):
+    """``1 / (1 + exp(-x))``, in (0, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.sigmoid(x)  # type: ignore[no-any-return]
+
+
+class Tanh(Module):
+    """The hyperbolic tangent, in (-1, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.tanh(x)  # type: ignore[no-any-return]
+
+
+class LogSigmoid(Module):
+    """``log(sigmoid(x))`` without overflow."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.logsigmoid(x)  # type: ignore[no-any-return]
+
+
+class Softplus(Module):
+    """``log(1 + exp(beta·x)) / beta``, and ``x`` itself where ``beta·x`` is above ``threshold``.
+
+    At the default threshold both agree to float32 rounding.
+    """
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        super().__init__()
+        self.beta = require_positive("Softplus", "beta", beta)
+        self.threshold = threshold
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = ops.softplus(x, self.beta)
+        if self.threshold < 20:
+            return ops.where(x * self.beta > self.threshold, x, y)  # type: ignore[no-any-return]
+        return y
+
+    def extra_repr(self) -> str:
+        return f"beta={self.beta}, threshold={self.threshold}"
+
+
+class Softmax(Module):
+    """``exp(x) / Σ exp(x)`` along an axis; never overflows.
+
+    >>> import gradlab as gl
+    >>> gl.nn.Softmax(dim=-1)(gl.tensor([0.0, 0.0]))
+    tensor([0.5000, 0.5000])
+    """
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__()
+        self.dim = require_dim("Softmax", dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return softmax(x, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class LogSoftmax(Module):
+    """``x - log Σ exp(x)`` along an axis; never overflows."""
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__()
+        self.dim = require_dim("LogSoftmax", dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return log_softmax(x, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+def _inplace(layer: Any) -> str:
+    return ", inplace=True" if layer.inplace else ""

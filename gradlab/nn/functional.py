@@ -1,0 +1,104 @@
+"""The functions behind the layers, under their names in ``torch.nn.functional``.
+
+>>> import gradlab as gl
+>>> import gradlab.nn.functional as F
+>>> F.relu(gl.tensor([-1.0, 1.0]))
+tensor([0., 1.])
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradlab.errors import OptionError, message
+from gradlab.ops import embedding as embedding_ops
+from gradlab.ops.elementwise import (
+    elu,
+    gelu,
+    leaky_relu,
+    logsigmoid,
+    prelu,
+    relu,
+    sigmoid,
+    silu,
+    softplus,
+    tanh,
+)
+from gradlab.ops.indexing import one_hot
+from gradlab.ops.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    smooth_l1_loss,
+)
+from gradlab.ops.matmul import linear
+from gradlab.ops.normalization import batch_norm, layer_norm, rms_norm
+from gradlab.ops.random import dropout
+from gradlab.ops.reduction import norm
+from gradlab.ops.shape import flatten, unflatten
+from gradlab.ops.softmax import log_softmax, softmax
+from gradlab.tensor import Tensor
+
+__all__ = [
+    "batch_norm",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "dropout",
+    "elu",
+    "embedding",
+    "flatten",
+    "gelu",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "layer_norm",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "logsigmoid",
+    "mse_loss",
+    "nll_loss",
+    "normalize",
+    "one_hot",
+    "prelu",
+    "relu",
+    "rms_norm",
+    "sigmoid",
+    "silu",
+    "smooth_l1_loss",
+    "softmax",
+    "softplus",
+    "tanh",
+    "unflatten",
+]
+
+
+def embedding(x: Any, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """Return the rows of ``weight`` (count, width) at the integers ``x``: shape (*x.shape, width).
+
+    The row ``padding_idx`` gets no gradient. Raises `AxisError` for a number outside the table.
+
+    >>> import gradlab as gl
+    >>> embedding(gl.tensor([1, 0]), gl.tensor([[0.0, 1.0], [2.0, 3.0]]))
+    tensor([[2., 3.],
+            [0., 1.]])
+    """
+    return embedding_ops.embedding(weight, x, padding_idx)
+
+
+def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    """Return ``x / max(‖x‖ₚ, eps)``, the norm being taken along an axis.
+
+    >>> import gradlab as gl
+    >>> normalize(gl.tensor([[3.0, 4.0]]))
+    tensor([[0.6000, 0.8000]])
+    """
+    if not eps >= 0:
+        raise OptionError(message("normalize", expected="eps of 0 or more", got=str(eps)))
+    return x / norm(x, p, axis=dim, keepdims=True).clip(min=eps)
