@@ -146,12 +146,8 @@ def remainder(x1: TensorLike, x2: TensorLike) -> Tensor:
 
 
 def _pow_forward(xp: Any, x1: Any, x2: Any) -> Any:
-    # Python exponents of 2 are common (squares) and np.power takes ten times a product's time.
-    if x2.__class__ is not np.ndarray and np.ndim(x2) == 0:
-        if x2 == 2:
-            return xp.multiply(x1, x1)
-        if x2 == 0.5 and x1.dtype.kind == "f":
-            return xp.sqrt(x1)
+    if isinstance(x2, np.generic) and x2 == 0.5 and x1.dtype.kind == "f":
+        return xp.sqrt(x1)  # a third of the time of np.power
     return xp.power(x1, x2)
 
 
@@ -197,6 +193,8 @@ def pow(x1: TensorLike, x2: TensorLike) -> Tensor:
     >>> pow(Tensor([1.0, 2.0, 3.0]), 2)
     tensor([1., 4., 9.])
     """
+    if x2.__class__ is int and x2 == 2 and isinstance(x1, Tensor) and x1.dtype.kind in "fV":
+        return apply(SQUARE, (x1,))  # np.power takes ten times as long as a product
     return apply(POW, (x1, x2))
 
 
@@ -393,7 +391,8 @@ def _function(
 ) -> Any:
     """Declare an elementwise function of one tensor."""
     gradients = None if gradient is None else {"x": gradient}
-    op = _unary(name, forward, gradients=gradients, **options)
+    why_not = "its result is bool" if gradient is None else ""
+    op = _unary(name, forward, gradients=gradients, why_not=why_not, **options)
 
     def function(x: TensorLike) -> Tensor:
         return apply(op, (x,))
@@ -434,8 +433,18 @@ sqrt = _function("sqrt", "sqrt", lambda gy, y: gy / (y * 2), "Return the square 
                  samples=unary(0.2, 3.0))  # fmt: skip
 rsqrt = _function("rsqrt", lambda xp, x: 1 / xp.sqrt(x), lambda gy, y: gy * -0.5 * y * y * y,
                   "Return ``1 / sqrt(x)``.", samples=unary(0.2, 3.0))  # fmt: skip
-square = _function("square", "square", lambda gy, x: gy * x * 2, "Return ``x²``.", dtype=PROMOTE,
-                   kinds="iufcV")  # fmt: skip
+SQUARE = _unary(
+    "square", "square", gradients={"x": lambda gy, x: gy * x * 2}, dtype=PROMOTE, kinds="iufcV"
+)
+
+
+@public(SQUARE, "square")
+def square(x: TensorLike) -> Tensor:
+    """Return ``x²``."""
+    return apply(SQUARE, (x,))
+
+
+_in_place(SQUARE, "square_")
 reciprocal = _function("reciprocal", "reciprocal", lambda gy, y: -gy * y * y, "Return ``1 / x``.",
                        samples=unary(0.4, 3.0))  # fmt: skip
 sin = _function("sin", "sin", lambda gy, x: gy * cos(x), "Return the sine of ``x`` (radians).")

@@ -554,10 +554,21 @@ def masked_select(x: Tensor, mask: Tensor) -> Tensor:
     ]
 
 
+def _nonzero_samples() -> Any:
+    yield Sample((np.where(values((3, 4)) > 0, values((3, 4)), 0.0),), name="matrix")
+    yield Sample((np.zeros((2, 3)),), name="no true element")
+    yield Sample((values((0, 3)),), name="empty")
+    yield Sample((values(()),), name="scalar")
+
+
 NONZERO = Op(
-    "nonzero", lambda xp, x: xp.stack(xp.nonzero(x), axis=1) if x.ndim else
-    xp.zeros((int(bool(x)), 0), xp.int64), why_not="its result is integer",
-)  # fmt: skip
+    "nonzero",
+    lambda xp, x: (
+        xp.stack(xp.nonzero(x), axis=1) if x.ndim else xp.zeros((int(bool(x)), 0), xp.int64)
+    ),
+    why_not="its result is integer",
+    samples=_nonzero_samples,
+)
 
 
 @public(NONZERO, "nonzero", "argwhere")
@@ -574,7 +585,19 @@ def _one_hot_forward(xp: Any, x: Any, *, num_classes: int) -> Any:
     return (x[..., None] == xp.arange(num_classes)).astype(dtypes.int64)
 
 
-ONE_HOT = Op("one_hot", _one_hot_forward, kinds="iu", why_not="its result is integer")
+def _one_hot_samples() -> Any:
+    yield Sample((np.array([[0, 2], [1, 0]]),), name="matrix")
+    yield Sample((np.array([0, 2]), 5), name="number of classes given")
+    yield Sample((np.array([], dtype=np.int64), 3), name="empty")
+
+
+ONE_HOT = Op(
+    "one_hot",
+    _one_hot_forward,
+    kinds="iu",
+    why_not="its result is integer",
+    samples=_one_hot_samples,
+)
 
 
 @public(ONE_HOT)

@@ -30,6 +30,10 @@ from gradlab.tensor import Tensor, from_value
 _MASK64 = (1 << 64) - 1
 
 
+def _restored(state: dict[str, int]) -> Generator:
+    return Generator().set_state(state)
+
+
 class Generator:
     """A stream of random numbers: a seed, and how many calls have drawn from it.
 
@@ -87,6 +91,9 @@ class Generator:
         self.manual_seed(seed)
         self._calls = calls
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.get_state(),)
 
     def __repr__(self) -> str:
         return f"Generator(seed={self._seed}, calls={self._calls})"
@@ -394,6 +401,8 @@ def dropout(
     """
     if not 0 <= p <= 1:
         raise OptionError(message("dropout", expected="p from 0 to 1", got=str(p)))
+    if not (x.is_floating_point() or x.is_complex()):
+        raise DTypeError(message("dropout", expected="a floating dtype", got=x.dtype.name))
     if not training or p == 0:
         return x
     mask = rand(x.shape, generator=generator, device=x.device, dtype="float32") >= p
