@@ -22,7 +22,7 @@ LAYERS = [
     ["devices"],
     ["autograd"],
     ["tensor ops formatting _methods"],
-    ["nn", "optim", "data", "viz", "testing"],
+    ["nn", "optim", "data", "viz", "testing", "serialization", "cuda"],
     ["training"],
     ["__init__ __main__ _stubs"],
 ]

@@ -492,12 +492,15 @@ def _with_promotion(op: Op, run: Callable[..., Any], kinds: list[Any]) -> Any:
     if op.dtype == FLOAT and not (dtypes.is_floating(result) or dtypes.is_complex(result)):
         result = dtypes.get_default_dtype()
     compute = dtypes.float32 if op.halves and result in dtypes.HALVES else result
-    casts = [compute if isinstance(kind, np.dtype) and kind != compute else None for kind in kinds]
-    # NumPy knows no weak scalars beside bfloat16, which it takes for a type of its own.
-    if compute == dtypes.bfloat16:
-        casts = [compute if kind != compute else None for kind in kinds]
+    # A ufunc takes a Python scalar in the dtype of the array beside it. Other array code may make a
+    # float64 of it (log(2.0)), and bfloat16, a dtype from outside NumPy, does not know the rule.
+    weak = isinstance(op.forward, str) and compute != dtypes.bfloat16
+    casts = [
+        None if kind == compute or (weak and not isinstance(kind, np.dtype)) else compute
+        for kind in kinds
+    ]
     final = None if op.dtype == BOOL or compute == result else result
-    if not any(casts) and final is None:
+    if all(cast is None for cast in casts) and final is None:
         return run
     return _with_casts(op, run, casts, final)
 
