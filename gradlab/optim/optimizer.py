@@ -2,50 +2,91 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any, NoReturn
 
 import numpy as np
 
 from gradlab.autograd.modes import enable_grad
-from gradlab.errors import DTypeError, GradientError, OptionError, StateError, message
-from gradlab.ops.creation import zeros_like
+from gradlab.devices import cpu
+from gradlab.errors import (
+    DTypeError,
+    GradientError,
+    GradlabError,
+    OptionError,
+    ShapeError,
+    StateError,
+    message,
+)
+from gradlab.ops.creation import full_like, zeros_like
+from gradlab.ops.update import state_dtype
 from gradlab.tensor import Tensor, from_value
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
+# What a group may hold beside the options of its optimizer.
+_LABELS = frozenset({"params", "name", "initial_lr"})
+
 
 class Optimizer:
-    """Base class: subclasses set ``defaults`` and write ``_update(group, params)``.
+    """Base class of the optimizers: a subclass gives ``defaults`` and writes ``_update``.
 
-    ``params`` is an iterable of tensors, or of dicts ``{"params": [...], "lr": ...}`` whose other
-    entries override the defaults for that group.
+    Parameters
+    ----------
+    params: the leaf tensors to change, as ``model.parameters()`` or ``model.named_parameters()``
+        gives them; or groups, dicts ``{"params": [...], "lr": ...}`` whose other entries override
+        the defaults for that group. A group may carry a ``"name"``.
+    defaults: the options and the values that groups take where they do not say otherwise.
+
+    ``param_groups`` is the list of groups; their options may be changed between steps. ``state``
+    holds, for each parameter, what the optimizer remembers about it: tensors on the parameter's
+    device and of its dtype (float32 for a float16 or bfloat16 parameter), which follow it when the
+    model is moved.
+
+    ``_update(group, params, grads)`` changes the ``params`` of one group that have a gradient.
+
+    >>> import gradlab as gl
+    >>> class SignSGD(Optimizer):
+    ...     def __init__(self, params, lr=0.1):
+    ...         super().__init__(params, {"lr": lr})
+    ...
+    ...     def _update(self, group, params, grads):
+    ...         with gl.no_grad():
+    ...             for p, g in zip(params, grads):
+    ...                 p -= group["lr"] * gl.sign(g)
+    >>> w = gl.tensor([1.0, -1.0], requires_grad=True)
+    >>> w.grad = gl.tensor([0.3, 0.0])
+    >>> SignSGD([w]).step()
+    >>> w.detach()
+    tensor([ 0.9000, -1.0000])
     """
 
+    # The names of the state's entries, None where any name will do: a state with others belongs
+    # to another optimizer.
+    _entries: frozenset[str] | None = None
+
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
-        self.defaults = defaults
-        self.state: dict[Tensor, dict[str, Any]] = {}
+        self.defaults = {key: _plain(value) for key, value in defaults.items()}
+        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
         name = type(self).__name__
-        if isinstance(params, Tensor):
+        if isinstance(params, Tensor | Mapping | str) or not isinstance(params, Iterable):
+            what = "one tensor" if isinstance(params, Tensor) else f"a {type(params).__name__}"
             raise DTypeError(
-                message(
-                    name,
-                    expected="a list of parameters or of groups",
-                    got="one tensor",
-                    hint="put it into a list",
-                )
-            )
+                message(name, expected="a list of parameters or of groups", got=what,
+                        hint=_remedy(params))
+            )  # fmt: skip
         given = list(params)
         if not given:
             raise OptionError(
                 message(name, expected="at least one parameter", got="none",
                         hint="is the model's parameters() an iterator that was used before?")
             )  # fmt: skip
-        groups = given if isinstance(given[0], dict) else [{"params": given}]
+        groups: list[Any] = given if isinstance(given[0], dict) else [{"params": given}]
         for group in groups:
-            self.add_param_group(group)  # type: ignore[arg-type]
+            self.add_param_group(group)
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
@@ -55,71 +96,96 @@ class Optimizer:
                       if key != "params"]  # fmt: skip
         return "\n".join([*lines, ")"])
 
-    def add_param_group(self, group: dict[str, Any]) -> None:
-        """Add a group of parameters, with options of its own where it names them."""
+    # ------------------------------------------------------------------------------- groups
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, with options of its own where it names them.
+
+        >>> import gradlab as gl
+        >>> optimizer = gl.optim.SGD([gl.ones(2, requires_grad=True)], lr=0.1)
+        >>> optimizer.add_param_group({"params": [gl.ones(3, requires_grad=True)], "lr": 0.01})
+        >>> [group["lr"] for group in optimizer.param_groups]
+        [0.1, 0.01]
+        """
         name = type(self).__name__
-        unknown = set(group) - {"params", "initial_lr", *self.defaults}
+        _check_group(name, param_group)
+        unknown = set(param_group) - _LABELS - set(self.defaults)
         if unknown:
             raise OptionError(
-                message(
-                    name,
-                    expected=f"group options among {', '.join(sorted(self.defaults))}",
-                    got=", ".join(sorted(map(str, unknown))),
-                )
-            )
-        params = group["params"]
-        params = [params] if isinstance(params, Tensor) else list(params)
-        params = [p[1] if isinstance(p, tuple) else p for p in params]
-        self._check(name, params)
-        made = {**self.defaults, **group, "params": params}
+                message(name, expected=f"group options among {', '.join(sorted(self.defaults))}",
+                        got=", ".join(sorted(map(str, unknown))))
+            )  # fmt: skip
+        params = self._checked_params(name, param_group["params"])
+        options = {key: _plain(value) for key, value in param_group.items() if key != "params"}
+        made = {"params": params, **self.defaults, **options}
         self._check_options(made)
         self.param_groups.append(made)
 
-    def _check(self, name: str, params: Sequence[Any]) -> None:
+    def _checked_params(self, name: str, given: Any) -> list[Tensor]:
+        if isinstance(given, set | frozenset):
+            raise OptionError(
+                message(name, expected="parameters in an order", got="a set",
+                        hint="put them into a list")
+            )  # fmt: skip
+        params = [given] if isinstance(given, Tensor) else list(given)
+        params = [p[1] if isinstance(p, tuple) else p for p in params]
         known = {id(p) for group in self.param_groups for p in group["params"]}
         for p in params:
-            if not isinstance(p, Tensor):
-                raise DTypeError(message(name, expected="tensors", got=type(p).__name__))
-            if p.__class__.__name__.startswith("Uninitialized"):
-                raise OptionError(
-                    f"{name}: expected parameters with a shape, got one of a lazy layer; run the "
-                    "model on one batch first"
-                )
-            if not p.is_leaf:
-                raise GradientError(
-                    message(name, expected="leaf tensors", got=f"a result of {p.grad_fn}")
-                )
+            _check_parameter(name, p)
             if id(p) in known:
                 raise OptionError(
                     f"{name}: expected each parameter once, got one of shape {p.shape} again"
                 )
             known.add(id(p))
+        return params
 
     def _check_options(self, group: dict[str, Any]) -> None:
+        """Refuse options that no update makes sense with; subclasses add their own."""
         name = type(self).__name__
-        for option in ("lr", "momentum", "weight_decay", "eps", "alpha", "lr_decay"):
-            value = group.get(option)
-            if value is not None and not value >= 0:
-                raise OptionError(message(name, expected=f"{option} of 0 or more", got=str(value)))
-        for beta in group.get("betas", ()):
-            if not 0 <= beta < 1:
-                raise OptionError(
-                    message(name, expected="betas in [0, 1)", got=str(group["betas"]))
-                )
+        for option in _NOT_NEGATIVE & set(group):
+            value = group[option]
+            if not (isinstance(value, int | float) and value >= 0):
+                raise OptionError(message(name, expected=f"{option} of 0 or more", got=repr(value)))
+        if "betas" in group and not _are_betas(group["betas"]):
+            raise OptionError(
+                message(name, expected="two betas in [0, 1)", got=repr(group["betas"]))
+            )
+
+    # --------------------------------------------------------------------------------- step
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of all parameters, or set them to 0."""
+        """Forget the gradients of all parameters; or, without ``set_to_none``, write zeros there.
+
+        Zeros keep the memory of the gradients, and parameters whose gradient stays 0 still decay
+        and move by their momentum; without a gradient they are left alone.
+        """
         for group in self.param_groups:
             for p in group["params"]:
                 if set_to_none or p.grad is None:
                     p.grad = None
-                else:
+                elif p.grad.requires_grad:  # made with create_graph, part of a graph
                     p.grad = zeros_like(p.grad)
+                else:
+                    p.grad.zero_()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters from their gradients; those without one stay as they are.
 
-        ``closure`` recomputes the loss, and its value is returned.
+        Nothing is recorded, inside `no_grad` or out of it. ``closure`` computes the loss anew,
+        with gradients recorded, and its value is returned.
+
+        Raises `ShapeError` for a gradient of another shape than its parameter.
+
+        >>> import gradlab as gl
+        >>> w = gl.tensor([4.0], requires_grad=True)
+        >>> optimizer = gl.optim.SGD([w], lr=0.25)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = (w * w).sum()
+        ...     loss.backward()
+        ...     return loss
+        >>> optimizer.step(closure).item(), w.item()
+        (16.0, 2.0)
         """
         loss = None
         if closure is not None:
@@ -127,29 +193,77 @@ class Optimizer:
                 loss = closure()
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
-            if params:
-                self._update(group, params, [p.grad for p in params])
+            grads = [p.grad for p in params]
+            for p, g in zip(params, grads, strict=True):
+                if g.__class__ is not Tensor or g.shape != p.shape:
+                    self._check_gradient(p, g)
+            devices = {p.device for p in params}
+            if len(devices) == 1:
+                self._run(group, params, grads)
+                continue
+            for device in devices:  # an update is one op, and an op runs on one device
+                here = [p for p in params if p.device is device]
+                self._run(group, here, [p.grad for p in here])
         return loss
 
-    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Any]) -> None:
+    def _check_gradient(self, p: Tensor, g: Any) -> None:
+        name = f"{type(self).__name__}.step"
+        if not isinstance(g, Tensor):
+            raise DTypeError(message(name, expected="tensors as gradients", got=_kind(g)))
+        if g.shape != p.shape:
+            raise ShapeError(
+                message(name, expected=f"a gradient of shape {p.shape}, as its parameter",
+                        got=str(g.shape))
+            )  # fmt: skip
+
+    def _run(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        try:
+            self._update(group, params, grads)
+        except (TypeError, ValueError) as error:
+            self._explain(params, error)
+
+    def _explain(self, params: list[Tensor], error: Exception) -> NoReturn:
+        """Say in the user's terms what the array library refused, where we know it."""
+        for p in params:
+            for entry, kept in self.state[p].items():
+                if isinstance(kept, Tensor) and kept.shape != p.shape:
+                    raise StateError(
+                        f"{type(self).__name__}.step: expected a parameter of shape {kept.shape}, "
+                        f"as its {entry}, got one whose shape is {p.shape} now; make a new "
+                        "optimizer after changing the shape of a parameter"
+                    ) from None
+        raise error
+
+    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         raise NotImplementedError
 
-    def _states(self, params: list[Tensor], name: str) -> list[Tensor]:
-        """The state tensor ``name`` of each parameter, made of zeros at first."""
+    def _options(self, group: dict[str, Any]) -> dict[str, Any]:
+        """The group's options as attributes of the update."""
+        options = {key: group[key] for key in self.defaults}
+        options["lr"] = float(group["lr"])  # a schedule may have left a NumPy scalar
+        return options
+
+    def _states(self, params: list[Tensor], name: str, value: float = 0.0) -> list[Tensor]:
+        """The state ``name`` of each parameter, filled with ``value`` at first."""
         found = []
         for p in params:
-            state = self.state.setdefault(p, {})
-            if name not in state:
-                state[name] = zeros_like(p)
-            found.append(state[name])
+            entries = self.state[p]
+            kept = entries.get(name)
+            if kept is None:
+                kept = entries[name] = full_like(p, value, dtype=state_dtype(p.dtype))
+            elif kept.device is not p.device or kept.dtype is not p.dtype:
+                # The model was moved or cast (or is of halves): its state follows.
+                kept = entries[name] = kept.to(p.device, state_dtype(p.dtype))
+            found.append(kept)
         return found
 
     def _count_steps(self, params: list[Tensor]) -> list[int]:
+        """The number of this step for each parameter, from 1."""
         steps = []
         for p in params:
-            state = self.state.setdefault(p, {})
-            state["step"] = state.get("step", 0) + 1
-            steps.append(state["step"])
+            entries = self.state[p]
+            count = entries["step"] = entries.get("step", 0) + 1
+            steps.append(count)
         return steps
 
     # ------------------------------------------------------------------------------- saving
@@ -158,64 +272,164 @@ class Optimizer:
         return enumerate(p for group in self.param_groups for p in group["params"])
 
     def state_dict(self) -> dict[str, Any]:
-        """The state and the groups' options, parameters by their number, as in PyTorch."""
+        """The state and the groups' options, with parameters by number, in PyTorch's form.
+
+        The tensors are those in use, not copies; write them to a file before the next step, or
+        ``copy.deepcopy`` them.
+
+        >>> import gradlab as gl
+        >>> w = gl.ones(2, requires_grad=True)
+        >>> optimizer = gl.optim.SGD([w], lr=0.1, momentum=0.9)
+        >>> w.sum().backward()
+        >>> optimizer.step()
+        >>> optimizer.state_dict()["state"]
+        {0: {'momentum_buffer': tensor([1., 1.])}}
+        """
         numbers = {id(p): number for number, p in self._numbered()}
         groups = [
-            {**copy.copy(group), "params": [numbers[id(p)] for p in group["params"]]}
+            {**group, "params": [numbers[id(p)] for p in group["params"]]}
             for group in self.param_groups
         ]
-        state = {numbers[id(p)]: dict(entries) for p, entries in self.state.items()}
+        # A parameter that was taken out of its group leaves its state behind.
+        state = {numbers[id(p)]: dict(entries) for p, entries in self.state.items()
+                 if entries and id(p) in numbers}  # fmt: skip
         return {"state": dict(sorted(state.items())), "param_groups": groups}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state that `state_dict` gave; values may be NumPy arrays or tensors."""
-        name = type(self).__name__
-        groups, states = self._checked(name, state_dict)
-        for mine, theirs in zip(self.param_groups, groups, strict=True):
-            mine.update({key: _plain(value) for key, value in theirs.items() if key != "params"})
-        self.state = states
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over the state and options that `state_dict` gave; the values are copied.
 
-    def _checked(self, name: str, given: dict[str, Any]) -> tuple[Any, Any]:
+        Tensors may be NumPy arrays, so that a state of PyTorch's loads as well; its options that
+        gradlab does not have (``foreach``, ``fused``, ...) are left out. Raises `StateError`, and
+        changes nothing, where the state does not fit.
+        """
+        name = f"{type(self).__name__}.load_state_dict"
+        groups, states = self._checked_state(name, state_dict)
+        for mine, theirs in zip(self.param_groups, groups, strict=True):
+            mine.update(theirs)
+        self.state = defaultdict(dict, states)
+
+    def _checked_state(
+        self, name: str, given: Mapping[str, Any]
+    ) -> tuple[list[dict[str, Any]], dict[Tensor, dict[str, Any]]]:
         """Check everything before anything changes."""
-        if "state" not in given or "param_groups" not in given:
-            raise StateError(
-                f"{name}.load_state_dict: expected the keys 'state' and 'param_groups', got "
-                f"{', '.join(map(repr, given))}"
-            )
+        _check_keys(name, given)
+        groups = [dict(group) for group in given["param_groups"]]
+        numbers = [group.pop("params", ()) for group in groups]
         mine = [len(group["params"]) for group in self.param_groups]
-        theirs = [len(group["params"]) for group in given["param_groups"]]
-        if mine != theirs:
+        if mine != [len(each) for each in numbers]:
             raise StateError(
-                f"{name}.load_state_dict: expected groups of {mine} parameters, got {theirs}"
+                f"{name}: expected groups of {mine} parameters, got {[len(n) for n in numbers]}"
             )
-        params = dict(self._numbered())
-        states: dict[Tensor, dict[str, Any]] = {}
+        known = _LABELS | set(self.defaults)
+        groups = [{key: _plain(v) for key, v in group.items() if key in known} for group in groups]
+        for own, group in zip(self.param_groups, groups, strict=True):
+            self._check_options({**own, **group})
+        # As strings: JSON has no other keys.
+        mine_in_order = (p for _, p in self._numbered())
+        by_number = dict(zip(map(str, chain(*numbers)), mine_in_order, strict=True))
+        states = {}
         for key, entries in given["state"].items():
-            p = params.get(int(key))
-            if p is None:
+            if str(key) not in by_number:
                 raise StateError(
-                    f"{name}.load_state_dict: expected parameter numbers below {len(params)}, "
-                    f"got {key}"
+                    f"{name}: expected parameter numbers among {', '.join(by_number)}, got {key!r}"
                 )
-            states[p] = {entry: _for(p, entry, value, name) for entry, value in entries.items()}
-        return given["param_groups"], states
+            p = by_number[str(key)]
+            states[p] = self._checked_entries(name, p, entries)
+        return groups, states
+
+    def _checked_entries(self, name: str, p: Tensor, given: Mapping[str, Any]) -> dict[str, Any]:
+        unknown = set() if self._entries is None else set(given) - self._entries
+        if unknown:
+            raise StateError(
+                f"{name}: expected the state of this optimizer "
+                f"({', '.join(sorted(self._entries or ()))}), "
+                f"got {', '.join(sorted(map(str, unknown)))}"
+            )
+        return {
+            entry: _restored(name, p, entry, value)
+            for entry, value in given.items()
+            if value is not None
+        }
+
+
+_NOT_NEGATIVE = frozenset(
+    {"lr", "momentum", "weight_decay", "eps", "alpha", "lr_decay", "initial_accumulator_value"}
+)
+
+
+def _check_group(name: str, group: Any) -> None:
+    if isinstance(group, dict) and "params" in group:
+        return
+    got = f"the keys {', '.join(map(str, group))}" if isinstance(group, dict) else _kind(group)
+    raise OptionError(message(name, expected='groups of the form {"params": [...]}', got=got))
+
+
+def _check_keys(name: str, given: Any) -> None:
+    if isinstance(given, Mapping) and "state" in given and "param_groups" in given:
+        return
+    got = ", ".join(map(repr, given)) or "none" if isinstance(given, Mapping) else _kind(given)
+    raise StateError(f"{name}: expected the keys 'state' and 'param_groups', got {got}")
+
+
+def _are_betas(betas: Any) -> bool:
+    return (
+        isinstance(betas, tuple)
+        and len(betas) == 2
+        and all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas)
+    )
+
+
+def _kind(value: Any) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def _remedy(params: Any) -> str:
+    if hasattr(params, "parameters"):
+        return "pass model.parameters()"
+    return "put it into a list" if isinstance(params, Tensor | Mapping) else ""
+
+
+def _check_parameter(name: str, p: Any) -> None:
+    """Refuse what an optimizer cannot change."""
+    if not isinstance(p, Tensor):
+        raise DTypeError(message(name, expected="tensors", got=_kind(p), hint=_remedy(p)))
+    if type(p).__name__.startswith("Uninitialized"):
+        raise OptionError(
+            f"{name}: expected parameters with a shape, got one of a lazy layer; run the model on "
+            "one batch first"
+        )
+    if not p.is_leaf:
+        raise GradientError(
+            message(name, expected="leaf tensors", got=f"a result of {p.grad_fn}",
+                    hint="pass the tensors it was computed from")
+        )  # fmt: skip
+    if p.device is cpu and not p.numpy(force=True).flags.writeable:
+        raise OptionError(
+            message(name, expected="tensors that may be written to",
+                    got=f"one of shape {p.shape} in read-only memory", hint="pass a clone() of it")
+        )  # fmt: skip
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor | np.ndarray | np.generic):
-        return value.item()
-    return tuple(value) if isinstance(value, list) else value
+    """An option as Python has it: a number, a tuple of numbers, or itself."""
+    if hasattr(value, "tolist"):  # arrays, NumPy scalars, tensors
+        value = value.tolist()
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
-def _for(p: Tensor, entry: str, value: Any, name: str) -> Any:
-    """A saved value as the state of ``p``: steps as ints, the rest on its device."""
-    if not isinstance(value, Tensor | np.ndarray | np.generic):
-        return value
-    made = from_value(value, p.device, copy=True, move=True)
-    if entry == "step":
-        return int(made.item())
+def _restored(name: str, p: Tensor, entry: str, value: Any) -> Any:
+    """A saved value as state of ``p``: counts as ints, the rest where ``p`` is."""
+    try:
+        if entry == "step":
+            return int(value)
+        made = from_value(
+            value if isinstance(value, Tensor) else np.array(value),
+            p.device, dtype=state_dtype(p.dtype), copy=True, move=True,
+        )  # fmt: skip
+    except (GradlabError, TypeError, ValueError):
+        wanted = "a number" if entry == "step" else "an array"
+        raise StateError(f"{name}: expected {wanted} as {entry}, got {_kind(value)}") from None
     if made.shape != p.shape:
-        raise StateError(
-            f"{name}.load_state_dict: expected {entry} of shape {p.shape}, got {made.shape}"
-        )
-    return made.astype(p.dtype, copy=False)
+        raise StateError(f"{name}: expected {entry} of shape {p.shape}, got {made.shape}")
+    return made
