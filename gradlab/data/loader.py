@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice, repeat
 from typing import Any
 
@@ -36,14 +35,14 @@ _NAME = "DataLoader"
 _END = object()  # what a thread returns when an IterableDataset has no more samples
 
 
-@dataclass
 class _Position:
-    """How far the consumer has come in an epoch."""
+    """How far the consumer has come in an epoch, and the seed that a random order follows from."""
 
-    epoch: int
-    batches: int = 0
-    epoch_seed: int | None = None  # what a random order follows from
-    finished: bool = False
+    def __init__(self, epoch: int, batches: int = 0, epoch_seed: int | None = None) -> None:
+        self.epoch = epoch
+        self.batches = batches
+        self.epoch_seed = epoch_seed
+        self.finished = False
 
 
 class DataLoader:

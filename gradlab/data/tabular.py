@@ -6,12 +6,10 @@ features, which are targets) and finds the line of the file for whatever does no
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
-import lzma
 import os
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -65,8 +63,8 @@ class TableDataset(TensorDataset):
 class CSVDataset(TableDataset):
     """The rows of a CSV file as samples.
 
-    The first line holds the names of the columns, every other line one row of numbers. Files that
-    end in ``.gz``, ``.bz2`` or ``.xz`` are decompressed.
+    The first line holds the names of the columns, every other line one row of numbers. A file that
+    ends in ``.gz`` is decompressed.
 
     Parameters
     ----------
@@ -359,8 +357,6 @@ def _cast(table: _Table, name: str, values: np.ndarray, dtype: Any) -> np.ndarra
 
 # ------------------------------------------------------------------------------ reading files
 
-_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-
 
 class _File:
     """A CSV file: pandas reads it, and the csv module finds the line of what does not fit."""
@@ -431,14 +427,21 @@ class _File:
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """The records that are not blank, each with the number of its first line."""
-        opener = _OPENERS.get(self.path.suffix, open)
-        with opener(self.path, "rt", encoding=self.encoding, newline="") as file:
+        with self._open() as file:
             reader = csv.reader(file, delimiter=self.sep, skipinitialspace=True)
             line = 1
             for fields in reader:
                 if any(field.strip() for field in fields) or len(fields) > 1:
                     yield line, fields
                 line = reader.line_num + 1
+
+    def _open(self) -> Any:
+        options: dict[str, Any] = {"mode": "rt", "encoding": self.encoding, "newline": ""}
+        if self.path.suffix != ".gz":
+            return self.path.open(**options)
+        import gzip
+
+        return gzip.open(self.path, **options)
 
     def _check_widths(self, header: list[str]) -> None:
         for line, fields in self._records():
@@ -468,7 +471,7 @@ class _File:
             if isinstance(error, KeyError | IndexError):
                 raise
             raise OptionError(f"{self.operation}: {error}") from None
-        except (OSError, EOFError, lzma.LZMAError, csv.Error) as error:
+        except (OSError, EOFError, zlib.error, csv.Error) as error:
             reason = getattr(error, "strerror", None) or error
             raise DataError(f"{start}cannot be read: {reason}") from None
 

@@ -253,6 +253,8 @@ def test_files_that_are_no_text(write):
     assert refusal(late).startswith("t.csv: expected utf-8 text, got the byte 0xf6")
     assert refusal(write(HOUSES), encoding="utf-9") == "unknown encoding: utf-9"
     assert refusal(write(b"no gzip", "t.csv.gz")).startswith("t.csv.gz: cannot be read: ")
+    cut = gzip.compress(HOUSES.encode() * 50)[:60]
+    assert refusal(write(cut, "t.csv.gz")).startswith("t.csv.gz: cannot be read: ")
     assert refusal(write('a,b\n1,"2\n3,4\n')).startswith("t.csv: ")
 
 
