@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from gradlab.ops.core import BOOL, FLOAT, OWN, PROMOTE, Op, apply, apply_, publi
 from gradlab.ops.samples import Sample, binary, unary, values
 from gradlab.tensor import Tensor, from_value, require_option
 
-TensorLike = Tensor | bool | int | float | complex | np.ndarray
+TensorLike: TypeAlias = Tensor | bool | int | float | complex | np.ndarray
 
 X1_X2 = ("x1", "x2")
 
