@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from gradlab.autograd import no_grad
 from gradlab.data.collate import default_collate
 from gradlab.devices import Device, cpu
 from gradlab.errors import (
@@ -165,9 +164,9 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     tensors: tensors or NumPy arrays, all with the same first size and on one device. Arrays keep
         their dtype and share their memory with the data set.
 
-    A batch of shuffled rows is a copy, made by one gather per tensor. A batch of rows that follow
-    one another is a view, made without a copy: writing into it in place (``x -= mean``) writes
-    into the data set. Write ``x = x - mean``, or clone the batch first.
+    A batch is a copy, made by one gather per tensor (one plain copy, for rows that follow one
+    another), so writing into a batch (``x -= mean``) leaves the data set as it is. Indexing,
+    ``data[2:5]``, gives views.
 
     Raises `ShapeError` where the first sizes differ and `DeviceError` where the devices do.
 
@@ -205,14 +204,10 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
             raise
 
     def get_batch(self, indices: Indices) -> tuple[Tensor, ...]:
-        """The rows at ``indices`` of each tensor: a view for a ``range``, else one gather each."""
+        """Copies of the rows at ``indices`` of each tensor."""
         if isinstance(indices, range):
             rows = slice(indices.start, indices.stop, indices.step)
-            if any(x.requires_grad for x in self.tensors):
-                return tuple([x[rows] for x in self.tensors])
-            # Without a record: a batch then holds on to no history of the data set.
-            with no_grad():
-                return tuple([x[rows] for x in self.tensors])
+            return tuple([x[rows].clone() for x in self.tensors])
         index = Tensor._wrap(self.device.backend.from_host(self._checked(indices)), self.device)
         try:
             return tuple([apply(TAKE, (x, index), {"axis": 0}) for x in self.tensors])

@@ -49,8 +49,7 @@ class DataLoader:
     """Iterates over a data set in batches.
 
     Data in memory (`TensorDataset`, a `Subset` of one, any data set with ``get_batch``) is read by
-    one gather per tensor and batch; without shuffling a batch is a view of the data, and nothing is
-    copied (see `TensorDataset` on writing into it). Other data sets are read sample by sample and
+    one gather per tensor and batch. Other data sets are read sample by sample and
     joined by ``collate_fn``.
 
     Parameters
