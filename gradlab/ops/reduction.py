@@ -145,7 +145,7 @@ def _reduce(
     axes = None if axis is None else canonical_axes(op.name, axis, x.ndim)
     y: Tensor = apply(op, (x,), {"axis": axes, "keepdims": bool(keepdims), **attributes})
     # Integers come back in the dtype they accumulate in.
-    if wanted is not None and y.dtype != wanted and dtypes.is_integer(wanted):
+    if wanted is not None and y.dtype != wanted and wanted.kind in "biu":
         y = y.astype(wanted)
     return y
 
@@ -559,6 +559,18 @@ MIN = Op(
 )
 
 
+def _refuse_operand(operation: str, axis: Any) -> None:
+    if isinstance(axis, Tensor) and axis.ndim:  # torch.max(a, b)
+        raise AxisError(
+            message(
+                operation,
+                expected="an axis to reduce",
+                got=f"a second tensor of shape {axis.shape}",
+                hint=f"use {operation}imum to compare two tensors",
+            )
+        )
+
+
 @public(MAX, "max", "amax")
 @accepts_dim
 def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -572,6 +584,7 @@ def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """
     if axis is None and not keepdims:
         return apply(MAX, (x,), _ALL)
+    _refuse_operand("max", axis)
     return _reduce(MAX, x, axis, keepdims)
 
 
@@ -588,6 +601,7 @@ def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """
     if axis is None and not keepdims:
         return apply(MIN, (x,), _ALL)
+    _refuse_operand("min", axis)
     return _reduce(MIN, x, axis, keepdims)
 
 
@@ -820,15 +834,14 @@ def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def _accumulate(xp: Any, name: str, x: Any, axis: int) -> Any:
-    dtype = _wide(x.dtype)
-    if xp is not np:
-        return getattr(xp, name)(x, axis=axis, dtype=dtype)
-    ufunc = np.add if name == "cumsum" else np.multiply
-    if x.dtype != np.float32:
-        return ufunc.accumulate(x, axis, dtype)
     # A running sum adds up its rounding errors: over a million numbers, float32 keeps four digits
     # and float64 all seven, for a fifth more time.
-    return ufunc.accumulate(x, axis, np.float64).astype(np.float32)
+    dtype = dtypes.float64 if x.dtype == dtypes.float32 else _wide(x.dtype)
+    if xp is np:
+        y = (np.add if name == "cumsum" else np.multiply).accumulate(x, axis, dtype)
+    else:
+        y = getattr(xp, name)(x, axis=axis, dtype=dtype)
+    return y.astype(x.dtype) if x.dtype == dtypes.float32 else y
 
 
 def _cumsum_forward(xp: Any, x: Any, *, axis: int, reverse: bool) -> Any:

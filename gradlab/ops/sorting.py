@@ -502,8 +502,8 @@ def unique(
 
 
 def _searchsorted_forward(xp: Any, x1: Any, x2: Any, *, side: str) -> Any:
-    if x1.ndim == 1:
-        return xp.asarray(xp.searchsorted(x1, x2, side=side)).astype(dtypes.int64, copy=False)
+    if x1.ndim == 1:  # CuPy searches for arrays only
+        return xp.searchsorted(x1, xp.asarray(x2), side=side).astype(dtypes.int64, copy=False)
     y = xp.empty(x2.shape, dtypes.int64)
     for row in np.ndindex(x1.shape[:-1]):
         y[row] = xp.searchsorted(x1[row], x2[row], side=side)

@@ -175,6 +175,7 @@ def test_dtype_casts_first() -> None:
     assert R.sum(x, dtype=dtypes.uint8).item() == 300 - 256
     assert R.mean(x, dtype=dtypes.float32).item() == 150
     assert R.sum(Tensor([1.7, 1.7]), dtype="int64").item() == 2
+    assert R.sum(x, dtype="bool").item() is True
     assert R.prod(x, dtype="float64").dtype == dtypes.float64
     assert R.cumsum(x, 0, dtype="int16").dtype == dtypes.int16
     assert R.norm(x, dtype="float32").dtype == dtypes.float32
@@ -385,6 +386,14 @@ def test_arguments_of_the_extrema(case: tuple[np.ndarray, Any, bool]) -> None:
     axis = axis[0] if isinstance(axis, tuple) and axis else None if axis == () else axis
     for f, expected in ((R.argmax, np.argmax), (R.argmin, np.argmin)):
         assert_close(f(from_numpy(x), axis, keepdims), expected(x, axis=axis, keepdims=keepdims))
+
+
+def test_two_tensors_are_refused() -> None:
+    x = Tensor([1.0, 2.0])
+    with pytest.raises(
+        AxisError, match=r"max: .* got a second tensor of shape \(2,\); use maximum"
+    ):
+        R.max(x, x)
 
 
 def test_aminmax() -> None:
