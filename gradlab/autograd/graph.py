@@ -241,6 +241,8 @@ def run_backward(
                 gy, fresh = _run_hooks(node.hooks, gy), False
             if node.number in targets:
                 captured[node.number] = gy
+                if not _leads_on(node, wanted):  # nothing asked for lies behind it
+                    continue
             if isinstance(node, Leaf):
                 if capture is None:
                     _accumulate(node, gy, create_graph, fresh)
@@ -270,6 +272,11 @@ def _step(node: Node, gy: Any, pending: _Pending, wanted: Wanted, create_graph: 
         # A gradient that an op passes on as it is, or that a user's function returned, may be in
         # use elsewhere; a leaf copies it rather than keep it as its own `grad`.
         pending.add(parent, gx, fresh=gx is not gy and not node.plan.foreign)
+
+
+def _leads_on(node: Node | Leaf, wanted: Wanted) -> bool:
+    assert wanted is not None
+    return any(parent is not None and parent.number in wanted for parent in node.parents)
 
 
 def _is_dead(parent: Node | Leaf) -> bool:

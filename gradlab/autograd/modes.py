@@ -114,6 +114,13 @@ class enable_grad(_Bare):
 class inference_mode(_GradMode):
     """`no_grad`, and views are not tracked either: the cheapest way to run a trained model."""
 
+    def __new__(cls, mode: Any = True) -> Any:
+        made = super().__new__(cls)
+        if not callable(mode):
+            return made
+        made.__init__()  # type: ignore[misc]  # as in _Bare: the decorator @inference_mode
+        return made(mode)
+
     def __init__(self, mode: bool = True) -> None:
         super().__init__()
         self.grad = not mode
