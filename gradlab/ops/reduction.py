@@ -470,7 +470,7 @@ def _std_samples() -> Iterator[Sample]:
         axes = None if axis is None else canonical_axes("std", axis, len(shape))
         if sample.name.startswith("broadcast") and axes == (0,):
             continue  # equal values: what rounding leaves of the 0 differs by dtype
-        sample.smooth = _count(shape, axes) > 1  # one value deviates by 0, where the root has a kink
+        sample.smooth = _count(shape, axes) > 1  # one value: 0, the kink of the root
         yield sample
 
 
