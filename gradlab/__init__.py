@@ -16,7 +16,7 @@ import importlib
 import math
 from typing import TYPE_CHECKING, Any
 
-from gradlab import autograd, cuda, dtypes, errors
+from gradlab import autograd, cuda, dtypes, errors, linalg
 from gradlab.autograd import (
     enable_grad,
     inference_mode,
@@ -486,6 +486,7 @@ __all__ = [
     "leaky_relu",
     "less",
     "less_equal",
+    "linalg",
     "linear",
     "linspace",
     "load",

@@ -22,7 +22,7 @@ LAYERS = [
     ["devices"],
     ["autograd"],
     ["tensor ops formatting _methods"],
-    ["nn", "optim", "data", "viz", "testing", "serialization", "cuda"],
+    ["nn", "optim", "data", "viz", "testing", "serialization", "cuda", "linalg"],
     ["training"],
     ["__init__ __main__ _stubs"],
 ]
