@@ -9,7 +9,7 @@ from gradlab.nn.module import Module
 from gradlab.nn.options import require_dim, require_positive, require_size
 from gradlab.nn.parameter import Parameter
 from gradlab.ops import elementwise as ops
-from gradlab.ops.core import apply_
+from gradlab.ops.core import REGISTRY, apply_
 from gradlab.ops.creation import full
 from gradlab.ops.softmax import log_softmax, softmax
 from gradlab.tensor import Tensor, require_option
@@ -118,8 +118,7 @@ class SiLU(Module):
         self.inplace = inplace
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = ops.silu(x)
-        return x.copy_(y) if self.inplace else y
+        return apply_(REGISTRY["silu"], x) if self.inplace else ops.silu(x)
 
     def extra_repr(self) -> str:
         return "inplace=True" if self.inplace else ""
@@ -129,21 +128,21 @@ class Sigmoid(Module):
     """``1 / (1 + exp(-x))``, in (0, 1)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.sigmoid(x)  # type: ignore[no-any-return]
+        return ops.sigmoid(x)
 
 
 class Tanh(Module):
     """The hyperbolic tangent, in (-1, 1)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.tanh(x)  # type: ignore[no-any-return]
+        return ops.tanh(x)
 
 
 class LogSigmoid(Module):
     """``log(sigmoid(x))`` without overflow."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.logsigmoid(x)  # type: ignore[no-any-return]
+        return ops.logsigmoid(x)
 
 
 class Softplus(Module):
@@ -160,7 +159,7 @@ class Softplus(Module):
     def forward(self, x: Tensor) -> Tensor:
         y = ops.softplus(x, self.beta)
         if self.threshold < 20:
-            return ops.where(x * self.beta > self.threshold, x, y)  # type: ignore[no-any-return]
+            return ops.where(x * self.beta > self.threshold, x, y)
         return y
 
     def extra_repr(self) -> str:

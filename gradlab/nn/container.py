@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, overload
 
 from gradlab.errors import AxisError, DTypeError, OptionError, StateError, message
-from gradlab.nn.module import Module, _got, _indented, _instance_hint
+from gradlab.nn.module import Module, _got, _instance_hint, listed
 from gradlab.nn.parameter import Parameter
 from gradlab.tensor import Tensor
 
@@ -46,10 +46,10 @@ class _Row(Module):
         return [self.__dict__[name] for name in self._module_names]
 
     def _empty(self) -> Self:
-        """A container to put some of these modules in; a subclass may have an __init__ of its own."""
+        """A container for some of these modules; a subclass's own __init__ is not called."""
         base: Any = Sequential if isinstance(self, Sequential) else ModuleList
         kind = type(self)
-        return kind() if kind.__init__ is base.__init__ else base()  # type: ignore[misc]
+        return kind() if kind.__init__ is base.__init__ else base()
 
     def _refill_with(self, modules: Iterable[Any], names: Iterable[str] | None = None) -> None:
         """Put these modules in place of all, under new numbers if not under ``names``."""
@@ -215,8 +215,6 @@ class ModuleList(_Row):
 
     def __repr__(self) -> str:
         """As PyTorch's: equal neighbours are shown once, with their count."""
-        if not len(self):
-            return f"{self._get_name()}()"
         runs: list[tuple[int, int, str]] = []
         for number, module in enumerate(self):
             text = repr(module)
@@ -228,8 +226,7 @@ class ModuleList(_Row):
             f"({start}): {text}" if start == end else f"({start}-{end}): {end - start + 1} x {text}"
             for start, end, text in runs
         ]
-        body = "\n  ".join(map(_indented, lines))
-        return f"{self._get_name()}(\n  {body}\n)"
+        return listed(self._get_name(), lines)
 
 
 class ModuleDict(Module):
@@ -313,14 +310,15 @@ def _as_parameter(container: Module, value: Any) -> Parameter:
     raise DTypeError(message(name, expected="Parameters or tensors", got=got, hint=hint))
 
 
-def _listed(lines: Iterable[tuple[str, Tensor]]) -> str:
-    """The lines that a repr shows for parameters."""
-    shown = [
-        f"({name}): Parameter containing: [{x.dtype.name} of size {'x'.join(map(str, x.shape))}"
-        f"{'' if x.device.type == 'cpu' else f' ({x.device})'}]"
-        for name, x in lines
-    ]
-    return "\n".join(shown)
+def _repr(container: Module, named: Iterable[tuple[str, Tensor]]) -> str:
+    return listed(
+        type(container).__name__,
+        [
+            f"({name}): Parameter containing: [{x.dtype.name} of size {'x'.join(map(str, x.shape))}"
+            f"{'' if x.device.type == 'cpu' else f' ({x.device})'}]"
+            for name, x in named
+        ],
+    )
 
 
 class ParameterList(Module):
@@ -372,8 +370,8 @@ class ParameterList(Module):
     def __iadd__(self, values: Iterable[Any]) -> Self:
         return self.extend(values)
 
-    def extra_repr(self) -> str:
-        return _listed((str(i), x) for i, x in enumerate(self))
+    def __repr__(self) -> str:
+        return _repr(self, ((str(i), x) for i, x in enumerate(self)))
 
 
 class ParameterDict(Module):
@@ -427,5 +425,5 @@ class ParameterDict(Module):
         del self[key]
         return value
 
-    def extra_repr(self) -> str:
-        return _listed(self.items())
+    def __repr__(self) -> str:
+        return _repr(self, self.items())

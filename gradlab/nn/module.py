@@ -7,7 +7,7 @@ to an attribute is where names are taken down.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gradlab import dtypes
@@ -330,15 +330,15 @@ class Module:
                     f"{type(module).__name__} has the submodules {known}, and no {name!r}"
                 )
             module = module.__dict__[name]
-        return module  # type: ignore[no-any-return]
+        return module
 
     def get_parameter(self, target: str) -> Parameter:
         """Return the parameter with a dotted name, such as ``"0.weight"``."""
-        return self._get(_PARAMETER, target)  # type: ignore[no-any-return]
+        return self._get(_PARAMETER, target)
 
     def get_buffer(self, target: str) -> Tensor:
         """Return the buffer with a dotted name."""
-        return self._get(_BUFFER, target)  # type: ignore[no-any-return]
+        return self._get(_BUFFER, target)
 
     def _get(self, kind: str, target: str) -> Any:
         path, _, name = target.rpartition(".")
@@ -571,16 +571,16 @@ class Module:
     def __repr__(self) -> str:
         extra = self.extra_repr()
         lines = extra.split("\n") if extra else []
-        children = [_indented(f"({name}): {self.__dict__[name]!r}") for name in self._module_names]
-        if len(lines) == 1 and not children:
+        if len(lines) == 1 and not self._module_names:
             return f"{self._get_name()}({extra})"
-        lines += children
-        body = "\n  ".join(lines)
-        return f"{self._get_name()}(\n  {body}\n)" if lines else f"{self._get_name()}()"
+        lines += [f"({name}): {self.__dict__[name]!r}" for name in self._module_names]
+        return listed(self._get_name(), lines)
 
 
-def _indented(text: str) -> str:
-    return text.replace("\n", "\n  ")
+def listed(name: str, lines: Iterable[str]) -> str:
+    """A repr with one entry per line, as of all modules that hold others."""
+    body = "".join(f"\n  {line}" for line in "\n".join(lines).splitlines())
+    return f"{name}({body}\n)" if body else f"{name}()"
 
 
 def _is_property(kind: type, name: str) -> bool:

@@ -94,7 +94,7 @@ class UninitializedParameter(Parameter):
         return _SLOT.__get__(self).dtype
 
     @property
-    def _array(self) -> Never:  # type: ignore[override]
+    def _array(self) -> Never:
         raise StateError(
             "a parameter of a lazy layer has no shape and no values before the layer's first "
             "forward; run the model on one batch first"
@@ -110,7 +110,7 @@ class UninitializedParameter(Parameter):
     def __deepcopy__(self, memo: dict[int, Any]) -> UninitializedParameter:
         kind, arguments = self.__reduce__()
         made = memo[id(self)] = kind(*arguments)
-        return made  # type: ignore[no-any-return]
+        return made
 
     def __reduce__(self) -> tuple[Any, ...]:
         shape = self.placeholder().shape

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -17,6 +19,14 @@ from gradlab.errors import (
     ShapeError,
     StateError,
 )
+
+
+@contextmanager
+def refuses(kind: type[Exception], text: str) -> Iterator[None]:
+    """The block raises ``kind`` with a message that contains ``text``."""
+    with pytest.raises(kind) as error:
+        yield
+    assert text in str(error.value)
 
 
 class Net(nn.Module):
@@ -107,11 +117,11 @@ def test_assigning_something_else_is_refused():
         "Net.scale: expected a Parameter or None, got a tensor; wrap it in nn.Parameter(...), or "
         "write into the old one with .copy_(...)"
     )
-    with pytest.raises(DTypeError, match=r"Net.hidden: expected a Module or None, got int; delete"):
+    with refuses(DTypeError, "Net.hidden: expected a Module or None, got int; delete"):
         net.hidden = 3
-    with pytest.raises(DTypeError, match=r"Net.seen: expected a tensor or None, got list"):
+    with refuses(DTypeError, "Net.seen: expected a tensor or None, got list"):
         net.seen = [1]
-    with pytest.raises(DTypeError, match=r"Net.scale: expected a Parameter or None, got Linear"):
+    with refuses(DTypeError, "Net.scale: expected a Parameter or None, got Linear"):
         net.scale = nn.Linear(1, 1)
 
 
@@ -164,7 +174,7 @@ def test_assigning_before_init_is_explained(value):
         def __init__(self) -> None:
             self.first = value()
 
-    with pytest.raises(StateError, match=r"Early: expected super\(\).__init__\(\) first, got a "):
+    with refuses(StateError, "Early: expected super().__init__() first, got a "):
         Early()
 
 
@@ -182,11 +192,9 @@ def test_forgetting_init_is_explained():
 
 def test_missing_attribute_suggests_close_names():
     layer = nn.Linear(2, 2)
-    with pytest.raises(
-        AttributeError, match="Linear has no attribute 'wieght'; did you mean 'weig"
-    ):
+    with refuses(AttributeError, "Linear has no attribute 'wieght'; did you mean 'weig"):
         _ = layer.wieght
-    with pytest.raises(AttributeError, match="Linear has no attribute 'zzz'$"):
+    with refuses(AttributeError, "Linear has no attribute 'zzz'"):
         _ = layer.zzz
     assert not hasattr(layer, "wieght")
     assert getattr(layer, "zzz", 7) == 7
@@ -230,18 +238,16 @@ def test_getting_by_dotted_name():
     assert net.get_submodule("") is net
     assert net.get_parameter("out.1.weight") is net.out[1].weight
     assert net.get_buffer("seen") is net.seen
-    with pytest.raises(
-        AttributeError, match="got 'out.3.x'; Sequential has the submodules '0', '1'"
-    ):
+    with refuses(AttributeError, "got 'out.3.x'; Sequential has the submodules '0', '1'"):
         net.get_submodule("out.3.x")
-    with pytest.raises(AttributeError, match="name of a parameter, got 'out.1.b'; Linear has 'wei"):
+    with refuses(AttributeError, "name of a parameter, got 'out.1.b'; Linear has 'wei"):
         net.get_parameter("out.1.b")
-    with pytest.raises(AttributeError, match="name of a buffer, got 'x'; Net has 'seen'"):
+    with refuses(AttributeError, "name of a buffer, got 'x'; Net has 'seen'"):
         net.get_buffer("x")
 
 
 def test_forward_missing():
-    with pytest.raises(NotImplementedError, match="Module: expected a method forward, got none"):
+    with refuses(NotImplementedError, "Module: expected a method forward, got none"):
         nn.Module()(1)
 
 
@@ -319,19 +325,19 @@ def test_loading_not_strictly():
     assert net.scale.item() == 5.0
     assert keys.unexpected_keys == ["other"]
     assert keys.missing_keys == ["seen", "hidden.weight", "hidden.bias", "out.1.weight"]
-    with pytest.raises(StateError, match=r"scale: expected shape \(1,\), got \(2,\)\. Nothing was"):
+    with refuses(StateError, "scale: expected shape (1,), got (2,). Nothing was"):
         net.load_state_dict({"scale": gl.ones(2)}, strict=False)
 
 
 def test_loading_names_of_a_wrapped_module():
     net = Net()
     wrapped = {f"module.net.{name}": value for name, value in net.state_dict().items()}
-    with pytest.raises(StateError, match=r"every name begins with 'module.net.': take that off"):
+    with refuses(StateError, "every name begins with 'module.net.': take that off"):
         net.load_state_dict(wrapped)
 
 
 def test_loading_something_else():
-    with pytest.raises(StateError, match="expected a dict of names and values, got str; read a fi"):
+    with refuses(StateError, "expected a dict of names and values, got str; read a fi"):
         Net().load_state_dict("weights.safetensors")
 
 
@@ -355,7 +361,7 @@ def test_train_and_eval():
     assert not any(module.training for module in net.modules())
     net.train()
     assert all(module.training for module in net.modules())
-    with pytest.raises(OptionError, match=r"Net.train: expected True or False, got 'yes'"):
+    with refuses(OptionError, "Net.train: expected True or False, got 'yes'"):
         net.train("yes")
 
 
@@ -394,11 +400,9 @@ def test_casts(cast, dtype):
 
 
 def test_to_refuses_what_it_cannot_do():
-    with pytest.raises(
-        DTypeError, match="Net.to: expected a floating dtype, got int64; parameters"
-    ):
+    with refuses(DTypeError, "Net.to: expected a floating dtype, got int64; parameters"):
         Net().to(gl.int64)
-    with pytest.raises(gl.errors.DeviceError, match="expected 'cpu', 'cuda'.* got 'gpu'"):
+    with refuses(gl.errors.DeviceError, "or 'auto', got 'gpu'"):
         Net().to("gpu")
 
 
@@ -497,9 +501,7 @@ def test_backward_hook_replaces_the_gradients():
     assert (a.grad.item(), b.grad.item()) == (40.0, 3.0)
 
     layer.register_full_backward_hook(lambda m, gx, gy: gx[:1])
-    with pytest.raises(
-        GradientError, match="backward hook of Sum: expected None or 3 gradients, on"
-    ):
+    with refuses(GradientError, "backward hook of Sum: expected None or 3 gradients, on"):
         layer(a, b, 3)[0].backward()
 
 
@@ -530,9 +532,7 @@ def test_backward_hook_refuses_a_module_that_writes_to_its_input():
     layer = nn.ReLU(inplace=True)
     layer.register_full_backward_hook(lambda m, gx, gy: None)
     x = numbers(3).requires_grad_() * 1
-    with pytest.raises(
-        GradientError, match="ReLU: expected a forward that leaves its input as it i"
-    ):
+    with refuses(GradientError, "ReLU: expected a forward that leaves its input as it i"):
         layer(x)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -11,6 +13,14 @@ import pytest
 import gradlab as gl
 from gradlab import nn
 from gradlab.errors import DTypeError, StateError
+
+
+@contextmanager
+def refuses(kind: type[Exception], text: str) -> Iterator[None]:
+    """The block raises ``kind`` with a message that contains ``text``."""
+    with pytest.raises(kind) as error:
+        yield
+    assert text in str(error.value)
 
 
 def test_a_parameter_is_a_leaf_that_shares_memory():
@@ -37,9 +47,7 @@ def test_a_parameter_of_arrays_and_lists():
     assert nn.Parameter(np.zeros(2)).dtype == gl.float64
     assert nn.Parameter([1.0, 2.0]).tolist() == [1.0, 2.0]
     assert nn.Parameter(gl.tensor([1, 2]), requires_grad=False).dtype == gl.int64
-    with pytest.raises(
-        DTypeError, match="Parameter: expected a floating dtype, got int64; cast it"
-    ):
+    with refuses(DTypeError, "Parameter: expected a floating dtype, got int64; cast it"):
         nn.Parameter(gl.tensor([1, 2]))
 
 
