@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlab import dtypes
 from gradlab.errors import AxisError, DTypeError, OptionError, ShapeError, message
 from gradlab.ops.core import Op, apply, public
 from gradlab.ops.elementwise import where
@@ -14,6 +15,7 @@ from gradlab.tensor import Tensor, from_value
 
 # Elements added at a time: their places are int64 and should stay in the cache.
 _PIECE = 1 << 16
+_UNSIGNED = dict(zip(dtypes.SIGNED, dtypes.UNSIGNED, strict=True))
 
 
 # ------------------------------------------------------------------------- indices and ranges
@@ -24,8 +26,7 @@ def all_below(index: np.ndarray, size: int) -> bool:
     pass checks both ends."""
     if not index.size:
         return True
-    if index.dtype.kind == "i":
-        index = index.view(f"u{index.itemsize}")
+    index = index.view(_UNSIGNED.get(index.dtype, index.dtype))
     return bool(np.maximum.reduce(index, axis=None) < size)
 
 

@@ -7,8 +7,9 @@ labels): ``"mean"``, ``"sum"``, or ``"none"`` to return them all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def _check_reduction(operation: str, reduction: str) -> None:
 
 def _is_one(weight: Any) -> bool:
     """True for the number that stands for no weight, in whatever dtype it was cast to."""
-    return isinstance(weight, float | np.floating)
+    return weight.__class__ is float or isinstance(weight, np.floating)
 
 
 def _shape(x: Any) -> tuple[int, ...]:
@@ -712,33 +713,40 @@ def _require_labels(x: Any, target: Any, weight: Any) -> None:
     """A cheap test; `_label_check` finds the words."""
     if x.dtype.kind not in "fV" or target.dtype.kind not in "iu":
         raise TypeError
-    if not x.ndim or target.shape != _label_shape(x.shape):
+    if not x.ndim or target.shape != (x.shape[:1] if x.ndim == 2 else _label_shape(x.shape)):
         raise ValueError
     if not _is_one(weight) and weight.shape != (x.shape[1 if x.ndim > 1 else 0],):
         raise ValueError
 
 
-class _Labels:
-    """Where in the rows the labelled values lie, and how much each row counts."""
+class _Labels(NamedTuple):
+    """What the labels say of the rows of an input."""
 
-    __slots__ = ("kept", "places", "total", "weights")
+    places: Any  # where in the flat rows the labelled values lie
+    weights: Any  # how much each row counts; None: all 1
+    total: Any  # the sum of the weights, which "mean" divides by
+    kept: Any  # False for ignored rows; None: no row is ignored
 
-    def __init__(
-        self, xp: Any, shape: tuple[int, ...], dtype: Any, target: Any, weight: Any, ignore: int
-    ) -> None:
-        classes = shape[1]
-        labels = target.reshape((shape[0], *shape[2:])).astype(np.int64, copy=False)
-        self.kept = kept = _kept(xp, labels, classes, ignore)
-        if kept is not None:
-            labels = xp.where(kept, labels, 0)
-        self.places = _places(xp, labels, shape)
-        # The weights of the rows (None: all 1) and what "mean" divides by.
-        self.weights: Any = None if kept is None else kept.astype(dtype)
-        if not _is_one(weight):
-            self.weights = weight.take(labels)
-            if kept is not None:
-                self.weights = self.weights * kept
-        self.total = labels.size if self.weights is None else xp.add.reduce(self.weights, axis=None)
+
+def _read_labels(
+    xp: Any, shape: tuple[int, ...], dtype: Any, target: Any, weight: Any, ignore: int
+) -> _Labels:
+    """Check the labels of rows of ``shape`` and find their places and weights."""
+    labels = target if len(shape) == 2 == target.ndim + 1 else target.reshape(shape[:1] + shape[2:])
+    if labels.dtype != np.int64:
+        labels = labels.astype(np.int64)
+    kept = _kept(xp, labels, shape[1], ignore)
+    if kept is not None:
+        labels = xp.where(kept, labels, 0)
+    places = _places(xp, labels, shape)
+    if kept is None and _is_one(weight):
+        return _Labels(places, None, labels.size, None)
+    if _is_one(weight):
+        weights = kept.astype(dtype)
+    else:
+        weights = weight.take(labels)
+        weights = weights if kept is None else weights * kept
+    return _Labels(places, weights, xp.add.reduce(weights, axis=None), kept)
 
 
 def _kept(xp: Any, labels: Any, classes: int, ignore: int) -> Any:
@@ -754,12 +762,18 @@ def _kept(xp: Any, labels: Any, classes: int, ignore: int) -> Any:
 
 
 def _places(xp: Any, labels: Any, shape: tuple[int, ...]) -> Any:
-    count, classes = shape[:2]
     if len(shape) == 2:
-        return labels + xp.arange(0, count * classes, classes or 1)
-    depth = shape[2]
+        return labels + (_row_starts if xp is np else _make_row_starts)(xp, *shape)
+    count, classes, depth = shape
     starts = xp.arange(count)[:, None] * (classes * depth) + xp.arange(depth)
     return labels * depth + starts
+
+
+def _make_row_starts(xp: Any, count: int, classes: int) -> Any:
+    return xp.arange(count) * classes
+
+
+_row_starts = lru_cache(maxsize=8)(_make_row_starts)
 
 
 def _label_check(operation: str) -> Callable[..., None]:
@@ -849,13 +863,16 @@ def _row_scale(gy: Any, shape: tuple[int, ...], total: Any, reduction: str) -> A
 
 # Elements gone through at a time on the CPU, so that temporaries stay in the cache.
 _PIECE = 1 << 17
+_EVERYTHING = slice(None)
 
 
-def _pieces(xp: Any, rows: Any) -> Iterator[slice]:
-    count, width = rows.shape[0], rows[:1].size
-    step = max(1, _PIECE // max(width, 1)) if xp is np else max(count, 1)
-    for start in range(0, count, step):
-        yield slice(start, start + step)
+def _pieces(xp: Any, rows: Any) -> Iterable[Any]:
+    """Slices of the rows that are gone through one after another."""
+    count = rows.shape[0]
+    if rows.size <= _PIECE or xp is not np:
+        return (_EVERYTHING,)
+    step = max(1, _PIECE * count // rows.size)
+    return (slice(start, start + step) for start in range(0, count, step))
 
 
 def _class_axis(weight: Any, ndim: int) -> Any:
@@ -887,9 +904,10 @@ def _along(axis: int, ndim: int) -> tuple[int, ...]:
 
 
 def _all_row_sums(xp: Any, rows: Any, weight: Any, smooth: bool) -> tuple[Any, Any, Any]:
-    if rows.size <= _PIECE or xp is not np:
+    pieces = _pieces(xp, rows)
+    if pieces.__class__ is tuple:
         return _row_sums(xp, rows, weight, smooth)
-    parts = [_row_sums(xp, rows[piece], weight, smooth) for piece in _pieces(xp, rows)]
+    parts = [_row_sums(xp, rows[piece], weight, smooth) for piece in pieces]
     peaks, sums, drifts = zip(*parts, strict=True)
     return np.concatenate(peaks), np.concatenate(sums), np.concatenate(drifts) if smooth else None
 
@@ -902,11 +920,11 @@ def _cross_entropy_forward(
     rows = _as_rows(x)
     if not _is_one(weight):
         weight = weight.astype(x.dtype, copy=False)
-    labels = _Labels(xp, rows.shape, x.dtype, target, weight, ignore_index)
+    labels = _read_labels(xp, rows.shape, x.dtype, target, weight, ignore_index)
     peak, sums, drift = _all_row_sums(xp, rows, weight, label_smoothing > 0)
     log_sums = xp.log(sums)
     picked = rows.take(labels.places)
-    picked -= peak  # before the logarithm comes in: two large numbers first, for precision
+    picked -= peak  # the two large numbers first, for precision
     losses = log_sums - picked
     if labels.weights is not None:
         losses *= labels.weights
@@ -948,7 +966,7 @@ def _cross_entropy_backward(
 
 
 def _scaled_exponentials(xp: Any, rows: Any, peak: Any, factor: Any) -> Any:
-    """``exp(rows - peak)·factor``, with one value of each per row."""
+    """``exp(rows - peak)·factor``, with one value of each per row, in row-major order."""
     y = xp.empty(rows.shape, rows.dtype)
     peak, factor = peak[:, None], factor[:, None]
     for piece in _pieces(xp, rows):
@@ -963,7 +981,7 @@ def _class_targets_forward(
     label_smoothing: float,
 ) -> Any:  # fmt: skip
     rows_shape = _as_rows(np.broadcast_to(0, shape)).shape
-    labels = _Labels(xp, rows_shape, dtype, target, weight, ignore_index)
+    labels = _read_labels(xp, rows_shape, dtype, target, weight, ignore_index)
     q = xp.zeros(rows_shape, dtype)
     on = 1 if labels.weights is None else labels.weights
     q.reshape(-1)[labels.places] = on * (1 - label_smoothing)
@@ -1249,7 +1267,7 @@ def _nll_forward(
     rows = _as_rows(x)
     if not _is_one(weight):
         weight = weight.astype(x.dtype, copy=False)
-    labels = _Labels(xp, rows.shape, x.dtype, target, weight, ignore_index)
+    labels = _read_labels(xp, rows.shape, x.dtype, target, weight, ignore_index)
     losses = -rows.take(labels.places)
     if labels.weights is not None:
         losses *= labels.weights
