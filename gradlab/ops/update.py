@@ -110,6 +110,18 @@ def _effective(xp: Any, g: Any, p: Any, decay: Any, maximize: bool, out: Any) ->
     return xp.subtract(out, g, out=out) if maximize else xp.add(g, out, out=out)
 
 
+def _average(xp: Any, mean: Any, g: Any, keep: Any, new: Any, out: Any) -> Any:
+    """Move the running ``mean`` to ``keep·mean + new·g``; returns the temporary it used."""
+    out = xp.subtract(g, mean, out=out)
+    if new < 0.5:
+        xp.multiply(out, new, out=out)
+        xp.add(mean, out, out=mean)
+    else:  # so that new = 1 gives g itself, whatever the mean was
+        xp.multiply(out, keep, out=out)
+        xp.subtract(g, out, out=mean)
+    return out
+
+
 def _sgd(
     xp: Any, params: Any, grads: Any, buffers: Any, *, lr: float, momentum: float,
     dampening: float, weight_decay: float, nesterov: bool, maximize: bool, first: list[bool],
@@ -148,22 +160,20 @@ def _adam(
     maximize: bool, steps: list[int],
 ) -> None:  # fmt: skip
     beta1, beta2 = betas
-    fixed = 1 - beta1, beta2, 1 - beta2, eps, weight_decay, 1 - lr * weight_decay
+    fixed = beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, 1 - lr * weight_decay
     l2 = bool(weight_decay) and not decoupled
     tops = largest if amsgrad else squares
     for i, p, g, m, v, top, t, u in walk(xp, params, grads, means, squares, tops):
         step = steps[i]
         unbiased = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
-        rate, root, new1, keep2, new2, epsilon, decay, shrink = _scalars(
+        rate, root, keep1, new1, keep2, new2, epsilon, decay, shrink = _scalars(
             xp, p.dtype, *unbiased, *fixed
         )
         if weight_decay and decoupled:
             xp.multiply(p, shrink, out=p)
         if l2 or maximize:
             g = _effective(xp, g, p, decay if l2 else None, maximize, t)
-        u = xp.subtract(g, m, out=u)
-        xp.multiply(u, new1, out=u)
-        xp.add(m, u, out=m)
+        u = _average(xp, m, g, keep1, new1, u)
         xp.multiply(v, keep2, out=v)
         xp.multiply(g, g, out=u)
         xp.multiply(u, new2, out=u)
@@ -203,9 +213,7 @@ def _rmsprop(
         xp.multiply(u, new, out=u)
         xp.add(v, u, out=v)
         if centered:
-            xp.subtract(g, mean, out=u)
-            xp.multiply(u, new, out=u)
-            xp.add(mean, u, out=mean)
+            _average(xp, mean, g, keep, new, u)
             xp.multiply(mean, mean, out=u)
             xp.subtract(v, u, out=u)
             xp.sqrt(u, out=u)

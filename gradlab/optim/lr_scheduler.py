@@ -1,75 +1,229 @@
-"""Learning-rate schedules: step, exponential, cosine, warm-up, and waiting on a plateau.
+"""Learning-rate schedules: step, exponential, cosine, warm-up, one cycle, waiting on a plateau.
 
-Each computes the rate of every group from its initial rate and the number of ``step()`` calls,
-so a schedule can be resumed from that number alone.
+A schedule computes the rate of every group from the group's initial rate and the number of
+``step()`` calls, so it can be resumed from that number. What others do to the rate meanwhile (the
+user, or a second schedule on the same optimizer) it keeps as a factor wherever PyTorch's schedule
+of that name does; `LambdaLR`, `CosineAnnealingWarmRestarts` and `OneCycleLR` set the rate anew.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from numbers import Real
+from typing import Any, NamedTuple
 
-from gradlab.errors import OptionError, StateError, message
+from gradlab.errors import DTypeError, OptionError, StateError, message
 from gradlab.optim.optimizer import Optimizer
 
 
 class LRScheduler:
-    """Base class: subclasses write ``_rate(initial_lr, epoch)``.
+    """Base class: a subclass writes ``_rate(base, epoch, group)``, the rate of one group.
 
-    Call ``step()`` once per epoch (or per batch, if the schedule counts batches), after the
-    optimizer's own step.
+    Call ``step()`` once per epoch (or per batch, if the schedule is to count batches), after the
+    optimizer's own step. ``last_epoch`` is -1 to start, or the number of the last epoch that is
+    over: the schedule then goes on with the next, from the ``initial_lr`` of the groups.
+
+    >>> import gradlab as gl
+    >>> class Halving(LRScheduler):
+    ...     def _rate(self, base, epoch, group):
+    ...         return base / 2**epoch
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=0.8)
+    >>> scheduler = Halving(optimizer)
+    >>> for epoch in range(3):
+    ...     optimizer.step()
+    ...     scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.1]
     """
 
+    # What a change from outside scales: the rate's distance from this. None: it is overwritten.
+    _floor: float | None = 0.0
+
+    # Attributes that belong to the state: the options, and what is counted beside epochs.
     _keeps: tuple[str, ...] = ()
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise OptionError(
-                message(type(self).__name__, expected="an optimizer", got=type(optimizer).__name__)
-            )
+        name = type(self).__name__
+        _check_optimizer(name, optimizer)
+        for number, group in enumerate(optimizer.param_groups):
+            if last_epoch == -1:
+                group.setdefault("initial_lr", group["lr"])
+            _require(
+                name, "initial_lr" in group,
+                f"groups with an initial_lr to go on from epoch {last_epoch}", f"group {number} "
+                "without; load the optimizer's state first, or start with last_epoch=-1",
+            )  # fmt: skip
         self.optimizer = optimizer
-        for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
-        self.last_epoch = last_epoch
-        self.step()
+        self.base_lrs = [float(group["initial_lr"]) for group in optimizer.param_groups]
+        self.last_epoch: float = last_epoch
+        self._factors = [1.0] * len(self.base_lrs)
+        # A schedule that starts keeps what others made of the initial rate; one that goes on cannot
+        # tell whether the rate in the group is that of the last epoch or of the next.
+        self._last_lr = list(self.base_lrs) if last_epoch == -1 else self.get_last_lr()
+        self._go_to(last_epoch + 1)
 
     def step(self) -> None:
         """Count one more epoch and set the groups' rates."""
-        self.last_epoch += 1
-        self._set()
+        self._go_to(self.last_epoch + 1)
 
-    def _set(self) -> None:
-        pairs = zip(self.optimizer.param_groups, self.base_lrs, strict=True)
-        for number, (group, base) in enumerate(pairs):
-            group["lr"] = self._rate(base, self.last_epoch, number)
+    def _go_to(self, epoch: float) -> None:
+        groups = self._groups()
+        rates = self._rates(epoch)
+        floor = self._floor
+        if floor is not None:
+            self._factors = self._factors_now()
+            rates = [
+                rate if factor == 1 else floor + (rate - floor) * factor
+                for rate, factor in zip(rates, self._factors, strict=True)
+            ]
+        self.last_epoch = epoch
+        self._set_rates(rates)
+        for number in range(len(groups)):
+            self._set_momentum(epoch, number)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
+    def _groups(self) -> list[dict[str, Any]]:
+        groups = self.optimizer.param_groups
+        if len(groups) != len(self.base_lrs):
+            raise StateError(
+                f"{type(self).__name__}.step: expected {len(self.base_lrs)} parameter groups, as "
+                f"when the schedule was made, got {len(groups)}; add groups before making it"
+            )
+        return groups
+
+    def _rates(self, epoch: float) -> list[float]:
+        return [float(self._rate(b, epoch, number)) for number, b in enumerate(self.base_lrs)]
+
+    def _set_rates(self, rates: list[float]) -> None:
+        self._last_lr = rates
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    def _factors_now(self) -> list[float]:
+        """The factors, with what others did to the rates since the last step."""
+        floor = self._floor
+        if floor is None:
+            return self._factors
+        return [
+            factor if rate in (last, floor) or last == floor
+            else factor * (rate - floor) / (last - floor)
+            for factor, rate, last in zip(
+                self._factors, self.get_last_lr(), self._last_lr, strict=True
+            )
+        ]  # fmt: skip
+
+    def _rate(self, base: float, epoch: float, group: int) -> float:
         raise NotImplementedError
+
+    def _set_momentum(self, epoch: float, group: int) -> None:
+        """For schedules that move more than the rate."""
 
     def get_last_lr(self) -> list[float]:
         """The rates in use, one per group."""
-        return [group["lr"] for group in self.optimizer.param_groups]
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers from which `load_state_dict` goes on."""
-        kept = {name: getattr(self, name) for name in self._keeps}
-        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs), **kept}
+        """Numbers, strings and lists from which `load_state_dict` goes on."""
+        return {
+            "last_epoch": self.last_epoch,
+            "base_lrs": list(self.base_lrs),
+            "factors": list(self._factors_now()),
+            "_last_lr": self.get_last_lr(),
+            **{key: _plain(getattr(self, key)) for key in self._keeps},
+        }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state; the rates themselves are the optimizer's to restore."""
-        name = type(self).__name__
-        missing = {"last_epoch", "base_lrs", *self._keeps} - set(state_dict)
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave, with its options and its rates.
+
+        Raises `StateError`, and changes nothing, where the state is of another kind of schedule or
+        of another number of groups.
+        """
+        self._check_state(state_dict)
+        for key in self._keeps:
+            setattr(self, key, _plain(state_dict[key]))
+        self.last_epoch = state_dict["last_epoch"]
+        self.base_lrs = list(state_dict.get("base_lrs", self.base_lrs))
+        self._factors = list(state_dict.get("factors", [1.0] * len(self.base_lrs)))
+        self._set_rates(list(state_dict["_last_lr"]))
+        for number in range(len(self.base_lrs)):
+            self._set_momentum(self.last_epoch, number)
+
+    def _check_state(self, given: Mapping[str, Any]) -> None:
+        name = f"{type(self).__name__}.load_state_dict"
+        if not isinstance(given, Mapping):
+            raise StateError(f"{name}: expected a state dict, got {type(given).__name__}")
+        missing = {"last_epoch", "_last_lr", *self._keeps} - set(given)
         if missing:
-            raise StateError(f"{name}.load_state_dict: missing {', '.join(sorted(missing))}")
-        for key in ("last_epoch", "base_lrs", *self._keeps):
-            setattr(self, key, state_dict[key])
+            raise StateError(
+                f"{name}: expected the state of a {type(self).__name__}, got one without "
+                f"{', '.join(sorted(missing))}"
+            )
+        count = len(self.optimizer.param_groups)
+        if len(given["_last_lr"]) != count:
+            raise StateError(
+                f"{name}: expected the rates of {count} groups, got {len(given['_last_lr'])}"
+            )
+        for key in self._keeps:
+            own = getattr(self, key)
+            if isinstance(own, list) != isinstance(given[key], list | tuple):
+                raise StateError(f"{name}: expected {key} such as {own!r}, got {given[key]!r}")
+
+
+# -------------------------------------------------------------------------- options and state
+
+
+def _check_optimizer(name: str, optimizer: Any) -> None:
+    if not isinstance(optimizer, Optimizer):
+        got = "None" if optimizer is None else type(optimizer).__name__
+        raise DTypeError(message(name, expected="an optimizer", got=got))
+
+
+def _require(name: str, holds: bool, expected: str, got: Any) -> None:
+    if not holds:
+        raise OptionError(message(name, expected=expected, got=str(got)))
+
+
+def _at_least(name: str, least: float, **options: Any) -> None:
+    """Refuse options that are no numbers of at least ``least``."""
+    for option, value in options.items():
+        fits = isinstance(value, Real) and float(value) >= least
+        _require(name, fits, f"{option} of {least} or more", repr(value))
+
+
+def _per_group(name: str, option: str, optimizer: Optimizer, value: Any) -> list[float]:
+    """An option given once for all groups, or as a list with one for each."""
+    count = len(optimizer.param_groups)
+    values = list(value) if isinstance(value, list | tuple) else [value] * count
+    _require(name, len(values) == count, f"{count} values of {option}, one per group", len(values))
+    return [float(each) for each in values]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays
+        value = value.tolist()
+    return list(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+# ------------------------------------------------------------------------------------ factors
 
 
 class LambdaLR(LRScheduler):
-    """The initial rate times ``lr_lambda(epoch)``; one function, or one per group."""
+    """The initial rate times ``lr_lambda(epoch)``; one function, or one per group.
+
+    Functions are not part of the state: to resume, make the schedule with the same ones.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0)
+    >>> scheduler = LambdaLR(optimizer, lambda epoch: 1 / (1 + epoch))
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.5]
+    """
+
+    _floor = None
 
     def __init__(
         self,
@@ -77,38 +231,63 @@ class LambdaLR(LRScheduler):
         lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
         last_epoch: int = -1,
     ) -> None:
+        _check_optimizer("LambdaLR", optimizer)
         count = len(optimizer.param_groups)
-        self.lr_lambdas = [lr_lambda] * count if callable(lr_lambda) else list(lr_lambda)
-        if len(self.lr_lambdas) != count:
-            raise OptionError(
-                message("LambdaLR", expected=f"{count} functions, one per group",
-                        got=str(len(self.lr_lambdas)))
-            )  # fmt: skip
+        functions: list[Any] = [lr_lambda] * count if callable(lr_lambda) else list(lr_lambda)
+        _require(
+            "LambdaLR", len(functions) == count, f"{count} functions, one per group", len(functions)
+        )
+        for function in functions:
+            _require("LambdaLR", callable(function), "functions", type(function).__name__)
+        self.lr_lambdas = functions
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
-        return base * self.lr_lambdas[group](epoch)
+    def _rate(self, base: float, epoch: float, group: int) -> float:
+        return base * float(self.lr_lambdas[group](epoch))
 
 
 class StepLR(LRScheduler):
-    """The rate times ``gamma`` every ``step_size`` epochs."""
+    """The rate times ``gamma`` every ``step_size`` epochs.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0)
+    >>> scheduler = StepLR(optimizer, step_size=2, gamma=0.5)
+    >>> rates = []
+    >>> for epoch in range(5):
+    ...     rates += scheduler.get_last_lr()
+    ...     scheduler.step()
+    >>> rates
+    [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+
+    _keeps = ("step_size", "gamma")
 
     def __init__(
         self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
-        if step_size < 1:
-            raise OptionError(
-                message("StepLR", expected="step_size of 1 or more", got=str(step_size))
-            )
+        _at_least("StepLR", 1, step_size=step_size)
         self.step_size, self.gamma = step_size, gamma
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
+    def _rate(self, base: float, epoch: float, group: int) -> float:
         return base * self.gamma ** (epoch // self.step_size)
 
 
 class MultiStepLR(LRScheduler):
-    """The rate times ``gamma`` at each of the epochs in ``milestones``."""
+    """The rate times ``gamma`` at each of the epochs in ``milestones``.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0)
+    >>> scheduler = MultiStepLR(optimizer, milestones=[1, 3], gamma=0.5)
+    >>> rates = []
+    >>> for epoch in range(5):
+    ...     rates += scheduler.get_last_lr()
+    ...     scheduler.step()
+    >>> rates
+    [1.0, 0.5, 0.5, 0.25, 0.25]
+    """
+
+    _keeps = ("milestones", "gamma")
 
     def __init__(
         self,
@@ -120,23 +299,41 @@ class MultiStepLR(LRScheduler):
         self.milestones, self.gamma = sorted(milestones), gamma
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
+    def _rate(self, base: float, epoch: float, group: int) -> float:
         return base * self.gamma ** bisect_right(self.milestones, epoch)
 
 
 class ExponentialLR(LRScheduler):
-    """The rate times ``gamma`` every epoch."""
+    """The rate times ``gamma`` every epoch.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0)
+    >>> scheduler = ExponentialLR(optimizer, gamma=0.5)
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.5]
+    """
+
+    _keeps = ("gamma",)
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
+    def _rate(self, base: float, epoch: float, group: int) -> float:
         return base * self.gamma**epoch
 
 
 class ConstantLR(LRScheduler):
-    """The rate times ``factor`` for the first ``total_iters`` epochs, then the initial rate."""
+    """The rate times ``factor`` for the first ``total_iters`` epochs, then the initial rate.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0)
+    >>> ConstantLR(optimizer, factor=0.5).get_last_lr()
+    [0.5]
+    """
+
+    _keeps = ("factor", "total_iters")
 
     def __init__(
         self,
@@ -145,107 +342,348 @@ class ConstantLR(LRScheduler):
         total_iters: int = 5,
         last_epoch: int = -1,
     ) -> None:
+        _require("ConstantLR", 0 <= factor <= 1, "a factor in [0, 1]", factor)
+        _at_least("ConstantLR", 0, total_iters=total_iters)
         self.factor, self.total_iters = factor, total_iters
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
+    def _rate(self, base: float, epoch: float, group: int) -> float:
         return base * (self.factor if epoch < self.total_iters else 1.0)
 
 
 class LinearLR(LRScheduler):
     """Linear warm-up: the rate's factor goes from ``start_factor`` to ``end_factor`` evenly over
-    ``total_iters`` epochs, and stays there."""
+    ``total_iters`` epochs, and stays there.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0)
+    >>> scheduler = LinearLR(optimizer, start_factor=0.5, total_iters=2)
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.75]
+    """
+
+    _keeps = ("start_factor", "end_factor", "total_iters")
 
     def __init__(
         self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0,
         total_iters: int = 5, last_epoch: int = -1,
     ) -> None:  # fmt: skip
-        if not 0 < start_factor <= 1 or not 0 <= end_factor <= 1:
-            raise OptionError(
-                message(
-                    "LinearLR",
-                    expected="start_factor in (0, 1] and end_factor in [0, 1]",
-                    got=f"{start_factor} and {end_factor}",
-                )
-            )
+        _require(
+            "LinearLR", 0 < start_factor <= 1 and 0 <= end_factor <= 1,
+            "start_factor in (0, 1] and end_factor in [0, 1]", f"{start_factor} and {end_factor}",
+        )  # fmt: skip
+        _at_least("LinearLR", 0, total_iters=total_iters)
         self.start_factor, self.end_factor = start_factor, end_factor
         self.total_iters = total_iters
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
-        done = min(epoch, self.total_iters) / self.total_iters
+    def _rate(self, base: float, epoch: float, group: int) -> float:
+        done = epoch / self.total_iters if epoch < self.total_iters else 1.0
         return base * (self.start_factor + (self.end_factor - self.start_factor) * done)
+
+
+class PolynomialLR(LRScheduler):
+    """The rate falls to 0 over ``total_iters`` epochs, times ``(1 - epoch/total_iters)**power``.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0)
+    >>> scheduler = PolynomialLR(optimizer, total_iters=4, power=2)
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.5625]
+    """
+
+    _keeps = ("total_iters", "power")
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_iters: int = 5,
+        power: float = 1.0,
+        last_epoch: int = -1,
+    ) -> None:
+        _at_least("PolynomialLR", 1, total_iters=total_iters)
+        self.total_iters, self.power = total_iters, power
+        super().__init__(optimizer, last_epoch)
+
+    def _rate(self, base: float, epoch: float, group: int) -> float:
+        return base * (1 - min(epoch, self.total_iters) / self.total_iters) ** self.power
+
+
+# ------------------------------------------------------------------------------------- cosines
+
+
+def _half_cosine(start: float, end: float, done: float) -> float:
+    """From ``start`` at 0 to ``end`` at 1."""
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
 
 
 class CosineAnnealingLR(LRScheduler):
     """Half a cosine from the initial rate to ``eta_min`` over ``T_max`` epochs [1]_.
 
+    After that it rises again, and falls, with the period ``2·T_max``.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0)
+    >>> scheduler = CosineAnnealingLR(optimizer, T_max=2)
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.5]
+
     .. [1] Loshchilov and Hutter, https://arxiv.org/abs/1608.03983
     """
+
+    _keeps = ("T_max", "eta_min")
 
     def __init__(
         self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
     ) -> None:
-        if T_max < 1:
-            raise OptionError(
-                message("CosineAnnealingLR", expected="T_max of 1 or more", got=str(T_max))
-            )
+        _at_least("CosineAnnealingLR", 1, T_max=T_max)
         self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
-        wave = 1 + math.cos(math.pi * epoch / self.T_max)
-        return self.eta_min + (base - self.eta_min) * wave / 2
+    @property
+    def _floor(self) -> float:  # type: ignore[override]
+        return self.eta_min
+
+    def _rate(self, base: float, epoch: float, group: int) -> float:
+        return _half_cosine(base, self.eta_min, epoch / self.T_max)
 
 
 class CosineAnnealingWarmRestarts(LRScheduler):
-    """`CosineAnnealingLR` that starts again after ``T_0`` epochs, each time ``T_mult`` longer."""
+    """`CosineAnnealingLR` that starts again after ``T_0`` epochs, each time ``T_mult`` longer [1]_.
+
+    ``step(epoch + batch / batches)`` sets the rate in mid-epoch.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0)
+    >>> scheduler = CosineAnnealingWarmRestarts(optimizer, T_0=2)
+    >>> rates = []
+    >>> for epoch in range(4):
+    ...     rates += scheduler.get_last_lr()
+    ...     scheduler.step()
+    >>> rates
+    [1.0, 0.5, 1.0, 0.5]
+
+    .. [1] Loshchilov and Hutter, https://arxiv.org/abs/1608.03983
+    """
+
+    _floor = None
+    _keeps = ("T_0", "T_mult", "eta_min")
 
     def __init__(
         self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0,
         last_epoch: int = -1,
     ) -> None:  # fmt: skip
-        if T_0 < 1 or T_mult < 1:
-            raise OptionError(
-                message("CosineAnnealingWarmRestarts", expected="T_0 and T_mult of 1 or more",
-                        got=f"{T_0} and {T_mult}")
-            )  # fmt: skip
+        _at_least("CosineAnnealingWarmRestarts", 1, T_0=T_0, T_mult=T_mult)
         self.T_0, self.T_mult, self.eta_min = T_0, T_mult, eta_min
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
+    def step(self, epoch: float | None = None) -> None:
+        """Go on by one epoch, or to ``epoch``, which may be a fraction."""
+        if epoch is None:
+            epoch = self.last_epoch + 1
+        _at_least("CosineAnnealingWarmRestarts.step", 0, epoch=epoch)
+        self._go_to(epoch)
+
+    def _rate(self, base: float, epoch: float, group: int) -> float:
         length, within = self.T_0, epoch
+        if self.T_mult == 1:
+            within %= length
         while within >= length:
             within -= length
             length *= self.T_mult
-        wave = 1 + math.cos(math.pi * within / length)
-        return self.eta_min + (base - self.eta_min) * wave / 2
+        return _half_cosine(base, self.eta_min, within / length)
 
 
 class WarmupCosineLR(LRScheduler):
-    """Linear warm-up over ``warmup`` steps, then half a cosine to ``eta_min`` at ``total``."""
+    """Linear warm-up over ``warmup`` steps, then half a cosine to ``eta_min`` at ``total``.
+
+    The first step has the rate ``lr/warmup``, not 0, so that it is not wasted.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0)
+    >>> scheduler = WarmupCosineLR(optimizer, warmup=2, total=6)
+    >>> rates = []
+    >>> for step in range(6):
+    ...     rates += scheduler.get_last_lr()
+    ...     scheduler.step()
+    >>> [round(rate, 3) for rate in rates]
+    [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
+    """
+
+    _keeps = ("warmup", "total", "eta_min")
 
     def __init__(
         self, optimizer: Optimizer, warmup: int, total: int, eta_min: float = 0.0,
         last_epoch: int = -1,
     ) -> None:  # fmt: skip
-        if not 0 <= warmup < total:
-            raise OptionError(
-                message("WarmupCosineLR", expected="0 <= warmup < total",
-                        got=f"{warmup} and {total}")
-            )  # fmt: skip
+        _require(
+            "WarmupCosineLR", 0 <= warmup < total, "0 <= warmup < total", f"{warmup} and {total}"
+        )
         self.warmup, self.total, self.eta_min = warmup, total, eta_min
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
+    def _rate(self, base: float, epoch: float, group: int) -> float:
         if epoch < self.warmup:
             return base * (epoch + 1) / self.warmup
-        done = min(1.0, (epoch - self.warmup) / (self.total - self.warmup))
-        return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * done)) / 2
+        done = (epoch - self.warmup) / (self.total - self.warmup)
+        return _half_cosine(base, self.eta_min, min(1.0, done))
+
+
+class _Phase(NamedTuple):
+    end: float  # the step at which it ends
+    start_level: str
+    end_level: str
+
+
+class OneCycleLR(LRScheduler):
+    """One cycle [1]_: up from ``max_lr/div_factor`` to ``max_lr``, then down to nearly nothing.
+
+    Momentum (``momentum``, or the first of ``betas``) goes the other way, from ``max_momentum`` to
+    ``base_momentum`` and back. The schedule counts batches: call ``step()`` after each, no more
+    than ``total_steps`` times.
+
+    Parameters
+    ----------
+    max_lr, base_momentum, max_momentum: one number, or a list with one per group.
+    total_steps: or ``epochs`` and ``steps_per_epoch``, whose product it is.
+    pct_start: the share of the steps that go up, in [0, 1].
+    anneal_strategy: ``"cos"`` or ``"linear"``.
+    cycle_momentum: False leaves the momentum alone.
+    div_factor, final_div_factor: the first rate is ``max_lr/div_factor``, the last one that,
+        divided by ``final_div_factor``.
+    three_phase: come down to the first rate as fast as up, and from there to the last.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0, momentum=0.9)
+    >>> scheduler = OneCycleLR(optimizer, max_lr=1.0, total_steps=11, pct_start=0.5)
+    >>> rates = []
+    >>> for step in range(11):
+    ...     rates += scheduler.get_last_lr()
+    ...     scheduler.step()
+    >>> [round(rate, 2) for rate in rates[:10:3]]
+    [0.04, 0.76, 0.83, 0.08]
+
+    .. [1] Smith and Topin, https://arxiv.org/abs/1708.07120
+    """
+
+    _floor = None
+    _keeps = (
+        "total_steps", "pct_start", "anneal_strategy", "cycle_momentum", "max_lrs",
+        "base_momentums", "max_momentums", "final_div_factor", "three_phase",
+    )  # fmt: skip
+
+    def __init__(
+        self, optimizer: Optimizer, max_lr: float | Sequence[float],
+        total_steps: int | None = None, epochs: int | None = None,
+        steps_per_epoch: int | None = None, pct_start: float = 0.3, anneal_strategy: str = "cos",
+        cycle_momentum: bool = True, base_momentum: float | Sequence[float] = 0.85,
+        max_momentum: float | Sequence[float] = 0.95, div_factor: float = 25.0,
+        final_div_factor: float = 1e4, three_phase: bool = False, last_epoch: int = -1,
+    ) -> None:  # fmt: skip
+        name = "OneCycleLR"
+        _check_optimizer(name, optimizer)
+        self.total_steps = _total_steps(total_steps, epochs, steps_per_epoch)
+        _require(name, 0 <= pct_start <= 1, "pct_start in [0, 1]", pct_start)
+        _require(
+            name, anneal_strategy in ("cos", "linear"), "anneal_strategy 'cos' or 'linear'",
+            repr(anneal_strategy),
+        )  # fmt: skip
+        can = "momentum" in optimizer.defaults or "betas" in optimizer.defaults
+        _require(
+            name, can or not cycle_momentum, "an optimizer with momentum or betas",
+            f"{type(optimizer).__name__}; pass cycle_momentum=False",
+        )  # fmt: skip
+        self.pct_start, self.anneal_strategy = pct_start, anneal_strategy
+        self.cycle_momentum, self.three_phase = cycle_momentum, three_phase
+        self.max_lrs = _per_group(name, "max_lr", optimizer, max_lr)
+        self.base_momentums = _per_group(name, "base_momentum", optimizer, base_momentum)
+        self.max_momentums = _per_group(name, "max_momentum", optimizer, max_momentum)
+        self.final_div_factor = final_div_factor
+        if last_epoch == -1:
+            for group, highest in zip(optimizer.param_groups, self.max_lrs, strict=True):
+                group["initial_lr"] = highest / div_factor
+        super().__init__(optimizer, last_epoch)
+
+    def _phases(self) -> list[_Phase]:
+        up, last = self.pct_start * self.total_steps - 1, self.total_steps - 1
+        if self.three_phase:
+            return [
+                _Phase(up, "first", "peak"),
+                _Phase(2 * up, "peak", "first"),
+                _Phase(last, "first", "last"),
+            ]
+        return [_Phase(up, "first", "peak"), _Phase(last, "peak", "last")]
+
+    def _between(self, levels: dict[str, float], epoch: float) -> float:
+        """The value at ``epoch`` of what runs through the ``levels``."""
+        phases = self._phases()
+        at = next((i for i, phase in enumerate(phases) if epoch <= phase.end), len(phases) - 1)
+        begin = phases[at - 1].end if at else 0.0
+        end, start_level, end_level = phases[at]
+        done = min(1.0, (epoch - begin) / (end - begin)) if end > begin else 1.0
+        start, stop = levels[start_level], levels[end_level]
+        if self.anneal_strategy == "linear":
+            return start + (stop - start) * done
+        return _half_cosine(start, stop, done)
+
+    def _rate(self, base: float, epoch: float, group: int) -> float:
+        if epoch > self.total_steps:
+            raise OptionError(
+                f"OneCycleLR.step: expected at most total_steps={self.total_steps} steps, got "
+                f"step {epoch}; the schedule counts batches, so total_steps is epochs times batches"
+            )
+        last = base / self.final_div_factor
+        return self._between({"first": base, "peak": self.max_lrs[group], "last": last}, epoch)
+
+    def _set_momentum(self, epoch: float, group: int) -> None:
+        if not self.cycle_momentum:
+            return
+        highest = self.max_momentums[group]
+        levels = {"first": highest, "peak": self.base_momentums[group], "last": highest}
+        value = self._between(levels, epoch)
+        options = self.optimizer.param_groups[group]
+        if "betas" in options:
+            options["betas"] = (value, options["betas"][1])
+        else:
+            options["momentum"] = value
+
+
+def _total_steps(total_steps: Any, epochs: Any, steps_per_epoch: Any) -> int:
+    if total_steps is not None:
+        _at_least("OneCycleLR", 1, total_steps=total_steps)
+        return int(total_steps)
+    _require(
+        "OneCycleLR", epochs is not None and steps_per_epoch is not None,
+        "total_steps, or epochs and steps_per_epoch", "neither",
+    )  # fmt: skip
+    _at_least("OneCycleLR", 1, epochs=epochs, steps_per_epoch=steps_per_epoch)
+    return int(epochs) * int(steps_per_epoch)
+
+
+# -------------------------------------------------------------------------------- combinations
 
 
 class SequentialLR(LRScheduler):
-    """One schedule after another, changing over at each of the ``milestones``."""
+    """One schedule after another, changing over at each of the ``milestones``.
+
+    Each counts its epochs from the milestone at which it begins.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0)
+    >>> warm_up = LinearLR(optimizer, start_factor=0.5, total_iters=2)
+    >>> scheduler = SequentialLR(optimizer, [warm_up, ExponentialLR(optimizer, 0.5)], [2])
+    >>> rates = []
+    >>> for epoch in range(5):
+    ...     rates += scheduler.get_last_lr()
+    ...     scheduler.step()
+    >>> rates
+    [0.5, 0.75, 1.0, 0.5, 0.25]
+    """
+
+    _keeps = ("milestones",)
 
     def __init__(
         self,
@@ -254,86 +692,153 @@ class SequentialLR(LRScheduler):
         milestones: Sequence[int],
         last_epoch: int = -1,
     ) -> None:
-        if len(schedulers) != len(milestones) + 1:
-            raise OptionError(
-                message(
-                    "SequentialLR",
-                    expected=f"{len(schedulers) - 1} milestones for {len(schedulers)} schedulers",
-                    got=str(len(milestones)),
-                )
-            )
+        name = "SequentialLR"
+        _check_optimizer(name, optimizer)
+        _require(name, len(schedulers) > 0, "at least one scheduler", "none")
+        wanted = f"{len(schedulers) - 1} milestones for {len(schedulers)} schedulers"
+        _require(name, len(schedulers) == len(milestones) + 1, wanted, len(milestones))
+        ascending = all(a < b for a, b in pairwise(milestones))
+        _require(name, ascending, "milestones that ascend", list(milestones))
+        for each in schedulers:
+            kind = type(each).__name__
+            by_metric = isinstance(each, ReduceLROnPlateau)
+            _require(name, not by_metric, "schedulers that step without a metric", kind)
+            own = each.optimizer is optimizer
+            _require(name, own, "schedulers of this optimizer", f"a {kind} of another")
         self.schedulers, self.milestones = list(schedulers), list(milestones)
+        if last_epoch == -1:  # the schedules have set the rates when they were made
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"]
         super().__init__(optimizer, last_epoch)
 
-    def _rate(self, base: float, epoch: int, group: int) -> float:
+    def _current(self, epoch: float) -> tuple[LRScheduler, float]:
+        """The schedule in charge at ``epoch``, and what it counts then."""
         which = bisect_right(self.milestones, epoch)
-        start = self.milestones[which - 1] if which else 0
-        return self.schedulers[which]._rate(base, epoch - start, group)
+        return self.schedulers[which], epoch - (self.milestones[which - 1] if which else 0)
+
+    @property
+    def _floor(self) -> float | None:  # type: ignore[override]
+        return self._current(max(self.last_epoch, 0))[0]._floor
+
+    def _go_to(self, epoch: float) -> None:
+        if epoch in self.milestones:  # the next schedule starts from its own initial rate
+            self._factors = [1.0] * len(self.base_lrs)
+            self._last_lr = self.get_last_lr()
+            self.last_epoch = epoch
+        super()._go_to(epoch)
+
+    def _rate(self, base: float, epoch: float, group: int) -> float:
+        schedule, own_epoch = self._current(epoch)
+        return schedule._rate(schedule.base_lrs[group], own_epoch, group)
+
+    def _set_momentum(self, epoch: float, group: int) -> None:
+        schedule, own_epoch = self._current(epoch)
+        schedule._set_momentum(own_epoch, group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the sequence and, under ``schedulers``, of its parts."""
+        return {**super().state_dict(), "schedulers": [s.state_dict() for s in self.schedulers]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave."""
+        self._check_state(state_dict)
+        parts = state_dict.get("schedulers", ())
+        if len(parts) != len(self.schedulers):
+            raise StateError(
+                f"SequentialLR.load_state_dict: expected the states of {len(self.schedulers)} "
+                f"schedulers, got {len(parts)}"
+            )
+        for schedule, part in zip(self.schedulers, parts, strict=True):
+            schedule._check_state(part)
+        for schedule, part in zip(self.schedulers, parts, strict=True):
+            schedule.load_state_dict(part)
+        super().load_state_dict(state_dict)  # last: it sets the rates
 
 
 class ReduceLROnPlateau(LRScheduler):
     """The rate times ``factor`` when a metric has not improved for ``patience`` epochs.
 
-    Call ``step(metric)``. ``mode="min"``: smaller is better. An improvement must exceed
-    ``threshold``, relative (``threshold_mode="rel"``) or absolute. After a cut, ``cooldown``
-    epochs pass without counting.
+    Call ``step(metric)`` once per epoch.
+
+    Parameters
+    ----------
+    mode: ``"min"`` where smaller is better, as for a loss, or ``"max"``.
+    factor: below 1.
+    patience: epochs without an improvement that are let pass; the one after them cuts the rate.
+    threshold, threshold_mode: an improvement is a metric better than the best by more than
+        ``threshold·best`` (``"rel"``) or ``threshold`` (``"abs"``).
+    cooldown: epochs after a cut in which none is counted as bad.
+    min_lr: no rate is cut below this; one number, or a list with one per group.
+    eps: cuts smaller than this are left out.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0)
+    >>> scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
+    >>> for loss in [3.0, 2.0, 2.0, 2.5]:
+    ...     scheduler.step(loss)
+    >>> scheduler.get_last_lr()
+    [0.5]
     """
 
-    _keeps = ("best", "bad_epochs", "cooling")
+    _floor = None
+    _keeps = (
+        "mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lrs", "eps",
+        "best", "num_bad_epochs", "cooldown_counter",
+    )  # fmt: skip
 
     def __init__(
         self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10,
         threshold: float = 1e-4, threshold_mode: str = "rel", cooldown: int = 0,
-        min_lr: float = 0.0, eps: float = 1e-8,
+        min_lr: float | Sequence[float] = 0.0, eps: float = 1e-8,
     ) -> None:  # fmt: skip
-        if mode not in ("min", "max") or threshold_mode not in ("rel", "abs"):
-            raise OptionError(
-                message(
-                    "ReduceLROnPlateau",
-                    expected="mode 'min' or 'max' and threshold_mode 'rel' or 'abs'",
-                    got=f"{mode!r} and {threshold_mode!r}",
-                )
-            )
-        if not 0 <= factor < 1:
-            raise OptionError(
-                message("ReduceLROnPlateau", expected="a factor below 1", got=str(factor))
-            )
+        name = "ReduceLROnPlateau"
+        _check_optimizer(name, optimizer)
+        _require(
+            name, mode in ("min", "max") and threshold_mode in ("rel", "abs"),
+            "mode 'min' or 'max' and threshold_mode 'rel' or 'abs'",
+            f"{mode!r} and {threshold_mode!r}",
+        )  # fmt: skip
+        _require(name, 0 <= factor < 1, "a factor in [0, 1)", factor)
+        _at_least(name, 0, patience=patience, cooldown=cooldown)
         self.mode, self.factor, self.patience = mode, factor, patience
         self.threshold, self.threshold_mode = threshold, threshold_mode
-        self.cooldown, self.min_lr, self.eps = cooldown, min_lr, eps
+        self.cooldown, self.eps = cooldown, eps
+        self.min_lrs = _per_group(name, "min_lr", optimizer, min_lr)
         self.best = math.inf if mode == "min" else -math.inf
-        self.bad_epochs = self.cooling = 0
+        self.num_bad_epochs = self.cooldown_counter = 0
         self.optimizer = optimizer
-        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.base_lrs = self.get_last_lr()
+        self._last_lr, self._factors = list(self.base_lrs), [1.0] * len(self.base_lrs)
         self.last_epoch = 0
 
-    def step(self, metric: Any = None) -> None:
-        """Count one epoch whose metric (a number or a tensor of one element) was ``metric``."""
-        if metric is None:
-            raise OptionError("ReduceLROnPlateau.step: expected the metric, got none")
-        value = float(metric)
+    def step(self, metrics: Any = None) -> None:
+        """Count one epoch whose metric, a number or a tensor of one element, was ``metrics``."""
+        name = "ReduceLROnPlateau.step"
+        _require(name, metrics is not None, "the metric of the epoch", "none")
+        value = float(metrics)
+        groups = self._groups()
         self.last_epoch += 1
         if self._is_better(value):
-            self.best, self.bad_epochs = value, 0
+            self.best, self.num_bad_epochs = value, 0
         else:
-            self.bad_epochs += 1
-        if self.cooling:
-            self.cooling -= 1
-            self.bad_epochs = 0
-        if self.bad_epochs > self.patience:
-            self._reduce()
-            self.cooling, self.bad_epochs = self.cooldown, 0
+            self.num_bad_epochs += 1
+        if self.cooldown_counter:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        if self.num_bad_epochs > self.patience:
+            self._reduce(groups)
+            self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
 
     def _is_better(self, value: float) -> bool:
         sign = 1 if self.mode == "min" else -1
         if self.threshold_mode == "abs":
             return sign * value < sign * self.best - self.threshold
-        # Relative to the size of the best value; PyTorch's rule turns round below 0.
+        # As in PyTorch, relative to the value with its sign: below 0 the rule turns round.
         margin = 1 - self.threshold if self.mode == "min" else 1 + self.threshold
         return sign * value < sign * self.best * margin
 
-    def _reduce(self) -> None:
-        for group in self.optimizer.param_groups:
-            rate = max(group["lr"] * self.factor, self.min_lr)
+    def _reduce(self, groups: list[dict[str, Any]]) -> None:
+        for group, least in zip(groups, self.min_lrs, strict=True):
+            rate = max(float(group["lr"]) * self.factor, least)
             if group["lr"] - rate > self.eps:
                 group["lr"] = rate

@@ -72,12 +72,7 @@ class Optimizer:
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
         name = type(self).__name__
-        if isinstance(params, Tensor | Mapping | str) or not isinstance(params, Iterable):
-            what = "one tensor" if isinstance(params, Tensor) else f"a {type(params).__name__}"
-            raise DTypeError(
-                message(name, expected="a list of parameters or of groups", got=what,
-                        hint=_remedy(params))
-            )  # fmt: skip
+        _check_list(name, "a list of parameters or of groups", params)
         given = list(params)
         if not given:
             raise OptionError(
@@ -122,13 +117,9 @@ class Optimizer:
         self.param_groups.append(made)
 
     def _checked_params(self, name: str, given: Any) -> list[Tensor]:
-        if isinstance(given, set | frozenset):
-            raise OptionError(
-                message(name, expected="parameters in an order", got="a set",
-                        hint="put them into a list")
-            )  # fmt: skip
-        params = [given] if isinstance(given, Tensor) else list(given)
-        params = [p[1] if isinstance(p, tuple) else p for p in params]
+        given = [given] if isinstance(given, Tensor) else given
+        _check_list(name, "a list of parameters", given)
+        params = [p[1] if isinstance(p, tuple) and len(p) == 2 else p for p in given]
         known = {id(p) for group in self.param_groups for p in group["params"]}
         for p in params:
             _check_parameter(name, p)
@@ -357,6 +348,14 @@ _NOT_NEGATIVE = frozenset(
 )
 
 
+def _check_list(name: str, expected: str, given: Any) -> None:
+    """Refuse what is no list, or has no order by which to number the parameters."""
+    unfit = Tensor | Mapping | set | frozenset | str | bytes
+    if isinstance(given, unfit) or not isinstance(given, Iterable):
+        got = "one tensor" if isinstance(given, Tensor) else _kind(given)
+        raise DTypeError(message(name, expected=expected, got=got, hint=_remedy(given)))
+
+
 def _check_group(name: str, group: Any) -> None:
     if isinstance(group, dict) and "params" in group:
         return
@@ -380,13 +379,14 @@ def _are_betas(betas: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+    return "None" if value is None else type(value).__name__
 
 
 def _remedy(params: Any) -> str:
     if hasattr(params, "parameters"):
         return "pass model.parameters()"
+    if isinstance(params, set | frozenset):
+        return "put them into a list, which has an order"
     return "put it into a list" if isinstance(params, Tensor | Mapping) else ""
 
 
@@ -424,7 +424,7 @@ def _restored(name: str, p: Tensor, entry: str, value: Any) -> Any:
         if entry == "step":
             return int(value)
         made = from_value(
-            value if isinstance(value, Tensor) else np.array(value),
+            value if isinstance(value, Tensor) else np.asarray(value),
             p.device, dtype=state_dtype(p.dtype), copy=True, move=True,
         )  # fmt: skip
     except (GradlabError, TypeError, ValueError):
