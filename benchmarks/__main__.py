@@ -16,7 +16,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "-k", default="", metavar="TEXT", help="only suites or cases with this in their name"
     )
     parser.add_argument(
-        "--rounds", type=int, default=61, help="turns of each peer, at most (default 61)"
+        "--rounds", type=int, default=96, help="turns of each peer, at most (default 96)"
     )
     parser.add_argument(
         "--seconds", type=float, default=0.004, help="length of a turn (default 0.004)"

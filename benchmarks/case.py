@@ -47,7 +47,8 @@ class Case:
     title = ""
     target: Target | None = None
     against = "pytorch"  # whom the printed ratio compares with, where there is no target
-    rounds = 61  # at most
+    rounds = 1000  # at most
+    turn = 0.0  # seconds of a turn, at least
     tolerance = 1e-4  # relative, of the results of the steps
     # Seconds to rest before another peer's turn. The threads of OpenBLAS go on spinning for some
     # 25 ms after a product, and would take a core from whoever comes next.
@@ -64,7 +65,7 @@ class Case:
 
     def round(self, peer: str, seconds: float) -> Round:
         """What measures one round: here, the time of as many steps as fill ``seconds``."""
-        return batches(self.step(peer), seconds)
+        return batches(self.step(peer), max(seconds, self.turn))
 
     def agree(self, peers: list[str], steps: int = 3) -> None:
         """Run a few steps of each peer afresh and compare what the last ones returned."""

@@ -1,38 +1,46 @@
 """Timing on a machine that others use too, and whose speed changes.
 
 The peers take turns, A B C, C B A, A B C, …, each for a few milliseconds, which is below the time
-slice of a scheduler. What slows the machine for a second slows all of them, and so leaves their
-ratio in that round as it is; what hits one turn spoils one of many rounds. Ratios are therefore
-medians over the rounds. A time by itself has nothing to cancel against: there the fastest round
-counts, as in `timeit`, which is still the mean of hundreds of calls where a call is short.
+slice of a scheduler. What slows the machine for a second slows all of them, and leaves their ratio
+in that round nearly as it is. What hits one turn, such as another process on a core that threads
+were waiting for, spoils the round; so the rounds are ranked by the largest slow-down of any peer
+against its own fastest turn, and the quietest quarter of them counts.
 """
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import repeat
-from statistics import quantiles
+from statistics import median
 from typing import NamedTuple
 
 Round = Callable[[], float]
 
 
 class Spread(NamedTuple):
-    """The least of some figures, their median, and the middle half around it."""
+    """The median of some figures, and the least and the greatest of them."""
 
-    least: float
     low: float
     median: float
     high: float
 
 
-def spread(figures: list[float]) -> Spread:
-    if len(figures) == 1:
-        return Spread(*figures * 4)
-    return Spread(min(figures), *quantiles(figures, n=4, method="inclusive"))
+def spread(figures: Iterable[float]) -> Spread:
+    found = sorted(figures)
+    return Spread(found[0], median(found), found[-1])
+
+
+def quietest(taken: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The quarter of the rounds in which no peer was slowed down much."""
+    fastest = {peer: min(each[peer] for each in taken) for peer in taken[0]}
+
+    def slowdown(seconds: dict[str, float]) -> float:
+        return max(seconds[peer] / fastest[peer] for peer in seconds)
+
+    return sorted(taken, key=slowdown)[: -(-len(taken) // 4)]
 
 
 def seconds_of(step: Callable[[], object], count: int) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.case import Case, Target
-from benchmarks.measure import Spread, frozen, spread, take_turns
+from benchmarks.measure import Spread, frozen, quietest, spread, take_turns
 
 RESULTS = Path(__file__).parent / "results"
 SWEEPS = 6
@@ -18,7 +18,7 @@ SWEEPS = 6
 
 @dataclass(frozen=True)
 class Result:
-    """The figures of a case over its rounds."""
+    """The figures of a case in its quiet rounds (`measure.quietest`)."""
 
     name: str
     title: str
@@ -34,13 +34,13 @@ class Result:
     @property
     def figure(self) -> float | None:
         """What the case comes down to, in `unit`; None where the peer is not installed."""
-        own = self.seconds["gradlab"].least
+        own = self.seconds["gradlab"].median
         if self.unit == "seconds":
             return own
         if self.against not in self.seconds:
             return None
         if self.unit == "over":
-            return own - self.seconds[self.against].least
+            return own - self.seconds[self.against].median
         return self.ratios[self.against].median
 
     @property
@@ -76,14 +76,13 @@ def race(
 
 def result(case: Case, taken: list[dict[str, float]]) -> Result:
     """Sum up the seconds of each peer in each round."""
+    quiet = quietest(taken)
     peers = list(taken[0])
     return Result(
         name=case.name,
         title=case.title,
-        seconds={peer: spread([each[peer] for each in taken]) for peer in peers},
-        ratios={
-            peer: spread([each["gradlab"] / each[peer] for each in taken]) for peer in peers[1:]
-        },
+        seconds={peer: spread(each[peer] for each in quiet) for peer in peers},
+        ratios={peer: spread(each["gradlab"] / each[peer] for each in quiet) for peer in peers[1:]},
         against=case.target.against if case.target else case.against,
         target=case.target,
     )

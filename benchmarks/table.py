@@ -60,7 +60,7 @@ def rows(results: list[Result]) -> list[list[str]]:
     peers = [name for name in TITLES if any(name in result.seconds for result in results)]
     found = [["case", *(TITLES[peer] for peer in peers), "ratio", "target", "met?"]]
     for result in results:
-        seconds = {peer: time(each.least) for peer, each in result.seconds.items()}
+        seconds = {peer: time(each.median) for peer, each in result.seconds.items()}
         times = [seconds.get(peer, "") for peer in peers]
         found.append([result.title, *times, figure(result), limit(result), met(result)])
     return found
@@ -106,7 +106,7 @@ def readme_table(path: Path) -> str:
     results, machine, date = load(path)
     note = (
         f"Measured by `make bench` on {date}: {machine_line(machine)} The libraries take turns in "
-        "one process; times are those of the fastest round, ratios the median of all rounds'."
+        "one process; figures are medians of the quietest quarter of the rounds."
     )
     return f"{markdown(rows(results))}\n\n{note}"
 

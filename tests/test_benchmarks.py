@@ -58,8 +58,8 @@ class Counting(Case):
 def test_a_race_times_every_peer_in_every_sweep():
     (result,) = race.race([Counting()], rounds=race.SWEEPS, seconds=1e-5, tell=lambda title: None)
     assert list(result.seconds) == ["gradlab", "numpy"]
-    least, low, median, high = result.seconds["numpy"]
-    assert 0 < least <= low <= median <= high < 0.1
+    low, median, high = result.seconds["numpy"]
+    assert 0 < low <= median <= high < 0.1
     assert result.met is None
 
 
@@ -93,21 +93,23 @@ def of(target, rounds):
     return race.result(Counting(target), rounds)
 
 
+# The quiet ones are the first, the second and the third.
 ROUNDS = [
-    {"gradlab": 3e-6, "numpy": 1e-6},
-    {"gradlab": 2e-6, "numpy": 0.5e-6},
-    {"gradlab": 8e-6, "numpy": 4e-6},
+    {"gradlab": 2.0e-6, "numpy": 1.0e-6},
+    {"gradlab": 2.4e-6, "numpy": 0.8e-6},
+    {"gradlab": 2.1e-6, "numpy": 0.75e-6},
+    *[{"gradlab": 2.0e-6, "numpy": 3.0e-6}, {"gradlab": 9.0e-6, "numpy": 0.75e-6}] * 4,
 ]
 
 
 @pytest.mark.parametrize(
     ("target", "figure", "limit", "met"),
     [
-        (None, "3.00× NumPy", "", ""),
-        (Target(3.0, against="numpy"), "3.00× NumPy", "≤ 3×", "yes"),
-        (Target(2.9, against="numpy"), "3.00× NumPy", "≤ 2.9×", "NO"),
-        (Target(1e-6, unit="over", against="numpy"), "+1.50 µs over NumPy", "≤ 1.0 µs", "NO"),
-        (Target(0.25, unit="seconds"), "2.00 µs", "≤ 0.25 s", "yes"),
+        (None, "2.80× NumPy", "", ""),
+        (Target(2.8, against="numpy"), "2.80× NumPy", "≤ 2.8×", "yes"),
+        (Target(2.7, against="numpy"), "2.80× NumPy", "≤ 2.7×", "NO"),
+        (Target(1e-6, unit="over", against="numpy"), "+1.30 µs over NumPy", "≤ 1.0 µs", "NO"),
+        (Target(0.25, unit="seconds"), "2.10 µs", "≤ 0.25 s", "yes"),
         (Target(0.6, against="pytorch"), "", "≤ 0.6×", "not measured"),
     ],
 )
@@ -116,9 +118,13 @@ def test_figures(target, figure, limit, met):
     assert (table.figure(result), table.limit(result), table.met(result)) == (figure, limit, met)
 
 
+def test_the_quietest_quarter_counts():
+    assert measure.quietest(ROUNDS) == [ROUNDS[2], ROUNDS[1], ROUNDS[0]]
+    assert measure.quietest(ROUNDS[:1]) == ROUNDS[:1]
+
+
 def test_a_ratio_is_the_median_of_the_rounds_ratios():
-    # 3, 4 and 2; the ratio of the medians would be 3, of the fastest rounds 4.
-    assert of(None, ROUNDS).ratios["numpy"] == (2.0, 2.5, 3.0, 3.5)
+    assert of(None, ROUNDS).ratios["numpy"] == pytest.approx((2.0, 2.8, 3.0))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +154,7 @@ def test_plain_table_lines_up():
     lines = table.plain(table.rows([of(Target(3.5, against="numpy"), ROUNDS)])).splitlines()
     assert lines[0].split() == ["case", "gradlab", "NumPy", "ratio", "target", "met?"]
     assert lines[2].split() == [
-        "counting", "2.00", "µs", "500", "ns", "3.00×", "NumPy", "≤", "3.5×", "yes",
+        "counting", "2.10", "µs", "800", "ns", "2.80×", "NumPy", "≤", "3.5×", "yes",
     ]  # fmt: skip
     assert len({len(line) for line in lines}) == 1
 
@@ -166,7 +172,7 @@ def test_readme_is_rewritten_between_its_markers(tmp_path):
     assert (title, start, end, after) == ("# Title", table.START, table.END, "after")
     assert head == "| case | gradlab | NumPy | ratio | target | met? |"
     assert rule == "| --- | --: | --: | --: | --: | --: |"
-    assert row == "| counting | 2.00 µs | 500 ns | 3.00× NumPy |  |  |"
+    assert row == "| counting | 2.10 µs | 800 ns | 2.80× NumPy |  |  |"
     assert "on 2026-01-31: Some (R) CPU, 2 cores, 2 threads each; Python 3.11.7, NumPy" in note
 
 

@@ -1,10 +1,12 @@
 """One training step: zero_grad, forward, backward, update.
 
-The NumPy versions are written by hand, gradients included, as one would without a library.
+gradlab and PyTorch run the same lines. The NumPy versions are written by hand, gradients
+included, as one would without a library.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -12,64 +14,68 @@ import numpy as np
 from benchmarks.case import Case, Step, Target
 
 
-class LinearRegression(Case):
+class TrainingStep(Case):
+    """A model, a loss and one batch, ``inputs`` and ``targets``; subclasses build them."""
+
+    rate = 0.1
+    inputs: np.ndarray
+    targets: np.ndarray
+    parameters: dict[str, np.ndarray]
+
+    def model(self, nn: Any) -> Any:
+        raise NotImplementedError
+
+    def loss(self, nn: Any) -> Any:
+        raise NotImplementedError
+
+    def parts(self, name: str) -> tuple[Any, ...]:
+        """Model, loss, optimizer and batch, in the library of this name."""
+        library, nn, optim = (import_module(f"{name}{part}") for part in ("", ".nn", ".optim"))
+        model = self.model(nn)
+        model.load_state_dict({key: library.tensor(p) for key, p in self.parameters.items()})
+        optimizer = optim.SGD(model.parameters(), lr=self.rate)
+        batch = library.tensor(self.inputs), library.tensor(self.targets)
+        return model, self.loss(nn), optimizer, *batch
+
+    def gradlab(self) -> Step:
+        return _step(*self.parts("gradlab"))
+
+    def pytorch(self) -> Step:
+        return _step(*self.parts("torch"))
+
+
+def _step(model: Any, loss_of: Any, optimizer: Any, x: Any, y: Any) -> Step:
+    def step() -> Any:
+        optimizer.zero_grad()
+        loss = loss_of(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+class LinearRegression(TrainingStep):
     name = "linear_regression"
     title = "training step, linear regression, 2 features, batch 32"
     target = Target(0.6)
 
-    rate = 0.03
-
     def __init__(self) -> None:
         random = np.random.default_rng(0)
-        self.x = random.standard_normal((32, 2), dtype=np.float32)
-        noise = 0.01 * random.standard_normal(32, dtype=np.float32)
-        self.y = (self.x @ np.float32([2, -3.4]) + 4.2 + noise).reshape(32, 1).astype(np.float32)
-        self.weight = np.float32([[0.3, -0.2]])
-        self.bias = np.float32([0.1])
+        self.inputs = random.standard_normal((32, 2), dtype=np.float32)
+        noise = 0.01 * random.standard_normal((32, 1), dtype=np.float32)
+        self.targets = self.inputs @ np.float32([[2], [-3.4]]) + np.float32(4.2) + noise
+        self.parameters = {"weight": np.float32([[0.3, -0.2]]), "bias": np.float32([0.1])}
 
-    def gradlab(self) -> Step:
-        import gradlab as gl
-        from gradlab import nn, optim
+    def model(self, nn: Any) -> Any:
+        return nn.Linear(2, 1)
 
-        model = nn.Linear(2, 1)
-        model.load_state_dict({"weight": self.weight, "bias": self.bias})
-        loss_function = nn.MSELoss()
-        optimizer = optim.SGD(model.parameters(), lr=self.rate)
-        x, y = gl.tensor(self.x), gl.tensor(self.y)
-
-        def step() -> Any:
-            optimizer.zero_grad()
-            loss = loss_function(model(x), y)
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        return step
-
-    def pytorch(self) -> Step:
-        import torch
-        from torch import nn, optim
-
-        model = nn.Linear(2, 1)
-        model.load_state_dict(
-            {"weight": torch.tensor(self.weight), "bias": torch.tensor(self.bias)}
-        )
-        loss_function = nn.MSELoss()
-        optimizer = optim.SGD(model.parameters(), lr=self.rate)
-        x, y = torch.tensor(self.x), torch.tensor(self.y)
-
-        def step() -> Any:
-            optimizer.zero_grad()
-            loss = loss_function(model(x), y)
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        return step
+    def loss(self, nn: Any) -> Any:
+        return nn.MSELoss()
 
     def numpy(self) -> Step:
-        x, y, rate = self.x, self.y, self.rate
-        weight, bias = self.weight.copy(), self.bias.copy()
+        x, y, rate = self.inputs, self.targets, self.rate
+        weight, bias = (p.copy() for p in self.parameters.values())
 
         def step() -> Any:
             difference = x @ weight.T + bias - y
@@ -82,31 +88,28 @@ class LinearRegression(Case):
         return step
 
     def jax(self) -> Step:
-        import jax
         import jax.numpy as jnp
 
         def loss_of(parameters: Any, x: Any, y: Any) -> Any:
-            weight, bias = parameters
-            return jnp.square(x @ weight.T + bias - y).mean()
+            return jnp.square(x @ parameters["weight"].T + parameters["bias"] - y).mean()
 
-        return _jax_step(loss_of, (self.weight, self.bias), (self.x, self.y), self.rate, jax)
+        return _jax_step(loss_of, self.parameters, (self.inputs, self.targets), self.rate)
 
 
-class Perceptron(Case):
+class Perceptron(TrainingStep):
     name = "mlp"
     title = "training step, MLP 784-256-10, batch 256"
     target = Target(0.9)
     rest = 0.03
+    turn = 0.02  # after a rest the threads must be woken first
 
-    rate = 0.1
     sizes = (784, 256, 10)
-    batch = 256
 
     def __init__(self) -> None:
         random = np.random.default_rng(0)
         inputs, hidden, classes = self.sizes
-        self.x = random.random((self.batch, inputs), dtype=np.float32)
-        self.labels = random.integers(0, classes, self.batch)
+        self.inputs = random.random((256, inputs), dtype=np.float32)
+        self.targets = random.integers(0, classes, 256)
 
         def uniform(width: int, *shape: int) -> np.ndarray:
             return random.uniform(-1, 1, shape).astype(np.float32) / np.float32(width**0.5)
@@ -118,48 +121,15 @@ class Perceptron(Case):
             "2.bias": uniform(hidden, classes),
         }
 
-    def gradlab(self) -> Step:
-        import gradlab as gl
-        from gradlab import nn, optim
-
+    def model(self, nn: Any) -> Any:
         inputs, hidden, classes = self.sizes
-        model = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, classes))
-        model.load_state_dict(self.parameters)
-        loss_function = nn.CrossEntropyLoss()
-        optimizer = optim.SGD(model.parameters(), lr=self.rate)
-        x, labels = gl.tensor(self.x), gl.tensor(self.labels)
+        return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, classes))
 
-        def step() -> Any:
-            optimizer.zero_grad()
-            loss = loss_function(model(x), labels)
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        return step
-
-    def pytorch(self) -> Step:
-        import torch
-        from torch import nn, optim
-
-        inputs, hidden, classes = self.sizes
-        model = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, classes))
-        model.load_state_dict({name: torch.tensor(p) for name, p in self.parameters.items()})
-        loss_function = nn.CrossEntropyLoss()
-        optimizer = optim.SGD(model.parameters(), lr=self.rate)
-        x, labels = torch.tensor(self.x), torch.tensor(self.labels)
-
-        def step() -> Any:
-            optimizer.zero_grad()
-            loss = loss_function(model(x), labels)
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        return step
+    def loss(self, nn: Any) -> Any:
+        return nn.CrossEntropyLoss()
 
     def numpy(self) -> Step:
-        x, labels, rate = self.x, self.labels, self.rate
+        x, labels, rate = self.inputs, self.targets, self.rate
         w1, b1, w2, b2 = (p.copy() for p in self.parameters.values())
         rows = np.arange(len(x))
 
@@ -175,10 +145,10 @@ class Perceptron(Case):
             g[rows, labels] -= 1
             g /= len(x)
             gh = (g @ w2) * (h > 0)
-            w2.__isub__(rate * (g.T @ h))
-            b2.__isub__(rate * g.sum(axis=0))
-            w1.__isub__(rate * (gh.T @ x))
-            b1.__isub__(rate * gh.sum(axis=0))
+            np.subtract(w2, rate * (g.T @ h), out=w2)
+            np.subtract(b2, rate * g.sum(axis=0), out=b2)
+            np.subtract(w1, rate * (gh.T @ x), out=w1)
+            np.subtract(b1, rate * gh.sum(axis=0), out=b1)
             return loss
 
         return step
@@ -188,17 +158,18 @@ class Perceptron(Case):
         import jax.numpy as jnp
 
         def loss_of(parameters: Any, x: Any, labels: Any) -> Any:
-            w1, b1, w2, b2 = parameters
+            w1, b1, w2, b2 = parameters.values()
             scores = jax.nn.relu(x @ w1.T + b1) @ w2.T + b2
             chosen = jnp.take_along_axis(jax.nn.log_softmax(scores), labels[:, None], axis=1)
             return -chosen.mean()
 
-        given = (self.x, self.labels.astype(np.int32))
-        return _jax_step(loss_of, tuple(self.parameters.values()), given, self.rate, jax)
+        batch = (self.inputs, self.targets.astype(np.int32))
+        return _jax_step(loss_of, self.parameters, batch, self.rate)
 
 
-def _jax_step(loss_of: Any, parameters: Any, batch: Any, rate: float, jax: Any) -> Step:
+def _jax_step(loss_of: Any, parameters: Any, batch: Any, rate: float) -> Step:
     """A step compiled whole, as JAX's users write it; it ends when the update is computed."""
+    import jax
 
     @jax.jit
     def train(parameters: Any, *batch: Any) -> Any:
@@ -216,4 +187,4 @@ def _jax_step(loss_of: Any, parameters: Any, batch: Any, rate: float, jax: Any) 
     return step
 
 
-CASES = [LinearRegression(), Perceptron()]
+CASES: list[TrainingStep] = [LinearRegression(), Perceptron()]
