@@ -7,10 +7,6 @@
 (4, 1)
 """
 
-import gradlab.ops.normalization as _waits  # transitional: until its functions are there
-
-if not hasattr(_waits, "batch_norm"):
-    raise ModuleNotFoundError("gradlab.ops.normalization is being written")
 from gradlab.nn import functional, init, utils
 from gradlab.nn.activation import (
     ELU,

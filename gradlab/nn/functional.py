@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradlab.errors import OptionError, message
 from gradlab.ops import embedding as embedding_ops
 from gradlab.ops.elementwise import (
     elu,
@@ -37,9 +36,8 @@ from gradlab.ops.loss import (
     smooth_l1_loss,
 )
 from gradlab.ops.matmul import linear
-from gradlab.ops.normalization import batch_norm, layer_norm, rms_norm
+from gradlab.ops.normalization import batch_norm, layer_norm, normalize, rms_norm
 from gradlab.ops.random import dropout
-from gradlab.ops.reduction import norm
 from gradlab.ops.shape import flatten, unflatten
 from gradlab.ops.softmax import log_softmax, softmax
 from gradlab.tensor import Tensor
@@ -90,15 +88,3 @@ def embedding(x: Any, weight: Tensor, padding_idx: int | None = None) -> Tensor:
             [0., 1.]])
     """
     return embedding_ops.embedding(weight, x, padding_idx)
-
-
-def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-    """Return ``x / max(‖x‖ₚ, eps)``, the norm being taken along an axis.
-
-    >>> import gradlab as gl
-    >>> normalize(gl.tensor([[3.0, 4.0]]))
-    tensor([[0.6000, 0.8000]])
-    """
-    if not eps >= 0:
-        raise OptionError(message("normalize", expected="eps of 0 or more", got=str(eps)))
-    return x / norm(x, p, axis=dim, keepdims=True).clip(min=eps)

@@ -59,8 +59,10 @@ class LayerNorm(Module):
         _reset(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        _require_last_sizes(self, x)
-        return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        try:
+            return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        except ShapeError as error:
+            raise _explain(self, x, error) from None
 
     def extra_repr(self) -> str:
         return (
@@ -99,8 +101,10 @@ class RMSNorm(Module):
         _reset(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        _require_last_sizes(self, x)
-        return rms_norm(x, self.normalized_shape, self.weight, self.eps)
+        try:
+            return rms_norm(x, self.normalized_shape, self.weight, self.eps)
+        except ShapeError as error:
+            raise _explain(self, x, error) from None
 
     def extra_repr(self) -> str:
         return (
@@ -121,16 +125,18 @@ def _reset(layer: Any) -> None:
         layer.bias.detach().fill_(0.0)
 
 
-def _require_last_sizes(layer: Any, x: Tensor) -> None:
-    shape = layer.normalized_shape
-    if x.shape[-len(shape) :] != shape or len(x.shape) < len(shape):
-        raise ShapeError(
-            message(
-                f"{type(layer).__name__}({shape[0] if len(shape) == 1 else shape})",
-                expected=f"an input whose last sizes are {shape}",
-                got=f"shape {x.shape}",
-            )
+def _explain(layer: Any, x: Any, error: ShapeError) -> ShapeError:
+    """Say which layer it was, where the last sizes of ``x`` are what is wrong."""
+    shape, got = layer.normalized_shape, getattr(x, "shape", None)
+    if not isinstance(got, tuple) or got[-len(shape) :] == shape:
+        return error
+    return ShapeError(
+        message(
+            f"{type(layer).__name__}({shape[0] if len(shape) == 1 else shape})",
+            expected=f"an input whose last sizes are {shape}",
+            got=f"shape {got}",
         )
+    )
 
 
 class BatchNorm1d(Module):

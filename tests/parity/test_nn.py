@@ -127,8 +127,11 @@ def assert_same_state(ours: nn.Module, theirs: Any) -> None:
 def assert_same_gradients(ours: nn.Module, theirs: Any) -> None:
     expected = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():
+        # The terms of a sum may cancel: what it comes to is as precise as the largest.
+        gradient = expected[name].grad.numpy()
+        atol = 1e-5 * max(1, abs(gradient).max())
         np.testing.assert_allclose(
-            parameter.grad.numpy(), expected[name].grad.numpy(), **TOLERANCE, err_msg=name
+            parameter.grad.numpy(), gradient, rtol=2e-5, atol=atol, err_msg=name
         )
 
 
