@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from gradlab.autograd.modes import enable_grad
-from gradlab.devices import cpu
+from gradlab.devices import Device, cpu
 from gradlab.errors import (
     DTypeError,
     GradientError,
@@ -182,20 +182,32 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            grads = [p.grad for p in params]
-            for p, g in zip(params, grads, strict=True):
-                if g.__class__ is not Tensor or g.shape != p.shape:
-                    self._check_gradient(p, g)
-            devices = {p.device for p in params}
-            if len(devices) == 1:
-                self._run(group, params, grads)
-                continue
-            for device in devices:  # an update is one op, and an op runs on one device
-                here = [p for p in params if p.device is device]
-                self._run(group, here, [p.grad for p in here])
+        # All gradients are checked before the first parameter changes.
+        ready = [(group, *each) for group in self.param_groups for each in self._ready(group)]
+        for group, params, grads in ready:
+            try:
+                self._update(group, params, grads)
+            except (TypeError, ValueError) as error:
+                self._explain(params, error)
         return loss
+
+    def _ready(self, group: dict[str, Any]) -> Iterable[tuple[list[Tensor], list[Tensor]]]:
+        """The parameters that have a gradient, and their gradients, in one pair of lists per
+        device: an update is one op, and an op runs on one device."""
+        lists: dict[Device, tuple[list[Tensor], list[Tensor]]] = {}
+        device: Device | None = None
+        for p in group["params"]:
+            g = p.grad
+            if g is None:
+                continue
+            if g.__class__ is not Tensor or g.shape != p.shape:
+                self._check_gradient(p, g)
+            if p.device is not device:
+                device = p.device
+                params, grads = lists.setdefault(device, ([], []))
+            params.append(p)
+            grads.append(g)
+        return lists.values()
 
     def _check_gradient(self, p: Tensor, g: Any) -> None:
         name = f"{type(self).__name__}.step"
@@ -206,12 +218,6 @@ class Optimizer:
                 message(name, expected=f"a gradient of shape {p.shape}, as its parameter",
                         got=str(g.shape))
             )  # fmt: skip
-
-    def _run(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        try:
-            self._update(group, params, grads)
-        except (TypeError, ValueError) as error:
-            self._explain(params, error)
 
     def _explain(self, params: list[Tensor], error: Exception) -> NoReturn:
         """Say in the user's terms what the array library refused, where we know it."""
