@@ -78,20 +78,18 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = self.__dict__
-        kind = (
-            _PARAMETER if isinstance(value, Parameter)
-            else _MODULE if isinstance(value, Module)
-            else None
-        )  # fmt: skip
         held = next((each for each in _KINDS if name in own.get(each, ())), None)
-        if kind is not None and (kind == _PARAMETER or held != _PARAMETER):
-            if not _is_property(type(self), name):
-                self._register(kind, name, value, replace=True)
-                return
-        elif held is not None:
+        kind = None
+        if isinstance(value, Parameter):
+            kind = _PARAMETER
+        elif isinstance(value, Module) and held != _PARAMETER:
+            kind = _MODULE
+        if kind is None and held is not None:
             self._refill(held, name, value)
-            return
-        object.__setattr__(self, name, value)
+        elif kind is None or _is_property(type(self), name):
+            object.__setattr__(self, name, value)
+        else:
+            self._register(kind, name, value, replace=True)
 
     def _refill(self, held: str, name: str, value: Any) -> None:
         """Assign something else to a registered name: a buffer takes tensors, all take None."""
@@ -119,7 +117,9 @@ class Module:
             self.__dict__.get(kind, {}).pop(name, None)
 
     def __getattr__(self, name: str) -> Any:
-        # Reached only by names that are not there.
+        # Reached only by names that are not there, and by properties that raise AttributeError.
+        if isinstance(getattr(type(self), name, None), property):
+            return object.__getattribute__(self, name)  # whose own message says what is missing
         text = f"{type(self).__name__} has no attribute {name!r}"
         if name in _KINDS or name == "training":
             text = f"{type(self).__name__}: call super().__init__() before using the module"

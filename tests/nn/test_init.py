@@ -113,7 +113,7 @@ def test_sparse():
 )
 def test_streams(fill):
     """The same generator gives the same numbers, the default one is seeded by manual_seed."""
-    np.testing.assert_array_equal(filled(fill), filled(fill))
+    np.testing.assert_array_equal(filled(fill, (20, 30)), filled(fill, (20, 30)))
     made = []
     for _ in range(2):
         gl.manual_seed(5)

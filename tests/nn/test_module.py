@@ -200,6 +200,18 @@ def test_missing_attribute_suggests_close_names():
     assert getattr(layer, "zzz", 7) == 7
 
 
+def test_an_error_inside_a_property_is_shown():
+    class Broken(nn.Module):
+        @property
+        def width(self):
+            return self.hidden.width
+
+        hidden = None
+
+    with refuses(AttributeError, "'NoneType' object has no attribute 'width'"):
+        _ = Broken().width
+
+
 def test_dir_lists_names_and_no_numbers():
     names = dir(nn.Sequential(nn.ReLU()))
     assert "0" not in names
