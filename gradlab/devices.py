@@ -34,7 +34,7 @@ class Device:
 
     @cached_property
     def xp(self) -> Any:
-        return self.backend.xp
+        return self.backend.outer_xp
 
     @cached_property
     def array_type(self) -> type:

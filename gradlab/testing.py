@@ -536,7 +536,8 @@ class _Call:
 
 def _replace_floats(value: Any, take: Callable[[np.ndarray], Any], device: Any = None) -> Any:
     """``value`` with ``take(array)`` for floating arrays and tensors for the other arrays."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.floating):  # arithmetic on arrays without axes gives these
+        value = np.asarray(value)
         return take(value) if value.dtype.kind in "fV" else Tensor(value, device=device)
     if isinstance(value, list | tuple):
         return type(value)([_replace_floats(each, take, device) for each in value])
@@ -615,9 +616,10 @@ def _check_dtype_rule(call: _Call, y: Tensor, dtype: Any) -> None:
         raise CheckError(f"expected a {dtype.name} result of {dtype.name}, got {y.dtype.name}")
     if op.dtype == OWN or len(args) != len(op.inputs):
         return
-    if not all(isinstance(each, bool | int | float | np.ndarray) for each in args):
+    arrays = (np.ndarray, np.floating)
+    if not all(isinstance(each, (bool, int, float, *arrays)) for each in args):
         return
-    kinds = [dtype if isinstance(each, np.ndarray) else type(each) for each in args]
+    kinds = [dtype if isinstance(each, arrays) else type(each) for each in args]
     expected = dtypes.result_type(*kinds)
     if op.dtype == FLOAT and not (dtypes.is_floating(expected) or dtypes.is_complex(expected)):
         expected = dtypes.get_default_dtype()

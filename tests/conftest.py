@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from typing import Any
 
 # Each pytest-xdist worker would otherwise start one BLAS thread per core, and they would fight
 # over them. Read when NumPy or PyTorch is first imported, so it stands before everything else.
@@ -12,6 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ["MPLBACKEND"] = "Agg"
 
 import hypothesis
+import pytest
 
 # A failure in CI must come back at the desk: the same examples every time, and no time limit per
 # example, which a busy machine would break. Look further with --hypothesis-profile=explore.
@@ -20,3 +24,20 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=2_000)
 hypothesis.settings.load_profile("gradlab")
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """``device="cuda"`` works, on two devices made of host memory; gives their driver."""
+    from fake_cuda import FakeDriver, special_modules
+    from gradlab import devices
+    from gradlab.backends.cuda import use_driver
+
+    for name, module in special_modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    driver = FakeDriver()
+    before = use_driver(driver)
+    devices.forget_cuda()
+    yield driver
+    use_driver(before)
+    devices.forget_cuda()

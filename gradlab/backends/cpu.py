@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 
@@ -9,8 +12,12 @@ class CpuBackend:
     """NumPy on the host. Nothing is asynchronous and nothing is copied."""
 
     name = "cpu"
-    xp = np
-    array_type = np.ndarray
+    xp: Any = np
+    outer_xp: Any = np
+    array_type: type = np.ndarray
+
+    def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return function
 
     def from_host(self, array: np.ndarray) -> np.ndarray:
         return array

@@ -7,6 +7,7 @@ may put another in its place (`use_driver`), which is how everything above this 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,8 @@ class Driver(Protocol):
     array_type: type
 
     def device_count(self) -> int: ...
+
+    def device(self, index: int) -> Any: ...
 
     def to_device(self, array: np.ndarray, index: int) -> Any: ...
 
@@ -43,18 +46,22 @@ class CupyDriver:
     def device_count(self) -> int:
         return int(self.xp.cuda.runtime.getDeviceCount())
 
+    def device(self, index: int) -> Any:
+        """A context in which the device is the current one."""
+        return self.xp.cuda.Device(index)
+
     def to_device(self, array: np.ndarray, index: int) -> Any:
-        with self.xp.cuda.Device(index):
+        with self.device(index):
             return self.xp.asarray(array)
 
     def to_host(self, array: Any) -> np.ndarray:
         return np.asarray(self.xp.asnumpy(array))
 
     def synchronize(self, index: int) -> None:
-        self.xp.cuda.Device(index).synchronize()
+        self.device(index).synchronize()
 
     def memory(self, index: int) -> dict[str, int]:
-        free, total = self.xp.cuda.Device(index).mem_info
+        free, total = self.device(index).mem_info
         return {"used": total - free, "free": free, "total": total}
 
 
@@ -95,8 +102,21 @@ class CudaBackend:
                 f"device 'cuda:{index}' does not exist: this machine has {count} CUDA "
                 f"device{'s' if count != 1 else ''}, numbered from 0"
             )
+        self.alone = count == 1
         self.xp = self.driver.xp
+        self.outer_xp = self.xp if self.alone else _Namespace(self)
         self.array_type = self.driver.array_type
+
+    def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` with this device as the current one, where new arrays and kernels go."""
+        if self.alone:
+            return function
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self.driver.device(self.index):
+                return function(*args, **kwargs)
+
+        return run
 
     def from_host(self, array: np.ndarray) -> Any:
         return self.driver.to_device(array, self.index)
@@ -109,3 +129,17 @@ class CudaBackend:
 
     def memory(self) -> dict[str, int]:
         return self.driver.memory(self.index)
+
+
+class _Namespace:
+    """The array namespace of one of several devices: each function runs on that device."""
+
+    def __init__(self, backend: CudaBackend) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._backend.xp, name)
+        if callable(found) and not isinstance(found, type):
+            found = self._backend.bind(found)
+        setattr(self, name, found)
+        return found

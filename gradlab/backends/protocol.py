@@ -7,6 +7,7 @@ few methods here, so that a new device is one new file.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,8 +19,12 @@ class Backend(Protocol):
     """The services one device gives to the tensors that live on it."""
 
     name: str
-    xp: Any
+    xp: Any  # for code that runs on the device already: inside `bind`
+    outer_xp: Any  # for all other code
     array_type: type
+
+    def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``function`` such that it runs with this device as the current one."""
 
     def from_host(self, array: np.ndarray) -> Array:
         """Return ``array`` on the device; the CPU shares the memory."""

@@ -450,7 +450,7 @@ def resolve(op: Op, key: tuple[Any, ...]) -> Callable[..., Any]:
         half = next(kind for kind in kinds if kind in dtypes.HALVES)
         widened = [dtypes.float32 if kind in dtypes.HALVES else None for kind in kinds]
         run = _with_casts(op, run, widened, half)
-    op.table[key] = run
+    run = op.table[key] = device.backend.bind(run)
     return run
 
 
@@ -472,7 +472,7 @@ def _check_kind(op: Op, kind: Any) -> None:
 
 def _implementation(op: Op, device: Device) -> Callable[..., Any]:
     """The forward for a device, behind the kernels that may take its place."""
-    xp = device.xp
+    xp = device.backend.xp
     plain = getattr(xp, op.forward) if isinstance(op.forward, str) else partial(op.forward, xp)
     kernels = [kernel for kernel in op.kernels if kernel.device == device.type]
     if not kernels:
@@ -842,7 +842,9 @@ def update(op: Op, tensors: Sequence[Sequence[Tensor]], attributes: dict[str, An
         if x.device is not device:
             raise mixed_devices(op.name, [first[0], x])
     key = (device,)
-    run = op.table.get(key) or op.table.setdefault(key, _implementation(op, device))
+    run = op.table.get(key)
+    if run is None:
+        run = op.table[key] = device.backend.bind(_implementation(op, device))
     mode.quietly(run, *[[x._array for x in group] for group in tensors], **attributes)
     for name, group in zip(op.inputs, tensors, strict=True):
         if name in op.mutates:

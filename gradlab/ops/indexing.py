@@ -277,7 +277,8 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
             return
     array = v._array if isinstance(v, Tensor) else v
     try:
-        mode.quietly(x._array.__setitem__, prepared, _cast(array, x.dtype))
+        put = x.device.backend.bind(x._array.__setitem__)
+        mode.quietly(put, prepared, _cast(array, x.dtype))
     except (ValueError, IndexError, TypeError, OverflowError) as error:
         raise _explain_write(x, prepared, v, error) from None
     mark_written(x, name)

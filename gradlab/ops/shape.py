@@ -11,7 +11,7 @@ import numpy as np
 
 from gradlab import dtypes
 from gradlab.errors import AxisError, OptionError, ShapeError, message
-from gradlab.ops.core import Op, apply, device_shares, public
+from gradlab.ops.core import Op, apply, device_shares, mixed_devices, public
 from gradlab.ops.samples import Sample, values
 from gradlab.tensor import Tensor, from_value
 
@@ -512,7 +512,10 @@ def _sequence(operation: str, tensors: Any) -> tuple[Tensor, ...]:
     device = next((x.device for x in given if isinstance(x, Tensor)), None)
     if device is None:
         raise OptionError(message(operation, expected="a list of tensors", got=repr(tensors)))
-    return tuple(from_value(x, device, operation=operation) for x in given)
+    xs = tuple(from_value(x, device, operation=operation) for x in given)
+    if any(x.device is not device for x in xs):
+        raise mixed_devices(operation, xs)
+    return xs
 
 
 @accepts_dim

@@ -1,0 +1,333 @@
+"""A CUDA machine made of host memory: the driver of gradlab.backends.cuda without a GPU.
+
+Its arrays are of a type of their own and behave as CuPy's do where CuPy differs from NumPy: a host
+array among device arrays is refused, no array turns into a host array by itself, results without
+axes stay arrays, and what CuPy's namespace does not have is not there. Arrays know which device
+they lie on, and an operation on two of them is refused.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+# Functions of NumPy that cupy/__init__.py (15.0) does not import.
+ABSENT = """
+    asmatrix block bmat busday_count busday_offset datetime_as_string datetime_data einsum_path
+    frompyfunc fromregex geomspace get_include getbufsize geterr geterrcall histogram_bin_edges
+    info insert is_busday isnat matvec nanpercentile nanquantile nested_iters polyder polydiv
+    polyint setbufsize seterr seterrcall show_runtime spacing test unstack vecdot vecmat
+"""
+# The methods of ufuncs that CuPy has (cupy/_core/_kernel.pyx), and the dtypes of its atomics.
+REDUCE = {"add": {"reduce", "accumulate", "reduceat"}, "multiply": {"reduce", "accumulate"}}
+AT = {"add": "int32 int64 float16 float32 float64 uint32 uint64", "subtract": "int32 uint32",
+      "maximum": "int32 int64 float32 float64 uint32 uint64",
+      "minimum": "int32 int64 float32 float64 uint32 uint64"}  # fmt: skip
+
+_current = [0]  # the device that new arrays lie on
+
+
+@contextmanager
+def Device(index: int) -> Iterator[None]:  # noqa: N802 - cupy.cuda.Device
+    """The device on which arrays are made, as ``with cupy.cuda.Device(1):``."""
+    before, _current[0] = _current[0], index
+    try:
+        yield
+    finally:
+        _current[0] = before
+
+
+class Flags:
+    """CuPy's flags: there is no ``writeable`` among them."""
+
+    def __init__(self, flags: Any) -> None:
+        self.c_contiguous, self.f_contiguous = flags.c_contiguous, flags.f_contiguous
+        self.owndata = flags.owndata
+
+
+class Array:
+    """An array in device memory."""
+
+    __slots__ = ("device_index", "values")
+    __array_ufunc__ = None  # NumPy leaves `host + device` to the reflected operator here
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, values: np.ndarray, index: int) -> None:
+        self.values, self.device_index = values, index
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct "
+            "a NumPy array explicitly."
+        )
+
+    def __array_function__(self, function: Any, *_: Any) -> Any:
+        raise TypeError(f"numpy.{function.__name__} was called on a device array")
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.values.__array_interface__
+
+    @property
+    def flags(self) -> Flags:
+        return Flags(self.values.flags)
+
+    @property
+    def base(self) -> Any:
+        return self.values.base
+
+    def get(self) -> np.ndarray:
+        return self.values.copy()
+
+    def copy(self, order: str = "C") -> Array:
+        # As in CuPy the one method that works whatever the current device is.
+        return Array(self.values.copy(), self.device_index)
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = _host(index, [self])
+        found = self.values[chosen]
+        if isinstance(found, np.generic):  # CuPy gives a view without axes
+            found = self.values[(*chosen, ...) if isinstance(chosen, tuple) else (chosen, ...)]
+        return Array(found, self.device_index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.values[_host(index, [self])] = _host(value, [self])
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self.values)
+
+    def __int__(self) -> int:
+        return int(self.values)
+
+    def __float__(self) -> float:
+        return float(self.values)
+
+    def __index__(self) -> int:
+        return operator.index(self.values)
+
+    def __repr__(self) -> str:
+        return f"<device {self.device_index}: {self.values!r}>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        found = getattr(self.values, name)
+        if callable(found):
+            return lambda *args, **kwargs: _run(found, args, kwargs, [self])
+        return Array(found, self.device_index) if isinstance(found, np.ndarray) else found
+
+    def __deepcopy__(self, memo: Any) -> Array:
+        return Array(self.values.copy(), self.device_index)
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    def method(self: Array, *others: Any) -> Any:
+        return _run(getattr(self.values, name), others, {}, [self])
+
+    return method
+
+
+ARITHMETIC = "add sub mul truediv floordiv mod pow and or xor lshift rshift"
+OTHERS = "matmul rmatmul lt le gt ge eq ne neg pos abs invert"
+for _name in [*ARITHMETIC.split(), *(f"r{each}" for each in ARITHMETIC.split()), *OTHERS.split()]:
+    setattr(Array, f"__{_name}__", _operator(f"__{_name}__"))
+
+
+def _in_place(name: str) -> Callable[..., Any]:
+    def method(self: Array, other: Any) -> Array:
+        _run(getattr(self.values, name), (other,), {}, [self])
+        return self
+
+    return method
+
+
+for _name in ARITHMETIC.split():
+    setattr(Array, f"__i{_name}__", _in_place(f"__i{_name}__"))
+
+
+def _host(value: Any, seen: list[Array]) -> Any:
+    """Take device arrays apart, noting them in ``seen``; host arrays are refused."""
+    if isinstance(value, Array):
+        seen.append(value)
+        return value.values
+    if isinstance(value, np.ndarray):
+        raise TypeError(f"Unsupported type {np.ndarray}: a host array among device arrays")
+    if isinstance(value, list | tuple):
+        return type(value)([_host(each, seen) for each in value])
+    return value
+
+
+def _device(value: Any, index: int) -> Any:
+    if isinstance(value, np.ndarray):
+        return Array(value, index)
+    if isinstance(value, np.generic):
+        return Array(np.asarray(value), index)
+    if isinstance(value, list | tuple):
+        made = [_device(each, index) for each in value]
+        return made if isinstance(value, list) else tuple(made)
+    return value
+
+
+def _run(function: Any, args: Any, kwargs: Any, arrays: list[Array]) -> Any:
+    """Run NumPy's function on the host values; the result lies where its arguments do."""
+    seen = list(arrays)
+    args = [_host(each, seen) for each in args]
+    kwargs = {name: _host(each, seen) for name, each in kwargs.items()}
+    places = {each.device_index for each in seen}
+    if places - {_current[0]}:
+        raise ValueError(
+            f"Array device must be same as the current device: arrays on {sorted(places)}, "
+            f"current {_current[0]}"
+        )
+    return _device(function(*args, **kwargs), _current[0])
+
+
+class Ufunc:
+    """A ufunc with the methods that CuPy's have."""
+
+    def __init__(self, ufunc: np.ufunc) -> None:
+        self._ufunc, self.__name__ = ufunc, ufunc.__name__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _run(self._ufunc, args, kwargs, [])
+
+    def outer(self, *args: Any, **kwargs: Any) -> Any:
+        return _run(self._ufunc.outer, args, kwargs, [])
+
+    def at(self, array: Array, indices: Any, *b: Any) -> None:
+        if array.dtype.name not in AT.get(self.__name__, "").split():
+            raise TypeError(f"cupy.{self.__name__}.at does not support {array.dtype.name}")
+        _run(self._ufunc.at, (array, indices, *b), {}, [])
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name not in REDUCE.get(self.__name__, ()):
+            raise NotImplementedError(f"`cupy_{self.__name__}.{name}` is not supported yet")
+        method = getattr(self._ufunc, name)
+
+        def run(array: Any, *args: Any, **kwargs: Any) -> Any:
+            if set(kwargs) - {"axis", "dtype", "out", "keepdims", "indices"}:
+                raise TypeError(f"{name}() got an unexpected keyword argument among {set(kwargs)}")
+            return _run(method, (array, *args), kwargs, [])
+
+        return run
+
+
+class Grid:
+    """``ogrid`` and ``mgrid``."""
+
+    def __init__(self, grid: Any) -> None:
+        self._grid = grid
+
+    def __getitem__(self, index: Any) -> Any:
+        return _device(self._grid[index], _current[0])
+
+
+class Namespace:
+    """NumPy's functions, on device arrays."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ABSENT.split():
+            raise AttributeError(f"module 'cupy' has no attribute {name!r}")
+        made = self._find(getattr(self._module, name))
+        setattr(self, name, made)  # one object per function, as in a module
+        return made
+
+    @staticmethod
+    def _find(found: Any) -> Any:
+        if isinstance(found, np.ufunc):
+            return Ufunc(found)
+        if isinstance(found, ModuleType):
+            return Namespace(found)
+        if isinstance(found, type(np.ogrid) | type(np.mgrid)):
+            return Grid(found)
+        if isinstance(found, type) or not callable(found):
+            return found
+        return lambda *args, **kwargs: _run(found, args, kwargs, [])
+
+    # Explicit copies to the device are what these are for.
+
+    def asarray(self, value: Any, dtype: Any = None, **kwargs: Any) -> Array:
+        if isinstance(value, Array):
+            array = np.asarray(value.values, dtype)
+            return value if array is value.values else Array(array, value.device_index)
+        return Array(np.array(_host_inside(value), dtype), _current[0])
+
+    array = asarray
+
+    def diagonal(self, *args: Any, **kwargs: Any) -> Array:
+        made: Array = _run(np.diagonal, args, kwargs, [])
+        made.values.flags.writeable = True  # as CuPy's, unlike NumPy's
+        return made
+
+    def asnumpy(self, value: Any) -> np.ndarray:
+        return value.get() if isinstance(value, Array) else np.asarray(value)
+
+    ndarray = Array
+
+    class cuda:
+        Device = staticmethod(Device)
+
+
+def _host_inside(value: Any) -> Any:
+    return value if isinstance(value, np.ndarray) else _host(value, [])
+
+
+class FakeDriver:
+    """Stands where CuPy's driver stands: ``use_driver(FakeDriver())``."""
+
+    def __init__(self, devices: int = 2) -> None:
+        self.devices = devices
+        self.xp = Namespace(np)
+        self.array_type = Array
+        self.copies_to_host = 0
+        self.waits = 0
+
+    def device_count(self) -> int:
+        return self.devices
+
+    def device(self, index: int) -> Any:
+        return Device(index)
+
+    def to_device(self, array: np.ndarray, index: int) -> Array:
+        assert type(array) is np.ndarray, type(array)
+        return Array(array.copy(), index)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        assert type(array) is Array, type(array)
+        self.copies_to_host += 1
+        return array.get()
+
+    def synchronize(self, index: int) -> None:
+        self.waits += 1
+
+    def memory(self, index: int) -> dict[str, int]:
+        return {"used": 0, "free": 1 << 30, "total": 1 << 30}
+
+
+def special_modules() -> dict[str, ModuleType]:
+    """``cupyx.scipy.special``, for sys.modules."""
+    import scipy.special
+
+    names = ("cupyx", "cupyx.scipy", "cupyx.scipy.special")
+    modules = {name: ModuleType(name) for name in names}
+    for name in ("erf", "erfinv", "gammaln", "expit"):
+        setattr(modules[names[2]], name, Ufunc(getattr(scipy.special, name)))
+    modules["cupyx"].scipy = modules["cupyx.scipy"]  # type: ignore[attr-defined]
+    modules["cupyx.scipy"].special = modules[names[2]]  # type: ignore[attr-defined]
+    return modules

@@ -1,0 +1,386 @@
+"""Devices: finding them, moving tensors, refusing to mix; and every op on a CUDA without a GPU."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import warnings
+
+import numpy as np
+import pytest
+
+import fake_cuda as fake
+import gradlab as gl
+import gradlab.ops
+from gradlab import devices
+from gradlab.autograd import grad, no_grad
+from gradlab.backends import cuda, probe
+from gradlab.errors import DeviceError, GradientError
+from gradlab.ops.core import REGISTRY
+from gradlab.testing import assert_close, check_sample, gradcheck
+
+for _module in pkgutil.iter_modules(gradlab.ops.__path__):
+    importlib.import_module(f"gradlab.ops.{_module.name}")
+
+
+@pytest.fixture
+def no_cuda(monkeypatch):
+    """A machine without a GPU, whatever this one has."""
+    found = probe.CudaProbe(False, "no NVIDIA driver was found", "install one")
+    monkeypatch.setattr(probe, "probe_cuda", lambda: found)
+    before = cuda.use_driver(None)
+    monkeypatch.setattr(devices, "_auto_said", False)
+    known = {name: each for name, each in devices._devices.items() if name == "cpu"}
+    monkeypatch.setattr(devices, "_devices", known)
+    yield found
+    cuda.use_driver(before)
+
+
+# ---------------------------------------------------------------------------- finding devices
+
+
+def test_the_cpu():
+    cpu = gl.device("cpu")
+    assert str(cpu) == "cpu"
+    assert repr(cpu) == "device('cpu')"
+    assert (cpu.type, cpu.index) == ("cpu", None)
+    assert gl.device(cpu) is cpu
+    assert gl.device(None) is cpu
+    assert gl.device() is cpu
+    assert gl.tensor([1.0]).device is cpu
+    assert gl.tensor([1.0], device="cpu").device is cpu
+    assert cpu == "cpu"
+    assert cpu != "cuda"
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:-1", "cpu:0x", "", "cuda:1:2", "CPU"])
+def test_unknown_names(name):
+    with pytest.raises(DeviceError) as caught:
+        gl.device(name)
+    assert str(caught.value) == (
+        f"device: expected 'cpu', 'cuda', 'cuda:<index>' or 'auto', got {name!r}"
+    )
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1"])
+def test_no_gpu(name, no_cuda):
+    expected = "device 'cuda' is not available: no NVIDIA driver was found; install one"
+    for use in (
+        lambda: gl.device(name),
+        lambda: gl.tensor([1.0], device=name),
+        lambda: gl.zeros(2, device=name),
+        lambda: gl.tensor([1.0]).to(name),
+        lambda: gl.tensor([1.0]).cuda(),
+    ):
+        with pytest.raises(DeviceError) as caught:
+            use()
+        assert str(caught.value) == expected
+    assert not devices.is_available("cuda")
+    assert devices.device_count() == 0
+
+
+def test_auto_without_a_gpu_takes_the_cpu_and_says_so_once(no_cuda):
+    with pytest.warns(UserWarning, match="device='auto' takes the CPU: device 'cuda' is not ava"):
+        assert gl.device("auto") is gl.device("cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert gl.device("auto").type == "cpu"
+        assert gl.tensor([1.0], device="auto").device.type == "cpu"
+
+
+def test_auto_with_a_gpu(fake_cuda):
+    assert gl.device("auto") is gl.device("cuda:0")
+
+
+def test_cuda_devices(fake_cuda):
+    first, second = gl.device("cuda"), gl.device("cuda:1")
+    assert first is gl.device("cuda:0")
+    assert first is not second
+    assert str(first) == "cuda:0"
+    assert first == "cuda"
+    assert first == "cuda:0"
+    assert second == "cuda:1"
+    assert second != "cuda"
+    assert devices.is_available("cuda")
+    assert devices.device_count() == 2
+
+
+def test_a_device_that_is_not_there(fake_cuda):
+    expected = "device 'cuda:2' does not exist: this machine has 2 CUDA devices, numbered from 0"
+    with pytest.raises(DeviceError) as caught:
+        gl.zeros(3, device="cuda:2")
+    assert str(caught.value) == expected
+    cuda.use_driver(fake.FakeDriver(devices=1))
+    devices.forget_cuda()
+    with pytest.raises(DeviceError, match="this machine has 1 CUDA device, numbered from 0"):
+        gl.device("cuda:1")
+
+
+def test_synchronize(fake_cuda):
+    gl.synchronize("cpu")
+    gl.synchronize("cuda")
+    assert fake_cuda.waits == 1
+
+
+# ----------------------------------------------------------------------------- moving tensors
+
+
+def test_making_tensors_on_a_device(fake_cuda):
+    made = [
+        gl.tensor([1.0, 2.0], device="cuda"),
+        gl.asarray(np.ones(2), device="cuda"),
+        gl.zeros(2, device="cuda"),
+        gl.ones(2, device="cuda"),
+        gl.full((2,), 3.0, device="cuda"),
+        gl.arange(2, device="cuda"),
+        gl.linspace(0, 1, 2, device="cuda"),
+        gl.eye(2, device="cuda"),
+        gl.empty(2, device="cuda"),
+        gl.rand(2, device="cuda"),
+        gl.randn(2, device="cuda"),
+        gl.randint(0, 5, (2,), device="cuda"),
+        gl.randperm(2, device="cuda"),
+        gl.zeros_like(gl.ones(2, device="cuda")),
+        gl.ones(2, device="cuda").new_zeros(3),
+    ]
+    for x in made:
+        assert x.device is gl.device("cuda")
+        assert x.is_cuda
+        assert type(x._array) is fake.Array
+    assert made[0].tolist() == [1, 2]
+
+
+def test_print_names_the_device(fake_cuda):
+    assert repr(gl.tensor([1.0, 2.0], device="cuda:1")) == "tensor([1., 2.], device='cuda:1')"
+
+
+def test_round_trip(fake_cuda):
+    x = gl.tensor([[1.0, 2.0], [3.0, 4.0]])
+    y = x.to("cuda")
+    assert y.device == "cuda:0"
+    assert y.to("cuda") is y
+    assert y.to("cuda:1").device == "cuda:1"
+    assert y.to("cuda:1").to("cuda:0").cpu().tolist() == x.tolist()
+    assert x.cuda().device == "cuda:0"
+    assert x.cuda(1).device == "cuda:1"
+    assert x.cpu() is x
+    z = x.to("cuda", gl.float64)
+    assert (z.device, z.dtype) == (gl.device("cuda"), gl.float64)
+    assert x.to(z).dtype == gl.float64
+    assert x.to(z).device == "cuda"
+    assert gl.tensor(y).device == "cuda"
+    assert gl.tensor(y, device="cpu").device == "cpu"
+    assert gl.asarray(x.T, device="cuda").tolist() == x.T.tolist()
+
+
+def test_a_moved_tensor_has_memory_of_its_own(fake_cuda):
+    x = gl.tensor([1.0, 2.0])
+    y = x.to("cuda")
+    y += 1
+    assert x.tolist() == [1, 2]
+
+
+def test_gradients_travel_back(fake_cuda):
+    x = gl.tensor([1.0, 2.0], requires_grad=True)
+    w = gl.tensor([3.0, 4.0], device="cuda", requires_grad=True)
+    ((x.to("cuda") * w).cpu() * 2).sum().backward()
+    assert x.grad.device == "cpu"
+    assert w.grad.device == "cuda"
+    assert x.grad.tolist() == [6, 8]
+    assert w.grad.tolist() == [2, 4]
+    (g,) = grad((x.to("cuda") ** 3).sum().cpu(), x, create_graph=True)
+    assert grad(g.sum(), x)[0].tolist() == [6, 12]
+    (g,) = grad(gl.asarray(x, device="cuda", dtype="float64").sum(), x)
+    assert (g.device, g.dtype) == (gl.device("cpu"), gl.float32)
+
+
+def test_leaves_on_a_device(fake_cuda):
+    x = gl.tensor([1.0, 2.0], device="cuda", requires_grad=True)
+    (x * x).sum().backward()
+    assert x.grad.device == "cuda"
+    x.grad.zero_()
+    with no_grad():
+        x -= 1
+    assert x.tolist() == [0, 1]
+    (x * 2).backward(gl.tensor([1.0, 1.0], device="cuda"))
+    assert x.grad.tolist() == [2, 2]
+
+
+def test_leaving_the_device_by_accident_is_refused(fake_cuda):
+    x = gl.tensor([1.0, 2.0], device="cuda")
+    expected = 'numpy: expected a tensor on the cpu, got one on cuda:0; use .to("cpu").numpy()'
+    for use in (x.numpy, lambda: np.asarray(x), lambda: np.array(x)):
+        with pytest.raises(DeviceError) as caught:
+            use()
+        assert str(caught.value) == expected
+    assert x.numpy(force=True).tolist() == [1, 2]
+    assert x.cpu().numpy().tolist() == [1, 2]
+
+
+def test_reading_numbers(fake_cuda):
+    x = gl.tensor([1.5], device="cuda")
+    assert x.item() == 1.5
+    assert float(x) == 1.5
+    assert int(x) == 1
+    assert bool(x)
+    assert len(x) == 1
+    assert [each.device.type for each in x] == ["cuda"]
+
+
+def test_computing_does_not_read_from_the_device(fake_cuda):
+    x = gl.tensor([[1.0, 2.0], [3.0, 4.0]], device="cuda", requires_grad=True)
+    rows = gl.tensor([1, 0], device="cuda")
+    before = fake_cuda.copies_to_host
+    y = (x @ x.T).relu().sum(axis=0) * 2 + x[0].exp()
+    loss = (y.softmax(0) - x[rows].mean(axis=1)).square().sum()
+    loss.backward()
+    with no_grad():
+        x -= x.grad * 0.1
+        x[0] = 1.0
+        x[rows] = x.detach() * 2
+    assert fake_cuda.copies_to_host == before
+
+
+# ------------------------------------------------------------------------ devices are not mixed
+
+MIXES = {
+    "add": lambda x, y: x + y,
+    "radd": lambda x, y: y + x,
+    "matmul": lambda x, y: x @ y,
+    "where": lambda x, y: gl.where(x > 0, x, y),
+    "cat": lambda x, y: gl.cat([x, y]),
+    "stack": lambda x, y: gl.stack([x, y]),
+    "iadd": lambda x, y: x.__iadd__(y),
+    "maximum": lambda x, y: x.maximum(y),
+    "setitem": lambda x, y: x.__setitem__(slice(None), y),
+    "mse_loss": lambda x, y: gl.nn.functional.mse_loss(x, y),
+}
+
+
+@pytest.mark.parametrize("name", MIXES)
+@pytest.mark.parametrize("recorded", [False, True], ids=["plain", "recorded"])
+def test_mixing_devices_is_refused(name, recorded, fake_cuda):
+    x = gl.tensor([[1.0, 2.0], [3.0, 4.0]])
+    y = gl.ones(2, 2, device="cuda", requires_grad=recorded)
+    with pytest.raises(DeviceError) as caught:
+        MIXES[name](x, y)
+    text = str(caught.value)
+    assert text.startswith(f"{name.replace('radd', 'add').replace('iadd', 'add')}: ")
+    assert "(2, 2) on cpu" in text
+    assert "(2, 2) on cuda:0" in text
+    assert ".to(" in text
+
+
+def test_the_message_about_mixed_devices(fake_cuda):
+    x, y = gl.ones(2, 3), gl.ones(3, device="cuda:1")
+    with pytest.raises(DeviceError) as caught:
+        x + y
+    assert str(caught.value) == (
+        "add: expected tensors on one device, got (2, 3) on cpu, (3,) on cuda:1; move one of them, "
+        'for example with .to("cuda:1")'
+    )
+    with pytest.raises(DeviceError, match=r"on cuda:0, \(3,\) on cuda:1; move one"):
+        x.cuda() * y
+
+
+def test_host_arrays_join_the_device_of_the_tensor(fake_cuda):
+    x = gl.tensor([1.0, 2.0], device="cuda")
+    for y in (x + np.array([1.0, 1.0], dtype=np.float32), np.ones(2, dtype=np.float32) + x):
+        assert y.device == "cuda"
+        assert y.tolist() == [2, 3]
+    assert x[np.array([1, 0])].tolist() == [2, 1]
+    assert x[gl.tensor([1, 0])].tolist() == [2, 1]  # an index may come from the CPU
+    assert x[[True, False]].tolist() == [1]
+    x[[0]] = [7.0]
+    x[1] = np.float32(8)
+    assert x.tolist() == [7, 8]
+    x.copy_(gl.tensor([5.0, 6.0]))  # copy_ is meant for this
+    assert x.tolist() == [5, 6]
+
+
+def test_gradients_flow_through_copy_between_devices(fake_cuda):
+    v = gl.tensor([1.0, 2.0], requires_grad=True)
+    x = gl.zeros(2, device="cuda")
+    x.copy_(v)
+    (x * gl.tensor([1.0, 10.0], device="cuda")).sum().backward()
+    assert v.grad.tolist() == [1, 10]
+    assert v.grad.device == "cpu"
+
+
+def test_mixed_gradients_are_refused(fake_cuda):
+    x = gl.tensor([1.0, 2.0], requires_grad=True)
+    expected = r"backward: expected a gradient on cpu, as the output, got one on cuda:0; move it wi"
+    with pytest.raises(DeviceError, match=expected):
+        (x * 2).backward(gl.ones(2, device="cuda"))
+
+
+# --------------------------------------------------------------------------- every op on "cuda"
+
+SAMPLED = [op for op in REGISTRY.values() if op.samples is not None]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("op", SAMPLED, ids=lambda op: op.name)
+def test_every_op_gives_on_cuda_what_it_gives_on_the_cpu(op, index, fake_cuda):
+    for sample in op.samples():
+        if not sample.large:
+            call = gradlab.testing._Call(op, sample)
+            gradlab.testing._check_device(call, gl.device(f"cuda:{index}"))
+
+
+def test_check_sample_includes_cuda_where_it_works(fake_cuda, monkeypatch):
+    seen = []
+    check = gradlab.testing._check_device
+    record = lambda call, device: seen.append(str(device)) or check(call, device)  # noqa: E731
+    monkeypatch.setattr(gradlab.testing, "_check_device", record)
+    op = REGISTRY["tanh"]
+    sample = next(iter(op.samples()))
+    check_sample(op, sample)
+    check_sample(op, sample, devices=["cuda:1", "cpu"])
+    assert seen == ["cuda:0", "cuda:1"]
+
+
+def test_gradcheck_on_a_device(fake_cuda):
+    x = gl.rand(3, device="cuda")
+    assert gradcheck(lambda x: x.sin() * x, x, order=2)
+
+
+def test_in_place_and_views_on_a_device(fake_cuda):
+    for name in ("cuda:0", "cuda:1"):
+        x = gl.arange(6.0, device=name, requires_grad=True)
+        y = x.reshape(2, 3) * 1
+        address = y.data_ptr()
+        y[0] *= 2
+        y[1, 1:] = 5.0
+        y[y > 4.5] = 0.0
+        y.T[0] += 1
+        assert y.data_ptr() == address
+        assert y.tolist() == [[1, 2, 4], [4, 0, 0]]
+        y.sum().backward()
+        assert x.grad.tolist() == [2, 2, 2, 1, 0, 0]
+        with pytest.raises(GradientError, match="a view of a leaf tensor"):
+            x[0] += 1
+
+
+def test_training_on_a_device(fake_cuda):
+    results = []
+    for name in ("cpu", "cuda", "cuda:1"):
+        gl.manual_seed(0)
+        model = gl.nn.Sequential(gl.nn.Linear(4, 8), gl.nn.Tanh(), gl.nn.Linear(8, 3)).to(name)
+        optimizer = gl.optim.Adam(model.parameters(), lr=0.01)
+        x, target = gl.randn(16, 4, device=name), gl.randint(0, 3, (16,), device=name)
+        for _ in range(3):
+            loss = gl.nn.functional.cross_entropy(model(x), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        results.append([p.detach().cpu() for p in model.parameters()])
+    assert_close(results[1], results[0])
+    assert_close(results[2], results[0])
+
+
+def test_assert_close_compares_devices(fake_cuda):
+    x = gl.tensor([1.0])
+    with pytest.raises(AssertionError, match="expected a tensor on cpu, got one on cuda:0; move"):
+        assert_close(x.cuda(), x)
+    assert_close(x.cuda(), x, check_device=False)
