@@ -107,7 +107,8 @@ class Node:
     @property
     def name(self) -> str:
         """The op in PyTorch's manner, such as ``MulBackward``."""
-        return "".join(part.title() for part in self.op.name.split("_")) + "Backward"
+        parts = self.op.name.split("_")
+        return "".join(part[:1].upper() + part[1:] for part in parts) + "Backward"
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
