@@ -127,6 +127,8 @@ def result_type(*kinds: DType | type) -> DType:
     ('float32', 'float32')
     """
     strong = [kind for kind in kinds if isinstance(kind, np.dtype)]
+    if len(strong) > 2:  # so that the order does not matter: float32 decides for int64 and uint64
+        strong.sort(key=_level, reverse=True)
     weak = [kind for kind in kinds if not isinstance(kind, np.dtype)]
     if not strong:
         return scalar_dtype(max(weak, key=(bool, int, float, complex).index))

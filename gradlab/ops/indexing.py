@@ -6,6 +6,7 @@ gives a copy. Writing goes through the same two: into the view, or into the chos
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from gradlab.ops.core import (
 )
 from gradlab.ops.elementwise import COPY
 from gradlab.ops.samples import Sample, values
-from gradlab.ops.shape import accepts_dim, canonical_axis
+from gradlab.ops.shape import accepts_dim, broadcast_tensors, canonical_axis
 from gradlab.tensor import Tensor, describe, from_value
 
 # ------------------------------------------------------------------------- the kinds of index
@@ -63,10 +64,18 @@ def _prepare(x: Tensor, index: Any) -> tuple[Any, bool]:
 def _prepare_slice(item: Any) -> Any:
     if not isinstance(item, slice):
         return item
-    if item.step is not None and isinstance(item.step, int) and item.step == 0:
-        raise AxisError("indexing: expected a slice step other than 0, got 0")
+    _check_slice(item)
     parts = (item.start, item.stop, item.step)
     return slice(*(part if part is None else part.__index__() for part in parts))
+
+
+def _check_slice(item: slice) -> None:
+    for part in (item.start, item.stop, item.step):
+        if part is not None and not hasattr(part, "__index__"):
+            got = repr(part)
+            raise DTypeError(message("indexing", expected="slices of integers", got=got))
+    if item.step is not None and item.step.__index__() == 0:
+        raise AxisError("indexing: expected a slice step other than 0, got 0")
 
 
 def _index_array(x: Tensor, item: Any) -> Any:
@@ -89,6 +98,7 @@ def _index_array(x: Tensor, item: Any) -> Any:
 def _explain_index(x: Tensor, index: Any, **_: Any) -> None:
     """Raise the clear error for an index that NumPy refused."""
     items = index if isinstance(index, tuple) else (index,)
+    _check_form(items)
     consumed = sum(
         item.ndim if getattr(item, "dtype", None) == np.bool_ else 1
         for item in items
@@ -110,6 +120,23 @@ def _explain_index(x: Tensor, index: Any, **_: Any) -> None:
         if item is None:
             continue
         axis += _explain_item(x, item, axis)
+    arrays = [item.shape for item in items if hasattr(item, "shape") and item.dtype != np.bool_]
+    try:
+        np.broadcast_shapes(*arrays)
+    except ValueError:
+        got = " and ".join(map(str, arrays))
+        raise ShapeError(
+            message("indexing", expected="index tensors that broadcast", got=got)
+        ) from None
+
+
+def _check_form(items: tuple[Any, ...]) -> None:
+    for item in items:
+        if isinstance(item, slice):
+            _check_slice(item)
+    count = sum(item is Ellipsis for item in items)
+    if count > 1:
+        raise AxisError(message("indexing", expected="at most one ellipsis", got=str(count)))
 
 
 def _explain_item(x: Tensor, item: Any, axis: int) -> int:
@@ -259,6 +286,7 @@ WRITE_INDEX = Op(
         "v": lambda gy, index: apply(INDEX, (gy,), {"index": index}),
     },
     broadcasts=True,
+    check=lambda x, v, index: _explain_write(x, index, v),
 )
 
 
@@ -278,9 +306,12 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
     array = v._array if isinstance(v, Tensor) else v
     try:
         put = x.device.backend.bind(x._array.__setitem__)
-        mode.quietly(put, prepared, _cast(array, x.dtype))
+        mode.quietly(put, _as_view(prepared) if basic else prepared, _cast(array, x.dtype))
     except (ValueError, IndexError, TypeError, OverflowError) as error:
-        raise _explain_write(x, prepared, v, error) from None
+        if (refused := read_only(x, name, error)) is not error:
+            raise refused from None
+        _explain_write(x, prepared, v)
+        raise explain(COPY, (x, v), None, error) from None
     mark_written(x, name)
 
 
@@ -291,25 +322,20 @@ def _cast(array: Any, dtype: Any) -> Any:
     return array
 
 
-def _explain_write(x: Tensor, index: Any, v: Any, error: Exception) -> Exception:
-    if read_only(x, "setitem", error) is not error:
-        return read_only(x, "setitem", error)
+def _explain_write(x: Tensor, index: Any, v: Any) -> None:
+    """Raise the clear error for a write that NumPy refused."""
+    _explain_index(x, index)
+    chosen = x._array[index].shape
+    shape = v.shape if isinstance(v, Tensor) else ()
     try:
-        _explain_index(x, index)
-        chosen = x._array[index].shape
-        if isinstance(v, Tensor) and np.broadcast_shapes(chosen, v.shape) != chosen:
-            raise ValueError
-    except (AxisError, ShapeError) as clear:
-        return clear
-    except (ValueError, IndexError):
-        got = v.shape if isinstance(v, Tensor) else v
-        return ShapeError(
-            message("setitem", expected=f"a value that broadcasts to {chosen}", got=str(got))
-        )
-    if not isinstance(error, TypeError | OverflowError):
-        return explain(COPY, (x, v), None, error)
-    got = describe(v)
-    return DTypeError(message("setitem", expected=f"a value that fits {x.dtype.name}", got=got))
+        fits = np.broadcast_shapes(chosen, shape) == chosen
+    except ValueError:
+        fits = False
+    if not fits:
+        expected = f"a value that broadcasts to {chosen}"
+        raise ShapeError(message("setitem", expected=expected, got=str(shape)))
+    expected = f"a value that fits {x.dtype.name}"
+    raise DTypeError(message("setitem", expected=expected, got=describe(v)))
 
 
 def _without_leading_ones(v: Tensor, ndim: int) -> Tensor:
@@ -321,18 +347,23 @@ def _without_leading_ones(v: Tensor, ndim: int) -> Tensor:
 def _set_recorded(x: Tensor, index: Any, basic: bool, v: Any, name: str) -> None:
     v = v if isinstance(v, Tensor) else from_value(v, x.device)
     if v.is_complex() and not x.is_complex():
-        got = describe(v)
-        raise DTypeError(message(name, expected=f"a value that fits {x.dtype.name}", got=got))
+        _explain_write(x, index, v)
     if v.dtype != x.dtype:
         v = v.astype(x.dtype)
-    if basic:  # write through the view; its history reaches x by itself
-        view = apply(SLICE, (x,), {"index": index})
-        apply_(COPY, view, (_without_leading_ones(v, view.ndim),), name=name)
+    if not basic:
+        if v.ndim and v.shape[0] == 1:
+            v = _without_leading_ones(v, x._array[index].ndim)
+        before = Tensor._wrap(x._array, x.device)
+        before._node = x._node
+        rebase(x, apply(WRITE_INDEX, (before, v), {"index": _owned(index)}), name)
         return
-    v = _without_leading_ones(v, v.ndim and x._array[index].ndim)
-    before = Tensor._wrap(x._array, x.device)
-    before._node = x._node
-    rebase(x, apply(WRITE_INDEX, (before, v), {"index": _owned(index)}), name)
+    # Written through the view, whose history reaches x by itself.
+    view = apply(SLICE, (x,), {"index": index})
+    v = _without_leading_ones(v, view.ndim)
+    try:
+        apply_(COPY, view, (v,), name=name)
+    except ShapeError:
+        _explain_write(x, index, v)
 
 
 # ------------------------------------------------------------------- gather, scatter, and kin
@@ -425,6 +456,9 @@ def take_along_axis(x: Tensor, indices: Tensor, axis: int = -1) -> Tensor:
     """The array API's `gather`: ``indices`` broadcasts against the other axes of ``x``."""
     at = canonical_axis("take_along_axis", axis, x.ndim)
     places = from_value(indices, x.device, operation="take_along_axis")
+    if places.ndim != x.ndim:
+        expected = f"indices of {x.ndim} axes, as x"
+        raise ShapeError(message("take_along_axis", expected=expected, got=str(places.shape)))
     shape = tuple(n if i != at else places.shape[at] for i, n in enumerate(x.shape))
     return gather(x, at, places.broadcast_to(shape))
 
@@ -543,6 +577,9 @@ def _scatter(operation: str, x: Tensor, axis: int, index: Tensor, src: Any, add:
     v = from_value(src, x.device, operation=operation)
     if v.dtype != x.dtype:
         v = v.astype(x.dtype)
+    if v.ndim and (v.ndim != x.ndim or any(map(operator.lt, v.shape, places.shape))):
+        expected = f"values of at least the index's shape {places.shape}"
+        raise ShapeError(message(operation, expected=expected, got=str(v.shape)))
     v = v.broadcast_to(places.shape) if v.ndim == 0 else v[tuple(slice(n) for n in places.shape)]
     return apply(SCATTER, (x, places, v), {"axis": at, "add": add})
 
@@ -550,9 +587,10 @@ def _scatter(operation: str, x: Tensor, axis: int, index: Tensor, src: Any, add:
 @public(None, "masked_select")
 def masked_select(x: Tensor, mask: Tensor) -> Tensor:
     """Return the elements where ``mask`` is true, in one axis."""
-    return x.broadcast_to(np.broadcast_shapes(x.shape, mask.shape))[
-        mask.broadcast_to(np.broadcast_shapes(x.shape, mask.shape))
-    ]
+    if mask.dtype != dtypes.bool_:
+        raise DTypeError(message("masked_select", expected="a bool mask", got=mask.dtype.name))
+    wide, chosen = broadcast_tensors(x, mask)
+    return wide[chosen]
 
 
 def _nonzero_samples() -> Any:
