@@ -540,7 +540,7 @@ def _einsum_samples() -> Any:
         ("...ij,...jk->...ik", c, b), ("...i->...", c), ("i...,i...->...", a, a * 1.5),
         ("ij,jk,k->i", a, b, values(4, seed=3)), ("ij,j,ik->jk", a, v, a * 1.5),
         ("ii->", square), ("ii->i", square), ("ij,jj->i", a, square), ("ij,kl->il", a, b),
-        ("ij,ij->ij", a, values((1, 3), seed=4)), ("ij,->ij", a, values((), seed=5)),
+        ("ij,ij->ij", a, values((1, 3), seed=4)), ("ij,->ij", a, np.asarray(values((), seed=5))),
     ):  # fmt: skip
         shapes = " and ".join(str(x.shape) for x in operands)
         yield Sample((equation, *operands), name=f"{equation} of {shapes}")
@@ -793,7 +793,8 @@ def _diagonal_samples() -> Any:
 
 def _diagonal_forward(xp: Any, x: Any, *, offset: int, axis1: int, axis2: int) -> Any:
     y = xp.diagonal(x, offset, axis1, axis2)
-    if xp is np and x.flags.writeable:  # NumPy returns a read-only view, PyTorch one to write to
+    # NumPy returns a read-only view; PyTorch and CuPy one to write to.
+    if isinstance(y, np.ndarray) and x.flags.writeable:
         y.flags.writeable = True
     return y
 

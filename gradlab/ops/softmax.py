@@ -50,7 +50,7 @@ def _samples() -> Any:
         ((3, 4), -1), ((3, 4), 0), (5, 0), ((2, 3, 4), 1), ((40, 5), 1), ((3, 1), 1), ((0, 3), 1),
         ((3, 0), 1), ((), 0),
     ):  # fmt: skip
-        yield Sample((values(shape),), {"axis": axis}, f"{shape} along axis {axis}")
+        yield Sample((np.asarray(values(shape)),), {"axis": axis}, f"{shape} along axis {axis}")
     yield Sample((values((4, 3)).T,), {"axis": 1}, "transposed")
     yield Sample((values((6, 8))[::2, ::-2],), {"axis": 1}, "strided")
     yield Sample((values((3, 4)) * 1e4,), {"axis": 1}, "values up to 20,000", large=True)
