@@ -838,9 +838,10 @@ def update(op: Op, tensors: Sequence[Sequence[Tensor]], attributes: dict[str, An
     if not first:
         return
     device = first[0].device
-    for x in (x for group in tensors for x in group):
-        if x.device is not device:
-            raise mixed_devices(op.name, [first[0], x])
+    for group in tensors:
+        for x in group:
+            if x.device is not device:
+                raise mixed_devices(op.name, [first[0], x])
     key = (device,)
     run = op.table.get(key)
     if run is None:

@@ -11,6 +11,7 @@ import numpy as np
 from gradlab import dtypes
 from gradlab.devices import DeviceLike, device as find_device
 from gradlab.errors import DTypeError, OptionError, ShapeError, message
+from gradlab.ops.core import public
 from gradlab.ops.shape import _sizes
 from gradlab.tensor import Tensor, from_value
 
@@ -248,8 +249,18 @@ def _move(x: Tensor, where: Any) -> Tensor:
 
 
 Tensor._add_method("to", to)
-Tensor._add_method("cpu", lambda x: to(x, device="cpu"))
-Tensor._add_method("cuda", lambda x, index=0: to(x, device=f"cuda:{index}"))
+
+
+@public(None, "cpu")
+def _to_cpu(x: Tensor) -> Tensor:
+    """Return the tensor on the CPU; itself if it is there."""
+    return to(x, device="cpu")
+
+
+@public(None, "cuda")
+def _to_cuda(x: Tensor, index: int = 0) -> Tensor:
+    """Return the tensor on a CUDA device; itself if it is there."""
+    return to(x, device=f"cuda:{index}")
 
 
 def _new_method(name: str, make: Any) -> None:
