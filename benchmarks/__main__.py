@@ -16,7 +16,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "-k", default="", metavar="TEXT", help="only suites or cases with this in their name"
     )
     parser.add_argument(
-        "--rounds", type=int, default=96, help="turns of each peer, at most (default 96)"
+        "--rounds", type=int, default=120, help="turns of each peer, at most (default 120)"
     )
     parser.add_argument(
         "--seconds", type=float, default=0.004, help="length of a turn (default 0.004)"
@@ -51,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
     described = machine.describe(options.threads)
     print(table.plain(table.rows(results)))
     print(f"\n{table.machine_line(described)}")
+    if table.warning(results):
+        print(table.warning(results))
     folder = options.results or (None if options.k else race.RESULTS)
     if folder:
         print(f"written to {race.save(results, described, date.today().isoformat(), folder)}")

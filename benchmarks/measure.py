@@ -4,7 +4,7 @@ The peers take turns, A B C, C B A, A B C, …, each for a few milliseconds, whi
 slice of a scheduler. What slows the machine for a second slows all of them, and leaves their ratio
 in that round nearly as it is. What hits one turn, such as another process on a core that threads
 were waiting for, spoils the round; so the rounds are ranked by the largest slow-down of any peer
-against its own fastest turn, and the quietest quarter of them counts.
+against its own fastest turn, and the quietest tenth of them counts.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def spread(figures: Iterable[float]) -> Spread:
 
 
 def quietest(taken: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The quarter of the rounds in which no peer was slowed down much."""
+    """The tenth of the rounds in which no peer was slowed down much."""
     fastest = {peer: min(each[peer] for each in taken) for peer in taken[0]}
 
     def slowdown(seconds: dict[str, float]) -> float:
         return max(seconds[peer] / fastest[peer] for peer in seconds)
 
-    return sorted(taken, key=slowdown)[: -(-len(taken) // 4)]
+    return sorted(taken, key=slowdown)[: -(-len(taken) // 10)]
 
 
 def seconds_of(step: Callable[[], object], count: int) -> float:

@@ -28,6 +28,11 @@ class Result:
     target: Target | None
 
     @property
+    def noisy(self) -> bool:
+        """Whether not even the quiet rounds were quiet."""
+        return any(each.high > 1.2 * each.low for each in self.seconds.values())
+
+    @property
     def unit(self) -> str:
         return self.target.unit if self.target else "ratio"
 
@@ -129,6 +134,7 @@ def _as_json(result: Result) -> dict[str, Any]:
         "target": target and {"limit": target.limit, "unit": target.unit},
         "figure": result.figure and float(f"{result.figure:.3g}"),
         "met": result.met,
+        "noisy": result.noisy,
     }
 
 

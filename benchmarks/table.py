@@ -101,12 +101,23 @@ def machine_line(machine: dict[str, Any]) -> str:
     )
 
 
+def warning(results: list[Result]) -> str:
+    """Names the cases whose figures are not to be relied on; "" if there are none."""
+    noisy = [result.name for result in results if result.noisy]
+    if not noisy:
+        return ""
+    return (
+        "The machine was too busy: even the quiet rounds of these cases differ by more than 20 %. "
+        f"Run them again: {', '.join(noisy)}"
+    )
+
+
 def readme_table(path: Path) -> str:
     """The README's table of a results file, and the line that says how to reproduce it."""
     results, machine, date = load(path)
     note = (
         f"Measured by `make bench` on {date}: {machine_line(machine)} The libraries take turns in "
-        "one process; figures are medians of the quietest quarter of the rounds."
+        "one process; figures are medians of the quietest tenth of the rounds."
     )
     return f"{markdown(rows(results))}\n\n{note}"
 

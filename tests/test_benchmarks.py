@@ -98,7 +98,7 @@ ROUNDS = [
     {"gradlab": 2.0e-6, "numpy": 1.0e-6},
     {"gradlab": 2.4e-6, "numpy": 0.8e-6},
     {"gradlab": 2.1e-6, "numpy": 0.75e-6},
-    *[{"gradlab": 2.0e-6, "numpy": 3.0e-6}, {"gradlab": 9.0e-6, "numpy": 0.75e-6}] * 4,
+    *[{"gradlab": 2.0e-6, "numpy": 3.0e-6}, {"gradlab": 9.0e-6, "numpy": 0.75e-6}] * 12,
 ]
 
 
@@ -118,7 +118,7 @@ def test_figures(target, figure, limit, met):
     assert (table.figure(result), table.limit(result), table.met(result)) == (figure, limit, met)
 
 
-def test_the_quietest_quarter_counts():
+def test_the_quietest_tenth_counts():
     assert measure.quietest(ROUNDS) == [ROUNDS[2], ROUNDS[1], ROUNDS[0]]
     assert measure.quietest(ROUNDS[:1]) == ROUNDS[:1]
 
@@ -136,6 +136,14 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios():
 )  # fmt: skip
 def test_times(seconds, text):
     assert table.time(seconds) == text
+
+
+def test_noise_is_told():
+    steady = of(None, [{"gradlab": 1.0, "numpy": 1.0}] * 20)
+    jumping = of(None, [{"gradlab": 1.0, "numpy": 1.0}, {"gradlab": 1.0, "numpy": 1.3}] * 10)
+    assert table.warning([steady]) == ""
+    assert table.warning([of(None, ROUNDS), steady]).endswith("Run them again: counting")
+    assert not jumping.noisy  # half of the rounds are quiet, more than are used
 
 
 def test_results_come_back_from_their_file(tmp_path):

@@ -47,6 +47,7 @@ class LoopedAddition(Case):
 
     name = "looped_addition"
     title = "a[i] + b[i], 10,000 numbers one by one"
+    rounds = 24
 
     def gradlab(self) -> Step:
         import gradlab as gl
