@@ -142,15 +142,15 @@ class _Packer:
         plain = all(type(key) is str and not key.startswith("$") for key in obj)
         if plain:
             return {key: self.pack(each, (*keys, key)) for key, each in obj.items()}
-        pairs = [
-            [self.pack(key, keys), self.pack(each, (*keys, key))] for key, each in obj.items()
-        ]
+        pairs = [[self.pack(key, keys), self.pack(each, (*keys, key))] for key, each in obj.items()]
         return {_DICT: pairs}
 
     def _pack_array(self, kind: str, array: np.ndarray, keys: tuple[Any, ...]) -> dict[str, Any]:
         if array.dtype not in dtypes.ALL:
             raise DTypeError(
-                message("save", expected="numbers", got=f"an array of {array.dtype} at {_place(keys)}")
+                message(
+                    "save", expected="numbers", got=f"an array of {array.dtype} at {_place(keys)}"
+                )
             )
         wanted = name = ".".join(map(str, keys)) or "tensor"
         count = 1

@@ -182,14 +182,14 @@ def test_a_file_of_a_later_version(path, monkeypatch):
     monkeypatch.setattr(serialization, "FORMAT", "99")
     gl.save(gl.ones(3), path)
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="format version '99'.*update gradlab"):
+    with pytest.raises(CheckpointError, match=r"format version '99'.*update gradlab"):
         gl.load(path)
 
 
 def test_a_dtype_that_gradlab_lacks(path):
     header = b'{"w":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}'
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
-    with pytest.raises(CheckpointError, match="tensor 'w' in .* has the dtype F8_E4M3"):
+    with pytest.raises(CheckpointError, match=r"tensor 'w' in .* has the dtype F8_E4M3"):
         gl.load(path)
 
 
@@ -208,7 +208,9 @@ def test_objects_that_cannot_be_saved(path):
         "save: expected tensors, NumPy arrays, numbers, strings, and dicts, lists or tuples of "
         "them, got set at obj['a'][1]"
     )
-    with pytest.raises(DTypeError, match=r"save: expected numbers, got an array of <U1 at obj\['a'\]"):
+    with pytest.raises(
+        DTypeError, match=r"save: expected numbers, got an array of <U1 at obj\['a'\]"
+    ):
         gl.save({"a": np.array(["x"])}, path)
     assert not path.exists()
 

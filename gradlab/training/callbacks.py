@@ -1,0 +1,313 @@
+"""Callbacks: what a Trainer does beside training, at fixed moments of the loop.
+
+A callback is any object with some of the methods of `Callback`; only those it defines are called.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradlab.errors import OptionError, message
+from gradlab.training.checkpoint import (
+    list_checkpoints,
+    next_path,
+    remove_abandoned,
+    remove_checkpoint,
+    write_checkpoint,
+)
+from gradlab.training.stopping import read_duration
+
+if TYPE_CHECKING:
+    from gradlab.training.trainer import Trainer
+
+
+class Callback:
+    """The moments at which a Trainer calls its callbacks, in the order they were given.
+
+    ``trainer`` has what there is to know: ``model``, ``epoch`` (from 0), ``batch`` (the current one
+    of the epoch, from 1), ``step`` (optimizer updates done), ``metrics``, ``history``; and
+    ``trainer.stop(reason)`` ends the run after the current step or epoch.
+
+    >>> class Shout(Callback):
+    ...     def on_epoch_end(self, trainer):
+    ...         print(f"epoch {trainer.epoch + 1} is over")
+    """
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Model, data and optimizers are ready, and a checkpoint is loaded if one is resumed."""
+
+    def on_epoch_start(self, trainer: Trainer) -> None:
+        """Before the first batch of an epoch, or the first after resuming in its middle."""
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        """After each training batch. It should be quick; see `on_progress`."""
+
+    def on_progress(self, trainer: Trainer) -> None:
+        """A few times a second within the training batches, when ``trainer.metrics`` are new."""
+
+    def on_validation_start(self, trainer: Trainer) -> None:
+        """Before the first validation batch."""
+
+    def on_validation_end(self, trainer: Trainer) -> None:
+        """After the last validation batch; ``trainer.metrics`` has the results."""
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """After validation; ``trainer.history.epochs[-1]`` is the row of this epoch."""
+
+    def on_exception(self, trainer: Trainer, error: BaseException) -> None:
+        """The run ends with an error."""
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """The run is over, finished or stopped, without an error."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint has to keep of this callback: tensors, numbers, strings."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+
+
+HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+
+
+def arrange(callbacks: Iterable[Any], bar: Any) -> list[Any]:
+    """Callbacks in the order of their calls: those that write checkpoints last, so that these
+    hold the state of all others; before them the progress bar, ``bar`` if there is none."""
+    given = list(callbacks)
+    for each in given:
+        if not any(hasattr(each, name) for name in HOOKS):
+            expected = "callbacks with at least one method of training.Callback"
+            raise OptionError(message("Trainer", expected=expected, got=type(each).__name__))
+    if bar is not None and not any(isinstance(each, type(bar)) for each in given):
+        given.append(bar)
+    return sorted(given, key=lambda each: isinstance(each, ModelCheckpoint))
+
+
+def hooks_named(name: str, callbacks: Iterable[Any]) -> list[Callable[..., Any]]:
+    """The methods of that name, without those that only inherit the empty one of `Callback`."""
+    return [
+        getattr(each, name)
+        for each in callbacks
+        if getattr(type(each), name, None) is not getattr(Callback, name) and hasattr(each, name)
+    ]
+
+
+def _keyed(callbacks: Iterable[Any]) -> dict[str, Any]:
+    """Callbacks that have a state, by the names under which a checkpoint keeps them."""
+    found: dict[str, Any] = {}
+    for each in callbacks:
+        if not (hasattr(each, "state_dict") and hasattr(each, "load_state_dict")):
+            continue
+        name = wanted = type(each).__name__
+        count = 1
+        while name in found:
+            count += 1
+            name = f"{wanted}#{count}"
+        found[name] = each
+    return found
+
+
+def callback_states(callbacks: Iterable[Any]) -> dict[str, Any]:
+    """The states of callbacks, by name."""
+    return {name: each.state_dict() for name, each in _keyed(callbacks).items()}
+
+
+def load_callback_states(callbacks: Iterable[Any], states: dict[str, Any]) -> None:
+    """Give callbacks the states of their names; those without one stay as they are."""
+    for name, each in _keyed(callbacks).items():
+        if name in states:
+            each.load_state_dict(copy.deepcopy(states[name]))
+
+
+def monitored(trainer: Trainer, who: str, name: str) -> float | None:
+    """The value of a metric in this epoch's row; None in an epoch without validation."""
+    value = trainer.history.epochs[-1].get(name)
+    if value is None and not trainer.skipped_validation:
+        known = ", ".join(trainer.history.names) or "none"
+        hint = "log it in training_step or validation_step with self.log(name, value)"
+        if name.startswith("val") and trainer.val_batches is None:
+            hint = "there is no validation data: give fit() a second loader"
+        expected = f"a metric to monitor among {known}"
+        raise OptionError(message(who, expected=expected, got=repr(name), hint=hint))
+    return value
+
+
+class Best:
+    """The best value of a metric so far."""
+
+    def __init__(self, who: str, mode: str, min_delta: float = 0.0) -> None:
+        if mode not in ("min", "max"):
+            raise OptionError(message(who, expected="mode 'min' or 'max'", got=repr(mode)))
+        if not min_delta >= 0:
+            raise OptionError(message(who, expected="min_delta of 0 or more", got=repr(min_delta)))
+        self.sign = 1 if mode == "min" else -1
+        self.min_delta = min_delta
+        self.value = math.inf * self.sign
+
+    def improved(self, value: float) -> bool:
+        """Whether ``value`` is better, by more than ``min_delta``; if so it is the best now."""
+        better = self.sign * value < self.sign * self.value - self.min_delta  # False for NaN
+        if better:
+            self.value = value
+        return better
+
+
+class EarlyStopping(Callback):
+    """Stop when a metric has not improved for ``patience`` epochs in which it was measured.
+
+    Parameters
+    ----------
+    monitor: name of the metric.
+    patience: how many epochs without improvement end the run.
+    min_delta: an improvement must be larger than this.
+    mode: ``"min"`` where smaller is better, ``"max"`` where larger is.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 3,
+        min_delta: float = 0.0,
+        mode: str = "min",
+    ) -> None:
+        if patience < 1:
+            raise OptionError(
+                message("EarlyStopping", expected="patience of 1 or more", got=repr(patience))
+            )
+        self.monitor, self.patience = monitor, patience
+        self.best = Best("EarlyStopping", mode, min_delta)
+        self.waited = 0
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        self._stop_if_due(trainer)  # where a run that it had ended is resumed
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        value = monitored(trainer, "EarlyStopping", self.monitor)
+        if value is not None:
+            self.waited = 0 if self.best.improved(value) else self.waited + 1
+            self._stop_if_due(trainer)
+
+    def _stop_if_due(self, trainer: Trainer) -> None:
+        if self.waited >= self.patience:
+            trainer.stop(
+                f"{self.monitor} has not improved for {self.patience} epochs, "
+                f"its best was {self.best.value:.4g}"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best.value, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best.value, self.waited = state["best"], state["waited"]
+
+
+class LearningRateMonitor(Callback):
+    """Log the learning rate in use as the metric ``lr`` (``lr-0``, ``lr-1``, … if several)."""
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        groups = [group for each in trainer.optimizers for group in each.param_groups]
+        for number, group in enumerate(groups):
+            trainer.log("lr" if len(groups) == 1 else f"lr-{number}", group["lr"], last=True)
+
+
+class ModelCheckpoint(Callback):
+    """Write checkpoints into a folder.
+
+    One is written whenever ``every`` has passed, and at the end of the run, by Ctrl-C too. With
+    ``monitor``, one is also written at the end of each epoch in which that metric was better than
+    ever before, and the best is kept whatever becomes of the others.
+
+    Parameters
+    ----------
+    folder: made where it is missing.
+    every: a number of steps, ``"epoch"``, a time such as ``"30s"``, ``"10m"`` or ``"2h"``, a
+        timedelta, or None for none in between.
+    keep: how many of the latest checkpoints stay; None for all.
+    monitor, mode: a metric, and ``"min"`` or ``"max"``.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path = "checkpoints",
+        every: int | str | timedelta | None = "60s",
+        keep: int | None = 3,
+        monitor: str | None = None,
+        mode: str = "min",
+    ) -> None:
+        if keep is not None and keep < 1:
+            raise OptionError(
+                message("ModelCheckpoint", expected="keep of 1 or more, or None", got=repr(keep))
+            )
+        self.folder = Path(folder)
+        self.every = every
+        self.steps = every if isinstance(every, int) else 0
+        timed = every not in (None, "epoch") and not self.steps
+        self.seconds = read_duration("ModelCheckpoint", every) if timed else math.inf
+        if self.steps < 0 or every == 0:
+            raise OptionError(
+                message("ModelCheckpoint", expected="every 1 or more steps", got=repr(every))
+            )
+        self.keep, self.monitor = keep, monitor
+        self.best = Best("ModelCheckpoint", mode)
+        self.best_path: Path | None = None
+        self.last_path: Path | None = None
+        self._saved_position: Any = None
+        self._due = math.inf
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(self.folder)
+        self._saved_position = trainer.position() if self.last_path else None
+        self._due = time.monotonic() + self.seconds
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        # The gradients of half a step are in no checkpoint.
+        if self.steps and trainer.step % self.steps == 0 and not trainer.is_accumulating:
+            self.save(trainer)
+
+    def on_progress(self, trainer: Trainer) -> None:
+        if time.monotonic() >= self._due and not trainer.is_accumulating:
+            self.save(trainer)
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        value = None
+        if self.monitor is not None:
+            value = monitored(trainer, "ModelCheckpoint", self.monitor)
+        is_best = value is not None and self.best.improved(value)
+        if is_best or self.every == "epoch":
+            self.save(trainer, is_best)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        if trainer.position() != self._saved_position:
+            self.save(trainer)
+
+    def save(self, trainer: Trainer, is_best: bool = False) -> Path:
+        """Write a checkpoint now and delete those that are no longer kept."""
+        path = next_path(self.folder, trainer.position())
+        if is_best:  # before the state is taken, which includes this
+            self.best_path = path
+        write_checkpoint(path, trainer.state_dict())
+        self.last_path = path
+        self._saved_position = trainer.position()
+        self._due = time.monotonic() + self.seconds
+        kept = [] if self.keep is None else list_checkpoints(self.folder)[: -self.keep]
+        for old in kept:
+            if self.best_path is None or old.name != self.best_path.name:
+                remove_checkpoint(old)
+        return path
+
+    def state_dict(self) -> dict[str, Any]:
+        name = None if self.best_path is None else self.best_path.name
+        return {"best": self.best.value, "best_path": name}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best.value = state["best"]
+        name = state["best_path"]
+        self.best_path = None if name is None else self.folder / name

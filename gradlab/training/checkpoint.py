@@ -1,0 +1,186 @@
+"""Checkpoints: files from which a run goes on exactly where it was.
+
+A checkpoint is two files of one name: ``NAME.safetensors`` holds every tensor, ``NAME.json``
+everything else (loop position, optimizer scalars, schedules, place in the data, random state,
+callbacks, history, versions) and the digests of both. The tensors are written first; the
+checkpoint exists from the moment its JSON takes its name, which the file system does in one step.
+A process killed at any moment therefore leaves the checkpoints before it whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import random
+import re
+import time
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradlab.errors import CheckpointError
+from gradlab.ops.random import get_rng_state, set_rng_state
+from gradlab.serialization import pack, read_arrays, replacing, unpack, write_arrays
+
+FORMAT = 1
+
+_NAME = re.compile(r"(?P<number>\d{4,})-epoch\d+-step\d+\.(json|safetensors)")
+_TEMPORARY = re.compile(rf"\.{_NAME.pattern}\.[0-9a-f]{{8}}\.tmp")
+# Tensors without their JSON are a checkpoint that is being written, or was when its process died.
+_ABANDONED_AFTER = 3600.0
+
+
+def list_checkpoints(folder: str | Path) -> list[Path]:
+    """The checkpoints in a folder, as the paths of their JSON files, the latest last."""
+    found = {
+        int(match["number"]): path
+        for path in Path(folder).glob("*.json")
+        if (match := _NAME.fullmatch(path.name))
+    }
+    return [found[number] for number in sorted(found)]
+
+
+def next_path(folder: str | Path, position: dict[str, Any]) -> Path:
+    """The path for the next checkpoint in a folder, at a position in the run."""
+    folder = Path(folder)
+    numbers = [int(m["number"]) for each in folder.glob("*") if (m := _NAME.fullmatch(each.name))]
+    epoch = position["epoch"] + (position["batch"] > 0)  # from 1; the one that is over, if just so
+    place = f"epoch{epoch}-step{position['step']}"
+    return folder / f"{max(numbers, default=0) + 1:04d}-{place}.json"
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write what `Trainer.state_dict` returned to ``path`` and to the file of tensors beside it."""
+    structure, arrays = pack(state)
+    tensors = path.with_suffix(".safetensors")
+    # On its own, the file of tensors is a dict of them: gradlab.load reads it.
+    digest = write_arrays(tensors, {name: {"$tensor": name} for name in arrays}, arrays)
+    document = {
+        "gradlab checkpoint": FORMAT,
+        "tensors": {"file": tensors.name, "sha256": digest},
+        "state": structure,
+    }
+    text = json.dumps({**document, "sha256": _digest(document)}, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _digest(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The JSON file that ``path`` means: itself, the one beside a file of tensors, or the latest
+    of a folder."""
+    path = Path(path)
+    if path.is_dir():
+        found = list_checkpoints(path)
+        if not found:
+            raise CheckpointError(f"resume: there is no checkpoint in the folder {path}")
+        return found[-1]
+    path = path.with_suffix(".json") if path.suffix == ".safetensors" else path
+    if not path.exists():
+        raise CheckpointError(f"resume: there is no checkpoint {path}")
+    return path
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read and verify a checkpoint: the state that `Trainer.state_dict` had returned.
+
+    ``path`` is its JSON file, its file of tensors, or a folder, of which the latest is taken. The
+    tensors are on the CPU; ``["model"]`` is the model's state dict. Raises `CheckpointError` with
+    the name of the file that is missing, truncated or altered.
+    """
+    path = find_checkpoint(path)
+    document = _read_document(path)
+    if document.get("gradlab checkpoint") != FORMAT:
+        raise CheckpointError(
+            f"resume: {path} has the format version {document.get('gradlab checkpoint')!r}, and "
+            f"this gradlab reads {FORMAT!r}"
+        )
+    tensors = path.parent / document["tensors"]["file"]
+    if not tensors.exists():
+        raise CheckpointError(f"resume: {tensors}, which holds the tensors of {path}, is missing")
+    content = read_arrays(tensors)
+    if content.digest != document["tensors"]["sha256"]:
+        raise CheckpointError(
+            f"resume: {tensors} is not the file that was written with {path.name} (another "
+            "SHA-256); nothing was loaded"
+        )
+    state: dict[str, Any] = unpack(document["state"], content.arrays)
+    return state
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+        digest = document.pop("sha256")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise CheckpointError(
+            f"resume: {path} is truncated or is no checkpoint; nothing was loaded{_instead(path)}"
+        ) from None
+    if _digest(document) != digest:
+        raise CheckpointError(
+            f"resume: {path} was altered since it was written (its SHA-256 does not match); "
+            f"nothing was loaded{_instead(path)}"
+        )
+    return document
+
+
+def _instead(path: Path) -> str:
+    earlier = [each for each in list_checkpoints(path.parent) if each.name < path.name]
+    return f"; the checkpoint before it is {earlier[-1]}" if earlier else ""
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Delete a checkpoint, its JSON first: what is left of a kill in between is no checkpoint."""
+    path.unlink(missing_ok=True)
+    path.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: str | Path) -> None:
+    """Delete what processes killed while writing left in a folder, once it is an hour old."""
+    for path in Path(folder).glob("*"):
+        tensors = _NAME.fullmatch(path.name) and not path.with_suffix(".json").exists()
+        if not (tensors or _TEMPORARY.fullmatch(path.name)):
+            continue
+        try:
+            if time.time() - path.stat().st_mtime > _ABANDONED_AFTER:
+                path.unlink()
+        except FileNotFoundError:  # another process was faster
+            pass
+
+
+# ------------------------------------------------------------------------------ random state
+
+
+def random_state() -> dict[str, Any]:
+    """The states of gradlab's, Python's and NumPy's global random generators."""
+    version, words, gauss = random.getstate()
+    return {
+        "gradlab": get_rng_state(),
+        "python": {"version": version, "words": np.array(words, dtype=np.uint32), "gauss": gauss},
+        "numpy": np.random.get_state(legacy=False),  # noqa: NPY002 - the users' own, as it is
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put the global random generators into a state that `random_state` returned."""
+    set_rng_state(state["gradlab"])
+    python = state["python"]
+    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+
+
+@cache
+def versions() -> dict[str, str]:
+    """What wrote a checkpoint, for whoever has to find out why it does not load."""
+    try:
+        own = metadata.version("gradlab")
+    except metadata.PackageNotFoundError:  # run from a source tree
+        own = "unknown"
+    return {"gradlab": own, "numpy": np.__version__, "python": platform.python_version()}

@@ -1,0 +1,167 @@
+"""The whole state of a run, as a dict that a checkpoint can hold, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradlab.errors import CheckpointError, NonFiniteLossError, OptionError, StateError
+from gradlab.training.callbacks import (
+    ModelCheckpoint,
+    callback_states,
+    load_callback_states,
+)
+from gradlab.training.checkpoint import (
+    find_checkpoint,
+    list_checkpoints,
+    random_state,
+    read_checkpoint,
+    set_random_state,
+    versions,
+)
+
+if TYPE_CHECKING:
+    from gradlab.training.trainer import Trainer
+
+
+def get_state(trainer: Trainer) -> dict[str, Any]:
+    """Everything that `set_state` needs for the run to go on from here.
+
+    A run whose numbers are no longer finite has no such state: `NonFiniteLossError`.
+    """
+    trainer.read_metrics()
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad and not parameter.detach().isfinite().all():
+            raise not_finite(trainer, f"the parameter {name}", "NaN or infinite", trainer.batch)
+    return {
+        "position": trainer.position(),
+        "seconds": trainer.stopping.seconds,
+        "told_to_stop": trainer.stopping.told,
+        "model": trainer.model.state_dict(),
+        "optimizers": [
+            {"type": type(each).__name__, **each.state_dict()} for each in trainer.optimizers
+        ],
+        "schedulers": [
+            {"type": type(each.scheduler).__name__, **each.scheduler.state_dict()}
+            for each in trainer.schedules
+        ],
+        "data": trainer.train_batches.state_dict(),
+        # A validation that was begun is done anew: with the random numbers it began with.
+        "random": trainer.random_before_validation or random_state(),
+        "metrics": trainer.train_metrics.state_dict(),
+        "history": trainer.history.state_dict(),
+        "callbacks": callback_states(trainer.callbacks),
+        "versions": versions(),
+    }
+
+
+def set_state(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Go on from a state; raises `StateError` where model, optimizers or data are others."""
+    schedulers = [each.scheduler for each in trainer.schedules]
+    _check_kinds("optimizers", trainer.optimizers, state["optimizers"])
+    _check_kinds("schedulers", schedulers, state["schedulers"])
+    _check_groups(trainer.optimizers, state["optimizers"])
+    place = state["position"]
+    data_before = trainer.train_batches.state_dict()
+    trainer.train_batches.load_state_dict(state["data"], place["batch"])
+    try:
+        trainer.model.load_state_dict(state["model"])
+    except StateError:
+        trainer.train_batches.load_state_dict(data_before, 0)
+        raise
+    for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    for scheduler, saved in zip(schedulers, state["schedulers"], strict=True):
+        scheduler.load_state_dict(saved)
+    trainer.stopping.start(state["seconds"])
+    for name, value in place.items():
+        setattr(trainer, name, value)
+    if place["batch"]:
+        trainer.train_metrics.load_state_dict(state["metrics"])
+    trainer.history.load_state_dict(state["history"])
+    load_callback_states(trainer.callbacks, state["callbacks"])
+    set_random_state(state["random"])
+
+
+def _check_kinds(what: str, mine: Sequence[Any], saved: Sequence[dict[str, Any]]) -> None:
+    own, theirs = [type(each).__name__ for each in mine], [each["type"] for each in saved]
+    if own != theirs:
+        raise StateError(
+            f"resume: configure_optimizers gives the {what} {own}, and the checkpoint has "
+            f"{theirs}; nothing was loaded"
+        )
+
+
+def _check_groups(optimizers: Sequence[Any], saved: Sequence[dict[str, Any]]) -> None:
+    for optimizer, state in zip(optimizers, saved, strict=True):
+        own = [len(group["params"]) for group in optimizer.param_groups]
+        theirs = [len(group["params"]) for group in state["param_groups"]]
+        if own != theirs:
+            raise StateError(
+                f"resume: {type(optimizer).__name__} has groups of {own} parameters, and the "
+                f"checkpoint has {theirs}; nothing was loaded"
+            )
+
+
+def choose_checkpoint(trainer: Trainer, resume: str | Path | None) -> dict[str, Any] | None:
+    """Read and verify the checkpoint that `Trainer.fit` was asked to go on from, if any."""
+    writer = checkpoint_writer(trainer)
+    if writer is not None:
+        writer.last_path = None  # of an earlier run
+    if resume is None:
+        return None
+    if resume not in ("last", "auto"):
+        path = find_checkpoint(resume)
+    elif writer is None:
+        raise OptionError(
+            f'Trainer.fit: resume="{resume}" needs a folder to look in: give the Trainer a '
+            "checkpoint_dir, or resume the path of a checkpoint"
+        )
+    else:
+        found = list_checkpoints(writer.folder)
+        if not found and resume == "auto":
+            return None
+        if not found:
+            raise CheckpointError(
+                f'resume="last": there is no checkpoint in {writer.folder}; resume="auto" begins '
+                "anew in that case"
+            )
+        path = found[-1]
+    state = read_checkpoint(path)
+    place = state["position"]
+    finished = state["told_to_stop"] or trainer.stopping.reached(place["epoch"], place["step"])
+    if resume == "auto" and finished:
+        return None
+    if writer is not None:
+        writer.last_path = path
+    return state
+
+
+def checkpoint_writer(trainer: Trainer) -> ModelCheckpoint | None:
+    """The callback that writes this Trainer's checkpoints, the first if there are several."""
+    return next((each for each in trainer.callbacks if isinstance(each, ModelCheckpoint)), None)
+
+
+def how_to_resume(trainer: Trainer) -> str:
+    """The line that tells a user who pressed Ctrl-C what to do next."""
+    writer = checkpoint_writer(trainer)
+    where = f"after epoch {trainer.epoch} (step {trainer.step})"
+    if trainer.batch:
+        where = f"in epoch {trainer.epoch + 1}, batch {trainer.batch} (step {trainer.step})"
+    how = "no checkpoint was written, which takes a checkpoint_dir"
+    if writer is not None:
+        how = f'checkpoint {writer.last_path}; to go on, call fit(..., resume="last")'
+    return f"Stopped by Ctrl-C {where}; {how}"
+
+
+def not_finite(trainer: Trainer, what: str, value: Any, batch: int) -> NonFiniteLossError:
+    """The error for a loss or parameter that became NaN or infinite in a batch of this epoch."""
+    writer = checkpoint_writer(trainer)
+    path = None if writer is None else writer.last_path
+    kept = f"the last good checkpoint is {path}" if path else "no checkpoint was written"
+    return NonFiniteLossError(
+        f"Trainer.fit: {what} became {value} in epoch {trainer.epoch + 1}, batch {batch} "
+        f"(step {trainer.step_of(batch)}); {kept}; lower the learning rate, or set "
+        "gradient_clip_val"
+    )

@@ -1,0 +1,442 @@
+"""The Trainer: the training loop, and around it what every run needs."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from gradlab.devices import DeviceLike, cpu, device as find_device
+from gradlab.errors import OptionError, ShapeError
+from gradlab.nn.parameter import UninitializedParameter
+from gradlab.nn.utils import clip_grad_norm_
+from gradlab.ops.random import manual_seed
+from gradlab.tensor import Tensor
+from gradlab.training.callbacks import (
+    HOOKS,
+    ModelCheckpoint,
+    arrange,
+    callback_states,
+    hooks_named,
+    load_callback_states,
+    monitored,
+)
+from gradlab.training.checkpoint import random_state
+from gradlab.training.datamodule import Batches, place, size_of_batch
+from gradlab.training.evaluation import evaluation, predict, validate
+from gradlab.training.history import History, Metrics, Row
+from gradlab.training.module import Module, not_a_loss, read_optimizers, require_module
+from gradlab.training.precision import find_precision
+from gradlab.training.progress import ProgressBar
+from gradlab.training.runstate import (
+    choose_checkpoint,
+    get_state,
+    how_to_resume,
+    not_finite,
+    set_state,
+)
+from gradlab.training.stopping import Stopping, require_at_least
+
+# Seconds between two looks at what goes on beside the loop: each waits for a GPU and draws the bar.
+_LOOK_INTERVAL = 0.25
+
+
+class Trainer:
+    """Trains a `Module`, with a progress bar, metrics, checkpoints and an orderly Ctrl-C.
+
+    `fit` does what the loop in `fit_epoch` shows, and gives bit for bit what the same loop written
+    by hand gives. ``epoch`` and ``batch`` (done in this epoch) and ``step`` (optimizer updates
+    done) count from 0; what is printed counts from 1.
+
+    Parameters
+    ----------
+    max_epochs, max_steps, max_time: when to stop, whichever comes first; at least one is needed.
+        ``max_time`` is seconds, a timedelta, or text such as ``"10m"``.
+    device: where to train, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"auto"``; None: where the
+        model is. Batches are moved there.
+    precision: ``"float32"``, ``"float64"`` or ``"bfloat16"`` for parameters and floating inputs;
+        None leaves them as they are.
+    gradient_clip_val: scale gradients down to this norm at most; 0 for no clipping.
+    accumulate_grad_batches: add up the gradients of so many batches for each update.
+    limit_batches: use the first so many batches of an epoch, or a fraction of them (a float);
+        ``limit_train_batches`` and ``limit_val_batches`` set one kind only.
+    fast_dev_run: run one batch of everything (or so many), without checkpoints, to find mistakes.
+    overfit_batches: train and validate on the same first so many batches, without checkpoints.
+    check_val_every_n_epoch: validate after every so many epochs.
+    log_every_n_batches: batches per row of ``history.steps``; None for five rows per epoch.
+    seed: passed to `gradlab.manual_seed` at the start of `fit`.
+    callbacks: objects with methods of `Callback`.
+    enable_progress_bar: show a `ProgressBar`.
+    checkpoint_dir: folder for checkpoints; without one, none are written.
+    checkpoint_every: steps, ``"epoch"``, or a time such as ``"60s"``.
+    checkpoint_keep: how many of the latest to keep. For more, give a `ModelCheckpoint` callback.
+
+    >>> import gradlab as gl
+    >>> class Line(gl.training.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.net = gl.nn.Linear(1, 1)
+    ...     def loss(self, y_hat, y):
+    ...         return ((y_hat - y) ** 2).mean()
+    ...     def configure_optimizers(self):
+    ...         return gl.optim.SGD(self.parameters(), lr=0.3)
+    >>> X = gl.linspace(-1, 1, 32).reshape(32, 1)
+    >>> data = gl.data.DataLoader(gl.data.TensorDataset(X, 2 * X + 1), batch_size=8, shuffle=True)
+    >>> trainer = Trainer(max_epochs=20, enable_progress_bar=False)
+    >>> history = trainer.fit(Line(), data)
+    >>> history["train_loss"][-1] < 1e-4
+    True
+    """
+
+    def __init__(
+        self,
+        max_epochs: int | None = None,
+        *,
+        max_steps: int | None = None,
+        max_time: float | str | timedelta | None = None,
+        device: DeviceLike = None,
+        precision: Any = None,
+        gradient_clip_val: float = 0.0,
+        accumulate_grad_batches: int = 1,
+        limit_batches: int | float | None = None,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        fast_dev_run: bool | int = False,
+        overfit_batches: int | float = 0,
+        check_val_every_n_epoch: int = 1,
+        log_every_n_batches: int | None = None,
+        seed: int | None = None,
+        callbacks: Iterable[Any] = (),
+        enable_progress_bar: bool = True,
+        checkpoint_dir: str | Path | None = None,
+        checkpoint_every: int | str | timedelta | None = "60s",
+        checkpoint_keep: int | None = 3,
+    ) -> None:
+        if fast_dev_run:
+            max_epochs, limit_batches = 1, int(fast_dev_run)
+        self.stopping = Stopping(max_epochs, max_steps, max_time)
+        require_at_least("gradient_clip_val", gradient_clip_val, 0, whole=False)
+        require_at_least("accumulate_grad_batches", accumulate_grad_batches, 1)
+        require_at_least("check_val_every_n_epoch", check_val_every_n_epoch, 1)
+        require_at_least("log_every_n_batches", log_every_n_batches, 1)
+        self.max_epochs, self.max_steps = max_epochs, max_steps
+        self.device = None if device is None else find_device(device)
+        self.dtype = find_precision(precision)
+        self.gradient_clip_val = gradient_clip_val
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.limit_train_batches = _first_given(limit_train_batches, limit_batches)
+        self.limit_val_batches = _first_given(limit_val_batches, limit_batches)
+        self.overfit_batches = overfit_batches
+        self.check_val_every_n_epoch = check_val_every_n_epoch
+        self.log_every_n_batches = log_every_n_batches
+        self.seed = seed
+        if checkpoint_dir is not None:
+            writer = ModelCheckpoint(checkpoint_dir, checkpoint_every, checkpoint_keep)
+            callbacks = [*callbacks, writer]
+        if fast_dev_run or overfit_batches:  # runs to find mistakes, whose state nobody needs
+            callbacks = [each for each in callbacks if not isinstance(each, ModelCheckpoint)]
+        self.callbacks = arrange(callbacks, ProgressBar() if enable_progress_bar else None)
+        self._hooks = {name: hooks_named(name, self.callbacks) for name in HOOKS}
+        self._fresh_callbacks = callback_states(self.callbacks)
+        self._reset()
+
+    def _reset(self) -> None:
+        self.epoch = self.batch = self.step = 0
+        self.phase = "training"  # of the epoch; then "validating", and "over" once it has its row
+        self.history = History()
+        self.metrics: Row = {}
+        self.skipped_validation = False
+        self.random_before_validation: dict[str, Any] | None = None
+        self._batch_size = 1
+        self._next_look = 0.0
+        self.stopping.start()
+        load_callback_states(self.callbacks, self._fresh_callbacks)
+
+    # ------------------------------------------------------------------------------- the loop
+
+    def fit(
+        self, model: Module, data: Any, val: Any = None, *, resume: str | Path | None = None
+    ) -> History:
+        """Train ``model`` and return the history.
+
+        ``data`` is a `DataModule`, or the training batches (a `DataLoader`, a list), to which
+        ``val`` adds the validation batches. ``resume`` is the path of a checkpoint to go on from;
+        ``"last"``, the latest in this Trainer's folder; or ``"auto"``: that one too, unless there
+        is none or its run was finished.
+
+        Ctrl-C ends the run after the current step, with a checkpoint; a second one at once. Raises
+        `NonFiniteLossError` when the loss becomes NaN or infinite, and keeps the checkpoints
+        written before.
+        """
+        state = choose_checkpoint(self, resume)
+        self._reset()
+        if self.seed is not None:
+            manual_seed(self.seed)
+        self.prepare_data(data, val)
+        self.prepare_model(model, state)
+        with self.stopping.interrupt:
+            try:
+                self._call("on_fit_start")
+                while not self.stopping.is_over(self.epoch, self.step):
+                    self.fit_epoch()
+                self.read_metrics(end_row=True)
+                self._call("on_fit_end")
+            except BaseException as error:
+                for hook in self._hooks["on_exception"]:
+                    hook(self, error)
+                raise
+        if self.interrupted:
+            sys.stderr.write(f"{how_to_resume(self)}\n")
+        return self.history
+
+    def fit_epoch(self) -> None:
+        """One epoch: the training batches, then the validation batches."""
+        self._call("on_epoch_start")
+        model, stopping, share = self.model.train(), self.stopping, self.accumulate_grad_batches
+        for batch in self.train_batches if self.phase == "training" else ():
+            if self.batch % share == 0:
+                for optimizer in self.optimizers:
+                    optimizer.zero_grad()
+            self.batch += 1
+            loss = model.training_step(self.prepare_batch(batch))
+            self.note_loss(loss)
+            (loss if share == 1 else loss / share).backward()
+            if self.batch % share == 0:
+                self.optimizer_step()
+            for hook in self._hooks["on_batch_end"]:
+                hook(self)
+            if time.monotonic() >= self._next_look:
+                self.look_around()
+            if (stopping.reason or self.step == self.max_steps) and self._must_leave_epoch():
+                return
+        self._end_training()
+        if self._validate():
+            self._end_epoch()
+
+    def prepare_batch(self, batch: Any) -> Any:
+        """Move a batch to the device, cast its floating tensors, make tensors of its arrays."""
+        if batch.__class__ is tuple and batch and self.dtype is None:
+            for x in batch:
+                if x.__class__ is not Tensor or x.device is not self.model_device:
+                    break
+            else:  # at nearly every step of nearly every run: nothing to do
+                self._batch_size = (batch[0].shape or (1,))[0]
+                return batch
+        batch = place(batch, self.model_device, self.dtype)
+        self._batch_size = size_of_batch(batch)
+        return batch
+
+    def note_loss(self, loss: Any) -> None:
+        """Note the loss of a batch. On the CPU, refuse it there and then if it is not finite.
+
+        Elsewhere that would mean to wait for the device: `read_metrics` does it, in its own time.
+        """
+        try:
+            value = loss.item() if loss.device is cpu else loss.detach()
+        except (AttributeError, ShapeError):
+            raise not_a_loss(self.model, loss) from None
+        if value.__class__ is float and not math.isfinite(value):
+            raise not_finite(self, "the loss", value, self.batch)
+        self.train_metrics.unread.append(("train_loss", value, self._batch_size, self.batch, False))
+
+    def optimizer_step(self) -> None:
+        """Clip the gradients, update the parameters, and step the schedules that count steps."""
+        if self.gradient_clip_val:
+            self.clip_gradients(self.gradient_clip_val, self.model)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        for schedule in self.schedules:
+            if schedule.interval == "step":
+                schedule.scheduler.step()
+
+    def clip_gradients(self, grad_clip_val: float, model: Module) -> None:
+        """Scale the gradients so that their norm, as one vector, is at most ``grad_clip_val``."""
+        clip_grad_norm_(model.parameters(), grad_clip_val)
+
+    def _must_leave_epoch(self) -> bool:
+        """Whether to stop within the epoch: never within a step, nor after the last batch."""
+        whole = self.is_accumulating or self.batch == self.num_train_batches
+        return not whole and self.stopping.check(self.step)
+
+    def _end_training(self) -> None:
+        if self.phase != "training":  # the run was resumed where only validation was left
+            return
+        if self.batch == 0:
+            raise self.train_batches.empty()
+        if self.is_accumulating:
+            self.optimizer_step()
+        self.train_batches.finish_epoch()
+        self.read_metrics(end_row=True)
+        self.phase = "validating"
+
+    def _validate(self) -> bool:
+        """Validate where it is due; False where Ctrl-C came before its end."""
+        due = (self.epoch + 1) % self.check_val_every_n_epoch == 0
+        self.skipped_validation = self.val_batches is not None and not due
+        self.val_metrics = Metrics()
+        if self.val_batches is None or not due:
+            return True
+        self.random_before_validation = random_state()
+        self._call("on_validation_start")
+        if not validate(self, self.val_batches, self.stopping.check_interrupt):
+            return False
+        self.random_before_validation = None
+        self.metrics.update(self.val_metrics.means())
+        self._call("on_validation_end")
+        return True
+
+    def _end_epoch(self) -> None:
+        means = {**self.train_metrics.means(), **self.val_metrics.means()}
+        self.history.epochs.append({"epoch": self.epoch + 1, "step": self.step, **means})
+        for schedule in self.schedules:
+            if schedule.plateau is not None:
+                value = monitored(self, "ReduceLROnPlateau", schedule.monitor)
+                if value is not None:
+                    schedule.plateau.step(value)
+            elif schedule.interval == "epoch":
+                schedule.scheduler.step()
+        self.phase = "over"
+        self._call("on_epoch_end")
+        self.epoch, self.batch, self.phase = self.epoch + 1, 0, "training"
+        self._begin_metrics()
+
+    def _call(self, name: str) -> None:
+        for hook in self._hooks[name]:
+            hook(self)
+
+    # ------------------------------------------------------------------------ beside the loop
+
+    def look_around(self) -> None:
+        """Read the metrics, show them, look at clock and Ctrl-C: a few times a second.
+
+        What would take time at every step, or make it wait for the device, is done here.
+        """
+        self.read_metrics()
+        self.stopping.check(self.step)
+        self._call("on_progress")
+        self._next_look = time.monotonic() + _LOOK_INTERVAL
+
+    def log(self, name: str, value: Any, *, last: bool = False) -> None:
+        """Note a metric of the current batch; see `Module.log`."""
+        if self.phase == "over":
+            self.history.epochs[-1][name] = float(value)
+            return
+        metrics = self.train_metrics if self.phase == "training" else self.val_metrics
+        metrics.add(name, value, self._batch_size, self.batch, last)
+
+    def read_metrics(self, end_row: bool = False) -> None:
+        """Bring ``metrics`` and ``history.steps`` up to date, which waits for the device."""
+        for name, value, _, batch, _ in self.train_metrics.read():
+            if name == "train_loss" and not math.isfinite(value):
+                raise not_finite(self, "the loss", value, batch)
+        for batch, row in self.train_metrics.take_rows(end_row):
+            self.history.steps.append({"epoch": self.epoch + 1, "step": self.step_of(batch), **row})
+        self.metrics.update(self.train_metrics.means())
+
+    def _begin_metrics(self) -> None:
+        few = max(1, (self.num_train_batches or 500) // 5)
+        self.train_metrics = Metrics(self.log_every_n_batches or few)
+
+    def step_of(self, batch: int) -> int:
+        """The number, from 1, of the step that a batch of this epoch belongs to."""
+        share = self.accumulate_grad_batches
+        done = self.batch // share if self.phase == "training" else -(-self.batch // share)
+        return self.step - done + -(-batch // share)
+
+    @property
+    def is_accumulating(self) -> bool:
+        """Whether the current step waits for more batches."""
+        return self.batch % self.accumulate_grad_batches != 0 and self.phase == "training"
+
+    def stop(self, reason: str) -> None:
+        """End the run after the current step or epoch; it then counts as finished."""
+        self.stopping.tell(reason)
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the run ended before ``max_epochs``; None where it did not."""
+        return self.stopping.reason
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the run."""
+        return self.stopping.interrupted
+
+    def position(self) -> dict[str, Any]:
+        """Where the run is; at the end of an epoch, that is before the first batch of the next."""
+        if self.phase == "over":
+            return {"epoch": self.epoch + 1, "batch": 0, "step": self.step, "phase": "training"}
+        return {name: getattr(self, name) for name in ("epoch", "batch", "step", "phase")}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole state of the run, which a `ModelCheckpoint` writes.
+
+        Raises `NonFiniteLossError` where a loss or a trained parameter is NaN or infinite.
+        """
+        return get_state(self)
+
+    # -------------------------------------------------------------------------- model and data
+
+    def prepare_data(self, data: Any, val: Any = None) -> None:
+        """Take the batches of a `DataModule`, or of one or two loaders."""
+        if hasattr(data, "train_dataloader"):
+            if val is not None:
+                raise OptionError("Trainer.fit: expected a DataModule or two loaders, got both")
+            data, val = data.train_dataloader(), data.val_dataloader()
+        if self.overfit_batches:
+            data = list(Batches(data, self.overfit_batches, "training"))
+            val = None if val is None else data
+        self.train_batches = Batches(data, self.limit_train_batches, "training")
+        self.val_batches = None
+        if val is not None and self.limit_val_batches != 0:
+            self.val_batches = Batches(val, self.limit_val_batches, "validation")
+        self.num_train_batches = self.train_batches.size
+        self.num_val_batches = None if self.val_batches is None else self.val_batches.size
+
+    def prepare_model(self, model: Module, state: dict[str, Any] | None = None) -> None:
+        """Move the model, settle its lazy layers, make its optimizers; go on from ``state``."""
+        self._place_model(model)
+        if any(isinstance(each, UninitializedParameter) for each in model.parameters()):
+            if state is not None:
+                model.load_state_dict(state["model"])
+            else:
+                self.train_metrics = Metrics()  # for what this step logs
+                with evaluation(model):
+                    model.training_step(self.prepare_batch(self.train_batches.first()))
+        self._begin_metrics()
+        self.optimizers, self.schedules = read_optimizers(model)
+        if state is not None:
+            set_state(self, state)
+
+    def _place_model(self, model: Module) -> None:
+        require_module(model)
+        if self.device is not None or self.dtype is not None:
+            model.to(device=self.device, dtype=self.dtype)
+        first = next(iter(model.parameters()), None)
+        self.model_device = self.device or (cpu if first is None else first.device)
+        self.model, model.trainer = model, self
+
+    def validate(self, model: Module, data: Any) -> Row:
+        """The metrics of ``model`` on validation data: a `DataModule`, or a loader."""
+        loader = data.val_dataloader() if hasattr(data, "val_dataloader") else data
+        batches = Batches(loader, self.limit_val_batches, "validation")
+        self._place_model(model)
+        self.phase, self.val_metrics = "validating", Metrics()
+        validate(self, batches)
+        return self.val_metrics.means()
+
+    def predict(self, model: Module, data: Any) -> Any:
+        """The predictions of ``model`` for all batches, in one tensor where they are tensors."""
+        loader = data.predict_dataloader() if hasattr(data, "predict_dataloader") else data
+        batches = Batches(loader, None, "prediction")
+        self._place_model(model)
+        return predict(self, batches)
+
+
+def _first_given(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)

@@ -1,0 +1,10 @@
+"""Pictures: learning curves and sheets of images.
+
+Matplotlib is imported when something is drawn, and never asked to open a window: each function
+returns the figure, which a notebook shows and ``path`` writes to a file.
+"""
+
+from gradlab.viz.curves import plot_history
+from gradlab.viz.images import misclassified, show_images
+
+__all__ = ["misclassified", "plot_history", "show_images"]

@@ -1,0 +1,317 @@
+"""A Trainer's run gives bit for bit what the same loop written by hand gives."""
+
+from __future__ import annotations
+
+import pytest
+from support import Classifier, assert_same, loader, make_model, parameters, trainer, val_loader
+
+import gradlab as gl
+from gradlab import nn, optim
+
+
+def by_hand(model, batches, val, optimizer, epochs, clip=0.0, accumulate=1, schedule=None):
+    """The loop, as one writes it without a Trainer; returns the losses."""
+    gl.manual_seed(1)
+    losses = []
+    for _ in range(epochs):
+        model.train()
+        for i, (X, y) in enumerate(batches):
+            if i % accumulate == 0:
+                optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(X), y)
+            (loss / accumulate if accumulate > 1 else loss).backward()
+            losses.append(loss.item())
+            if i % accumulate == accumulate - 1 or i == len(batches) - 1:
+                if clip:
+                    nn.utils.clip_grad_norm_(model.parameters(), clip)
+                optimizer.step()
+        model.eval()
+        with gl.no_grad():
+            for X, _ in val:
+                model(X)
+        if schedule is not None:
+            schedule.step()
+    return losses
+
+
+class WithAdam(Classifier):
+    def configure_optimizers(self):
+        optimizer = optim.AdamW(self.parameters(), lr=self.lr)
+        return optimizer, optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3)
+
+
+def test_sgd_with_momentum_dropout_and_shuffling():
+    model = make_model()
+    history = trainer(3, log_every_n_batches=1).fit(model, loader(), val_loader())
+    other = make_model()
+    losses = by_hand(
+        other, loader(), val_loader(), optim.SGD(other.parameters(), lr=0.05, momentum=0.9), 3
+    )
+    assert_same(parameters(model), parameters(other))
+    assert [row["train_loss"] for row in history.steps] == losses
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_adam_clipping_schedule_accumulation_and_prefetch(accumulate, prefetch):
+    model = make_model(WithAdam)
+    options = {"gradient_clip_val": 0.1, "accumulate_grad_batches": accumulate}
+    trainer(3, **options).fit(model, loader(prefetch=prefetch), val_loader())
+    other = make_model(WithAdam)
+    optimizer, schedule = other.configure_optimizers()
+    by_hand(other, loader(), val_loader(), optimizer, 3, 0.1, accumulate, schedule)
+    assert_same(parameters(model), parameters(other))
+
+
+class Lazy(Classifier):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.LazyLinear(3))
+
+
+@pytest.mark.parametrize("shuffled_by", [{}, {"seed": 3}])
+def test_lazy_layers_are_settled_first(shuffled_by):
+    model = make_model(Lazy)
+    trainer(2).fit(model, loader(**shuffled_by), val_loader())
+    other = make_model(Lazy)
+    gl.manual_seed(1)
+    batches = loader(**shuffled_by)
+    with gl.no_grad():
+        other(gl.zeros(1, 6))
+    # by_hand seeds anew: so that the same numbers are drawn from here on
+    state = gl.get_rng_state()
+    optimizer = optim.SGD(other.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(2):
+        gl.set_rng_state(state)
+        for X, y in batches:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(other(X), y).backward()
+            optimizer.step()
+        state = gl.get_rng_state()
+    assert_same(parameters(model), parameters(other))
+
+
+def test_two_optimizers_step_together():
+    class Two(Classifier):
+        def configure_optimizers(self):
+            return [
+                optim.SGD(self.net[0].parameters(), lr=0.1),
+                optim.SGD(self.net[3].parameters(), lr=0.01),
+            ]
+
+    class Groups(Classifier):
+        def configure_optimizers(self):
+            groups = [
+                {"params": self.net[0].parameters()},
+                {"params": self.net[3].parameters(), "lr": 0.01},
+            ]
+            return optim.SGD(groups, lr=0.1)
+
+    models = [make_model(Two), make_model(Groups)]
+    for model in models:
+        trainer().fit(model, loader())
+    assert_same(*map(parameters, models))
+
+
+def test_schedules_by_epoch_and_by_step():
+    class Scheduled(Classifier):
+        interval = "epoch"
+
+        def configure_optimizers(self):
+            optimizer = optim.SGD(self.parameters(), lr=1.0)
+            scheduler = optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+            return {"optimizer": optimizer, "scheduler": scheduler, "interval": self.interval}
+
+    for interval, rate in [("epoch", 0.5**2), ("step", 0.5**12)]:
+        model = make_model(Scheduled)
+        model.interval = interval
+        run = trainer(2)
+        run.fit(model, loader())
+        assert run.step == 12
+        assert run.optimizers[0].param_groups[0]["lr"] == rate
+
+
+def test_a_plateau_schedule_watches_its_metric():
+    class Plateau(Classifier):
+        def configure_optimizers(self):
+            optimizer = optim.SGD(self.parameters(), lr=1.0)
+            plateau = optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+            return {"optimizer": optimizer, "scheduler": plateau, "monitor": "constant"}
+
+        def validation_step(self, batch):
+            self.log("constant", 1.0)
+
+    run = trainer(3)
+    run.fit(make_model(Plateau), loader(), val_loader())
+    assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1**2)
+
+
+def test_several_fits_are_independent():
+    run = trainer(2)
+    results = []
+    for _ in range(2):
+        model = make_model()
+        run.fit(model, loader())
+        results.append(parameters(model))
+        assert (run.epoch, run.step) == (2, 12)
+        assert len(run.history) == 2
+    assert_same(*results)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "seen"),
+    [
+        ({"limit_batches": 2}, 4, 2),
+        ({"limit_train_batches": 0.5}, 6, 3),
+        ({"limit_val_batches": 1}, 12, 1),
+        ({"limit_val_batches": 0}, 12, 0),
+        ({"limit_batches": 2, "limit_val_batches": 1.0}, 4, 3),
+    ],
+)
+def test_limits(options, steps, seen):
+    class Counting(Classifier):
+        validated = 0
+
+        def validation_step(self, batch):
+            Counting.validated += 1
+
+    run = trainer(2, **options)
+    run.fit(make_model(Counting), loader(), val_loader())
+    assert run.step == steps
+    assert Counting.validated == (2 * seen if seen != 3 or "limit_batches" in options else 6)
+
+
+def test_limited_epochs_see_other_batches_than_the_next():
+    seen = []
+
+    class Watching(Classifier):
+        def training_step(self, batch):
+            seen.append(batch[0].numpy().tobytes())
+            return super().training_step(batch)
+
+    trainer(2, limit_train_batches=1).fit(make_model(Watching), loader(seed=0))
+    expected = [next(iter(epoch))[0].numpy().tobytes() for epoch in [loader(seed=0)]]
+    batches = loader(seed=0)
+    list(batches)
+    expected.append(next(iter(batches))[0].numpy().tobytes())
+    assert seen == expected
+
+
+def test_fast_dev_run_tries_everything_once(tmp_path):
+    run = trainer(None, fast_dev_run=True, checkpoint_dir=tmp_path / "none")
+    history = run.fit(make_model(), loader(), val_loader())
+    assert run.step == 1
+    assert set(history.last()) == {"epoch", "step", "train_loss", "val_acc", "val_loss"}
+    assert not (tmp_path / "none").exists()
+
+
+def test_overfit_batches_learns_them_by_heart():
+    run = trainer(60, overfit_batches=1)
+    history = run.fit(make_model(dropout=0.0), loader(), val_loader())
+    assert run.step == 60
+    assert history.last()["val_acc"] == 1.0
+    assert history["train_loss"][-1] < 0.05
+
+
+def test_max_steps_stops_within_an_epoch():
+    run = trainer(None, max_steps=8)
+    history = run.fit(make_model(), loader(), val_loader())
+    assert (run.step, run.epoch, run.batch, len(history)) == (8, 1, 2, 1)
+    assert run.stop_reason == "max_steps=8 are done"
+
+
+def test_max_steps_at_the_end_of_an_epoch_still_validates():
+    run = trainer(None, max_steps=6)
+    history = run.fit(make_model(), loader(), val_loader())
+    assert (run.step, run.epoch, run.batch) == (6, 1, 0)
+    assert "val_loss" in history.last()
+
+
+def test_max_time():
+    run = trainer(None, max_time="0.1s")
+    run.fit(make_model(), loader())
+    assert run.stop_reason == "max_time of 0.1 s is over"
+    assert run.step > 0
+
+
+def test_validation_every_few_epochs():
+    history = trainer(5, check_val_every_n_epoch=2).fit(make_model(), loader(), val_loader())
+    assert [row["epoch"] for row in history.epochs if "val_loss" in row] == [2, 4]
+
+
+def test_evaluation_mode_and_no_graph_in_validation():
+    class Watching(Classifier):
+        def validation_step(self, batch):
+            assert not self.net[2].training
+            assert not gl.is_grad_enabled()
+            return super().validation_step(batch)
+
+        def training_step(self, batch):
+            assert self.net[2].training
+            return super().training_step(batch)
+
+    model = make_model(Watching)
+    trainer().fit(model, loader(), val_loader())
+    assert model.training
+    model.eval()
+    trainer().validate(model, val_loader())
+    assert not model.training
+
+
+def test_validate_and_predict():
+    model = make_model()
+    run = trainer(1)
+    history = run.fit(model, loader(), val_loader())
+    found = run.validate(model, val_loader())
+    assert found == {name: history.last()[name] for name in ("val_acc", "val_loss")}
+    scores = run.predict(model, val_loader())
+    assert scores.shape == (48, 3)
+    right = (scores.argmax(axis=1) == val_loader().dataset.tensors[1]).astype("float64").mean()
+    assert found["val_acc"] == pytest.approx(right.item())
+    assert not scores.requires_grad
+
+
+def test_metrics_are_weighted_by_batch_size():
+    class Constant(Classifier):
+        def validation_step(self, batch):
+            self.log("size", float(len(batch[0])))
+
+    found = trainer().validate(make_model(Constant), val_loader())  # 20, 20 and 8 samples
+    assert found["size"] == pytest.approx((20 * 20 + 20 * 20 + 8 * 8) / 48)
+
+
+def test_plain_arrays_dicts_and_lists_as_batches():
+    class Dicts(Classifier):
+        def training_step(self, batch):
+            assert isinstance(batch["X"], gl.Tensor)
+            return self.loss(self(batch["X"]), batch["y"])
+
+    X, y = (x.numpy() for x in loader().dataset.tensors)
+    batches = [{"X": X[i : i + 32], "y": y[i : i + 32]} for i in range(0, 96, 32)]
+    history = trainer().fit(make_model(Dicts), batches)
+    assert history.last()["step"] == 6
+
+
+def test_data_without_a_length():
+    class Stream:
+        def __iter__(self):
+            return iter(loader(shuffle=False))
+
+    run = trainer(2)
+    run.fit(make_model(), Stream())
+    assert run.step == 12
+
+
+def test_precision_casts_parameters_and_inputs():
+    seen = []
+
+    class Watching(Classifier):
+        def training_step(self, batch):
+            seen.append((batch[0].dtype, batch[1].dtype, self.net[0].weight.dtype))
+            return super().training_step(batch)
+
+    for precision, dtype in [("float64", gl.float64), ("bf16", gl.bfloat16)]:
+        history = trainer(1, precision=precision).fit(make_model(Watching), loader())
+        assert set(seen) == {(dtype, gl.int64, dtype)}
+        assert history["train_loss"][0] < 2
+        seen.clear()
