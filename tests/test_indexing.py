@@ -257,8 +257,8 @@ def test_written_values_are_cast():
         (
             1.5,
             DTypeError,
-            "expected integers, slices, ..., None, or integer and bool tensors, got float32 (); cast "
-            "it with .astype(gradlab.int64)",
+            "expected integers, slices, ..., None, or integer and bool tensors, got float32 (); "
+            "cast it with .astype(gradlab.int64)",
         ),
         (gl.tensor([1.0]), DTypeError, "or integer and bool tensors, got float32 (1,); cast it"),
         ("a", DTypeError, "indexing: expected numbers, got str holding text"),

@@ -813,8 +813,9 @@ def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     if min is None and max is None:
         raise OptionError("clip: expected min, max or both, got neither")
     if isinstance(min, Tensor) or isinstance(max, Tensor):
-        x = x if min is None else maximum(x, min)
-        return x if max is None else minimum(x, max)
+        # Not maximum and minimum, which would share the gradient of x where it equals a bound.
+        x = x if min is None else where((x < min) | (min != min), min, x)
+        return x if max is None else where((x > max) | (max != max), max, x)
     dtype = dtypes.result_type(x.dtype, *(type(m) for m in (min, max) if m is not None))
     return apply(CLIP, (x if dtype == x.dtype else x.astype(dtype),), {"min": min, "max": max})
 
