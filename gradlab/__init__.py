@@ -318,7 +318,7 @@ from gradlab.tensor import (
 )
 
 if TYPE_CHECKING:
-    from gradlab import data, kernels, nn, optim, testing, training, viz
+    from gradlab import data, nn, optim, testing, training, viz
 
 __version__ = "0.1.0"
 

@@ -28,6 +28,7 @@ _KNOWN = {
     "TensorLike", "bool", "complex", "float", "int", "list", "object", "slice", "str", "tuple",
 }  # fmt: skip
 # Methods of these names hide the builtin types inside the class body of the stub.
+_UNLIKE = ("__iadd__", "__isub__", "__itruediv__")
 _HIDDEN = {"bool": "_bool", "float": "_float", "int": "_int"}
 
 
@@ -87,7 +88,9 @@ def _method(name: str, value: Any) -> str:
     if isinstance(value, property):
         return f"    @property\n    def {name}(self) -> Tensor: ...\n"
     if name.startswith("__i") and name.endswith("__") and name != "__invert__":
-        return f"    def {name}(self, other: TensorLike, /) -> Self: ...  # type: ignore[misc]\n"
+        # mypy compares with __add__ and its keyword; Python calls both with one operand.
+        ignore = "  # type: ignore[misc]" if name in _UNLIKE else ""
+        return f"    def {name}(self, other: TensorLike, /) -> Self: ...{ignore}\n"
     result = _annotation(inspect.signature(value).return_annotation)
     return f"    def {name}({', '.join(_parameters(value))}) -> {result}: ...\n"
 

@@ -265,11 +265,14 @@ def _step(node: Node, gy: Any, pending: _Pending, wanted: Wanted, create_graph: 
         if node.plan.picks is not None:
             pending.add_output(parent, node.plan.picks, gx)
             continue
+        shape, dtype = parent.shape, parent.dtype
+        if shape is None:  # a leaf that is gone
+            continue
         # Broadcasting in the forward pass is summation in the backward pass, for every op alike.
-        if gx.shape != parent.shape and not _is_dead(parent):
-            gx = _fit(node, gx, parent.shape)
-        if gx.dtype != parent.dtype and parent.dtype is not None:
-            gx = gx.astype(parent.dtype)
+        if gx._array.shape != shape:
+            gx = _fit(node, gx, shape)
+        if gx._array.dtype != dtype:
+            gx = gx.astype(dtype)
         # A gradient that an op passes on as it is, or that a user's function returned, may be in
         # use elsewhere; a leaf copies it rather than keep it as its own `grad`.
         pending.add(parent, gx, fresh=gx is not gy and not node.plan.foreign)
@@ -278,10 +281,6 @@ def _step(node: Node, gy: Any, pending: _Pending, wanted: Wanted, create_graph: 
 def _leads_on(node: Node | Leaf, wanted: Wanted) -> bool:
     assert wanted is not None
     return any(parent is not None and parent.number in wanted for parent in node.parents)
-
-
-def _is_dead(parent: Node | Leaf) -> bool:
-    return isinstance(parent, Leaf) and parent.tensor() is None
 
 
 def _fit(node: Node, gx: Tensor, shape: tuple[int, ...]) -> Tensor:
