@@ -91,12 +91,10 @@ def arrange(callbacks: Iterable[Any], bar: Any) -> list[Any]:
 
 
 def hooks_named(name: str, callbacks: Iterable[Any]) -> list[Callable[..., Any]]:
-    """The methods of that name, without those that only inherit the empty one of `Callback`."""
-    return [
-        getattr(each, name)
-        for each in callbacks
-        if getattr(type(each), name, None) is not getattr(Callback, name) and hasattr(each, name)
-    ]
+    """The methods of that name, without those that are only the empty one of `Callback`."""
+    found = [getattr(each, name, None) for each in callbacks]
+    empty = getattr(Callback, name)
+    return [hook for hook in found if hook and getattr(hook, "__func__", None) is not empty]
 
 
 def _keyed(callbacks: Iterable[Any]) -> dict[str, Any]:

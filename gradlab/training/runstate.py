@@ -77,6 +77,7 @@ def set_state(trainer: Trainer, state: dict[str, Any]) -> None:
     trainer.stopping.start(state["seconds"])
     for name, value in place.items():
         setattr(trainer, name, value)
+    trainer.steps_before = trainer.step - -(-trainer.batch // trainer.accumulate_grad_batches)
     if place["batch"]:
         trainer.train_metrics.load_state_dict(state["metrics"])
     trainer.history.load_state_dict(state["history"])

@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
 from typing import Any
@@ -15,27 +16,29 @@ from gradlab.errors import OptionError, message
 
 
 class Interrupt:
-    """While entered, the first SIGINT only sets ``requested``; the second raises as usual.
+    """While entered, the first SIGINT only calls ``press``; the second raises as usual.
 
     Where SIGINT is ignored, as in a job that a shell runs in the background, and outside the main
     thread, where Python delivers no signals, it does nothing.
     """
 
-    requested = False
-    _before: Any = signal.SIG_IGN
+    def __init__(self, press: Callable[[], None]) -> None:
+        self.press = press
+        self._pressed = False
+        self._before: Any = signal.SIG_IGN
 
-    def __enter__(self) -> Interrupt:
-        self.requested = False
+    def __enter__(self) -> None:
+        self._pressed = False
         if threading.current_thread() is threading.main_thread():
             self._before = signal.getsignal(signal.SIGINT)
             if self._before is not signal.SIG_IGN:
                 signal.signal(signal.SIGINT, self._handle)
-        return self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self._pressed:
             raise KeyboardInterrupt
-        self.requested = True
+        self._pressed = True
+        self.press()
 
     def __exit__(self, *exc: object) -> None:
         if self._before is not signal.SIG_IGN:
@@ -59,7 +62,7 @@ class Stopping:
         require_at_least("max_steps", max_steps, 0)
         self.max_epochs, self.max_steps = max_epochs, max_steps
         self.max_seconds = math.inf if max_time is None else read_duration("Trainer", max_time)
-        self.interrupt = Interrupt()
+        self.interrupt = Interrupt(self.press)
         self.start()
 
     def start(self, seconds_before: float = 0.0) -> None:
@@ -79,15 +82,13 @@ class Stopping:
         if self.reason is None:
             self.reason, self.told = reason, True
 
-    def check_interrupt(self) -> bool:
-        """Whether Ctrl-C was pressed."""
-        if self.interrupt.requested:
-            self.reason, self.interrupted = "Ctrl-C", True
-        return self.interrupted
+    def press(self) -> None:
+        """End the run because of Ctrl-C."""
+        self.reason, self.interrupted = "Ctrl-C", True
 
     def check(self, step: int) -> bool:
         """Whether the run has to end after ``step`` steps, in the middle of an epoch or not."""
-        if self.check_interrupt() or self.reason is not None:
+        if self.reason is not None:
             return True
         if self.max_steps is not None and step >= self.max_steps:
             self.reason = f"max_steps={self.max_steps} are done"

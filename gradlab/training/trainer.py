@@ -283,7 +283,7 @@ class Trainer:
             return True
         self.random_before_validation = random_state()
         self._call("on_validation_start")
-        if not validate(self, self.val_batches, self.stopping.check_interrupt):
+        if not validate(self, self.val_batches, lambda: self.interrupted):
             return False
         self.random_before_validation = None
         self.metrics.update(self.val_metrics.means())
@@ -312,7 +312,7 @@ class Trainer:
     # ------------------------------------------------------------------------ beside the loop
 
     def look_around(self) -> None:
-        """Read the metrics, show them, look at clock and Ctrl-C: a few times a second.
+        """Read the metrics, show them, look at the clock: a few times a second.
 
         What would take time at every step, or make it wait for the device, is done here.
         """
@@ -339,14 +339,13 @@ class Trainer:
         self.metrics.update(self.train_metrics.means())
 
     def _begin_metrics(self) -> None:
+        self.steps_before = self.step  # this epoch
         few = max(1, (self.num_train_batches or 500) // 5)
         self.train_metrics = Metrics(self.log_every_n_batches or few)
 
     def step_of(self, batch: int) -> int:
         """The number, from 1, of the step that a batch of this epoch belongs to."""
-        share = self.accumulate_grad_batches
-        done = self.batch // share if self.phase == "training" else -(-self.batch // share)
-        return self.step - done + -(-batch // share)
+        return self.steps_before + -(-batch // self.accumulate_grad_batches)
 
     @property
     def is_accumulating(self) -> bool:
