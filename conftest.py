@@ -7,6 +7,7 @@ import tempfile
 from doctest import ELLIPSIS
 from typing import Any
 
+import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
@@ -31,6 +32,14 @@ def _forget_op(name: str) -> None:
 
     if REGISTRY.pop(name, None) is not None:
         delattr(Tensor, name)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the blocks of a page in one process: each goes on from those before it."""
+    for item in items:
+        if item.path.suffix == ".md":
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 pytest_collect_file = Sybil(
