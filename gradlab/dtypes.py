@@ -87,7 +87,8 @@ def as_dtype(dtype: Any) -> DType:
         return _default
     try:
         known = _BY_NAME.get(dtype)
-        found: Any = np.dtype(dtype) if known is None else known
+        # np.dtype(None) would be float64.
+        found: Any = np.dtype(dtype) if known is None and dtype is not None else known
     except TypeError:
         found = None
     if found not in _KNOWN:

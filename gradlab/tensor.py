@@ -295,6 +295,9 @@ class Tensor(TensorMethods):
                 "register_hook: expected a tensor that requires a gradient, got one that does not; "
                 "call requires_grad_() first"
             )
+        if not callable(hook):
+            got = repr(hook)  # type: ignore[unreachable]
+            raise OptionError(message("register_hook", expected="a function", got=got))
         return RemovableHook(self._hooks(node).functions, hook)
 
     @staticmethod
@@ -448,7 +451,7 @@ def _rebuild(kind: type[Tensor], array: np.ndarray, device: str, requires_grad: 
 
 def _at_axis(operation: str, values: tuple[int, ...], axis: int) -> int:
     if not -len(values) <= axis < len(values):
-        expected = f"an axis within the {len(values)} of the tensor"
+        expected = f"an axis from {-len(values)} to {len(values) - 1}"
         raise AxisError(message(operation, expected=expected, got=str(axis)))
     return values[axis]
 
@@ -506,8 +509,19 @@ def from_value(
         wanted = array.dtype if _has_dtype(value) else dtypes.default_for(array.dtype)
     if copy and isinstance(value, np.ndarray):
         array = array.copy()
+    elif array.dtype != wanted and dtypes.is_integer(wanted) and not _has_dtype(value):
+        _check_fits(array, wanted, operation)
     array = array.astype(dtypes.as_dtype(wanted), copy=False)
     return Tensor._wrap(device.backend.from_host(array), device)
+
+
+def _check_fits(array: np.ndarray, dtype: DType, operation: str) -> None:
+    """Refuse Python numbers that an integer dtype does not hold."""
+    info = np.iinfo(dtype)
+    bad = array[~((array >= info.min) & (array <= info.max))] if array.dtype.kind != "c" else array
+    if bad.size:
+        expected = f"values that fit {dtype.name}, from {info.min} to {info.max}"
+        raise DTypeError(message(operation, expected=expected, got=str(bad.flat[0])))
 
 
 def _from_tensor(value: Tensor, device: Device, dtype: DType | None, copy: bool | None) -> Tensor:
@@ -566,6 +580,8 @@ def _numbers(value: Any) -> Any:
 
 
 def _kind_name(array: np.ndarray) -> str:
+    if array.dtype.kind == "O" and all(isinstance(each, int) for each in array.flat):
+        return "integers beyond 64 bits"
     names = {"U": "text", "S": "bytes", "O": "Python objects", "M": "dates", "m": "time spans"}
     return names.get(array.dtype.kind, array.dtype.name)
 

@@ -15,7 +15,7 @@ from gradlab.autograd.modes import (
     no_grad,
     set_grad_enabled,
 )
-from gradlab.errors import DeviceError, GradientError, ShapeError, message
+from gradlab.errors import DeviceError, DTypeError, GradientError, ShapeError, message
 
 if TYPE_CHECKING:
     from gradlab.tensor import Tensor
@@ -45,6 +45,7 @@ def _roots(operation: str, outputs: Sequence[Any], gradients: Sequence[Any]) -> 
             message(operation, expected=f"{len(outputs)} gradients", got=str(len(gradients)))
         )
     roots = []
+    _check_tensors(operation, "tensors to start from", outputs)
     for output, gradient in zip(outputs, gradients, strict=True):
         node = output._history()
         if node is None:
@@ -55,6 +56,12 @@ def _roots(operation: str, outputs: Sequence[Any], gradients: Sequence[Any]) -> 
             )
         roots.append((node, _start(operation, output, gradient)))
     return roots
+
+
+def _check_tensors(operation: str, expected: str, values: Sequence[Any]) -> None:
+    for value in values:
+        if not hasattr(value, "_array"):
+            raise DTypeError(message(operation, expected=expected, got=repr(value)))
 
 
 def _start(operation: str, output: Any, gradient: Any) -> Any:
@@ -79,7 +86,12 @@ def _start(operation: str, output: Any, gradient: Any) -> Any:
             )
         return output._like(output.device.xp.ones(output.shape, output.dtype), None)
     if not hasattr(gradient, "_array"):
-        gradient = output._like(output.device.xp.asarray(gradient, dtype=output.dtype), None)
+        try:
+            array = output.device.xp.asarray(gradient, dtype=output.dtype)
+        except (TypeError, ValueError):
+            _check_tensors(operation, "a tensor or an array as gradient", (gradient,))
+            raise
+        gradient = output._like(array, None)
     if gradient.device is not output.device:
         raise DeviceError(
             message(
@@ -169,6 +181,7 @@ def grad(
     """
     results, sources = _as_tuple(outputs), _as_tuple(inputs)
     starts = (None,) * len(results) if grad_outputs is None else _as_tuple(grad_outputs)
+    _check_tensors("grad", "tensors as inputs", sources)
     for source in sources:
         if source._history() is None:
             raise GradientError(

@@ -13,6 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from gradlab.errors import OptionError, message
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -79,10 +81,13 @@ class _GradMode:
 class _Bare(_GradMode):
     """A mode without arguments: also a decorator without parentheses, ``@no_grad``."""
 
-    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+    def __new__(cls, function: Any = None) -> Any:
         made = super().__new__(cls)
         if function is None:
             return made
+        if not callable(function):
+            got = repr(function)
+            raise OptionError(message(cls.__name__, expected="a function, or nothing", got=got))
         made.__init__()  # type: ignore[misc]  # __new__ returns a function, so Python does not
         return made(function)
 

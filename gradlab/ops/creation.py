@@ -27,7 +27,7 @@ def _float_or(dtype: Any) -> Any:
 
 
 def _shape(operation: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
-    sizes = _sizes(shape)
+    sizes = _sizes(shape, operation)
     if min(sizes, default=0) < 0:
         raise ShapeError(message(operation, expected="sizes of 0 or more", got=str(sizes)))
     return sizes
@@ -99,6 +99,9 @@ def from_numpy(array: np.ndarray) -> Tensor:
 
 def from_dlpack(x: Any) -> Tensor:
     """Make a tensor that shares the memory of any object with ``__dlpack__`` on the CPU."""
+    if not hasattr(x, "__dlpack__"):
+        expected = "an object with __dlpack__"
+        raise OptionError(message("from_dlpack", expected=expected, got=type(x).__name__))
     return from_value(np.from_dlpack(x), find_device("cpu"))
 
 
@@ -107,9 +110,23 @@ def full(
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Make a tensor with every element equal to ``fill_value``, whose kind gives the dtype."""
-    value = fill_value.item() if isinstance(fill_value, Tensor | np.generic) else fill_value
+    (value,) = _numbers("full", fill_value)
     wanted = dtypes.scalar_dtype(type(value)) if dtype is None else dtypes.as_dtype(dtype)
-    return _finish(np.full(_shape("full", (shape,)), value, wanted), device, requires_grad)
+    filled = from_value(value, find_device("cpu"), dtype=wanted, operation="full").numpy()
+    array = np.full(_shape("full", (shape,)), filled, wanted)
+    return _finish(array, device, requires_grad)
+
+
+def _numbers(operation: str, *values: Any) -> tuple[Any, ...]:
+    """Python numbers of numbers, NumPy scalars and tensors of one element."""
+    numbers = tuple(
+        value.item() if isinstance(value, Tensor | np.generic | np.ndarray) else value
+        for value in values
+    )
+    for number in numbers:
+        if not isinstance(number, bool | int | float | complex):
+            raise DTypeError(message(operation, expected="numbers", got=repr(number)))
+    return numbers
 
 
 def zeros(
@@ -178,13 +195,16 @@ def arange(
     """
     if stop is None:
         start, stop = 0, start
-    start, stop, step = (each.item() if hasattr(each, "item") else each for each in
-                         (start, stop, step))  # fmt: skip
+    start, stop, step = _numbers("arange", start, stop, step)
+    if not all(map(math.isfinite, (start, stop, step))):
+        got = f"{start}, {stop} and {step}"
+        raise OptionError(message("arange", expected="finite bounds and step", got=got))
     if step == 0:
         raise OptionError(message("arange", expected="a step other than 0", got="0"))
     whole = all(isinstance(each, int) for each in (start, stop, step))
     wanted = dtypes.as_dtype(int if whole else float) if dtype is None else dtypes.as_dtype(dtype)
-    count = max(0, math.ceil((stop - start) / step))
+    # Python's whole division is exact where a quotient of large integers is not.
+    count = max(0, -(-(stop - start) // step) if whole else math.ceil((stop - start) / step))
     # start + i·step in float64 (or int64), rounded once: no error accumulates.
     array = start + np.arange(count, dtype=np.int64 if whole else np.float64) * step
     return _finish(array.astype(wanted), device, requires_grad)
@@ -196,6 +216,7 @@ def linspace(
 ) -> Tensor:  # fmt: skip
     """Make ``num`` values evenly spaced from ``start`` to ``stop`` (PyTorch: ``steps``)."""
     count = num if steps is None else steps
+    start, stop = _numbers("linspace", start, stop)
     if count < 0:
         raise OptionError(message("linspace", expected="0 values or more", got=str(count)))
     array = np.linspace(float(start), float(stop), count, endpoint=endpoint)
@@ -229,7 +250,7 @@ def to(x: Tensor, *args: Any, dtype: Any = None, device: DeviceLike = None, copy
     for each in args:
         if isinstance(each, Tensor):
             dtype, device = each.dtype, each.device
-        elif (isinstance(each, str) and not _is_dtype_name(each)) or hasattr(each, "backend"):
+        elif hasattr(each, "backend") or (isinstance(each, str) and _names_device(each)):
             device = each
         elif not isinstance(each, bool):
             dtype = each
@@ -238,8 +259,13 @@ def to(x: Tensor, *args: Any, dtype: Any = None, device: DeviceLike = None, copy
     return y.clone() if copy and y is x else y
 
 
-def _is_dtype_name(name: str) -> bool:
-    return name in dtypes._BY_NAME
+def _names_device(name: str) -> bool:
+    if name in dtypes._BY_NAME:
+        return False
+    if name.partition(":")[0] not in ("cpu", "cuda", "auto"):
+        expected = "a device such as 'cpu' or 'cuda:0', or a dtype such as 'float64'"
+        raise OptionError(message("to", expected=expected, got=repr(name)))
+    return True
 
 
 def _move(x: Tensor, where: Any) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.devices import cpu
 from gradlab.errors import DTypeError, OptionError, message
 from gradlab.ops.core import BOOL, FLOAT, OWN, PROMOTE, Op, apply, apply_, public
 from gradlab.ops.samples import Sample, binary, unary, values
@@ -39,6 +40,18 @@ def _reflected(op: Op, method: str) -> None:
         return apply(op, (x1, x2))
 
     Tensor._add_method(method, reflected)
+
+
+def _check_numbers(operation: str) -> Callable[..., None]:
+    """The check of an op whose attributes are numbers."""
+
+    def check(x: Tensor, **attributes: Any) -> None:
+        for name, value in attributes.items():
+            if not isinstance(value, int | float):
+                expected = f"a number as {name}"
+                raise OptionError(message(operation, expected=expected, got=repr(value)))
+
+    return check
 
 
 def _in_place(op: Op, *names: str) -> None:
@@ -503,7 +516,7 @@ def _round_forward(xp: Any, x: Any, *, decimals: int) -> Any:
 ROUND = Op(
     "round", _round_forward, dtype=PROMOTE, kinds="iufcV",
     gradients={"x": lambda gy: _zero_like(gy)},
-    samples=unary(0.1, 0.4),
+    samples=unary(0.1, 0.4), check=_check_numbers("round"),
 )  # fmt: skip
 
 
@@ -641,6 +654,7 @@ SOFTPLUS = _unary(
     halves=True,
     kinds=_REAL,
     samples=unary(beta=1.5),
+    check=_check_numbers("softplus"),
 )
 
 
@@ -657,6 +671,7 @@ ELU = _unary(
     halves=True,
     kinds=_REAL,
     samples=unary(alpha=1.3),
+    check=_check_numbers("elu"),
 )
 
 
@@ -674,6 +689,7 @@ LEAKY_RELU = _unary(
     halves=True,
     kinds=_REAL,
     samples=unary(negative_slope=0.1),
+    check=_check_numbers("leaky_relu"),
 )
 
 
@@ -753,11 +769,14 @@ WHERE = Op(
 
 
 @public(WHERE)
-def where(condition: Tensor, x1: Any = None, x2: Any = None) -> Any:
+def where(condition: Any, x1: Any = None, x2: Any = None) -> Any:
     """Return ``x1`` where ``condition`` holds and ``x2`` elsewhere; all three broadcast.
 
     With ``condition`` alone: a tuple of index tensors of its true elements, as `nonzero`.
     """
+    if not isinstance(condition, Tensor):
+        device = next((x.device for x in (x1, x2) if isinstance(x, Tensor)), cpu)
+        condition = from_value(condition, device, operation="where")
     if x1 is None and x2 is None:
         return condition.nonzero(as_tuple=True)
     return apply(WHERE, (condition, x1, x2))
@@ -772,8 +791,9 @@ def _where_method(x: Tensor, condition: Tensor, other: Any) -> Tensor:
 @public(None, "masked_fill")
 def masked_fill(x: Tensor, mask: Tensor, value: Any) -> Tensor:
     """Return ``x`` with ``value`` where ``mask`` is true; its dtype stays."""
-    value = value.astype(x.dtype) if isinstance(value, Tensor) else x.dtype.type(value).item()
-    return apply(WHERE, (mask, value, x))
+    if not isinstance(value, Tensor):
+        value = from_value(value, x.device, operation="masked_fill")
+    return apply(WHERE, (mask, value.astype(x.dtype, copy=False), x))
 
 
 def _clip_samples() -> Any:
@@ -816,6 +836,11 @@ def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
         # Not maximum and minimum, which would share the gradient of x where it equals a bound.
         x = x if min is None else where((x < min) | (min != min), min, x)
         return x if max is None else where((x > max) | (max != max), max, x)
+    for bound in (min, max):
+        if not isinstance(bound, int | float | np.generic | None):
+            got = repr(bound)
+            raise OptionError(message("clip", expected="numbers or tensors as bounds", got=got))
+    min, max = (m.item() if isinstance(m, np.generic) else m for m in (min, max))
     dtype = dtypes.result_type(x.dtype, *(type(m) for m in (min, max) if m is not None))
     return apply(CLIP, (x if dtype == x.dtype else x.astype(dtype),), {"min": min, "max": max})
 
@@ -910,24 +935,24 @@ def copy_(x: Tensor, source: Any) -> Tensor:
 
     ``source`` may be on another device.
     """
-    value = _as_operand(x, source)
+    value = _as_operand(x, source, "copy_")
     return apply_(COPY, x, (value if value.device is x.device else value.to(x.device),))
 
 
-def _as_operand(x: Tensor, source: Any) -> Tensor:
-    return from_value(source, x.device, operation="copy_")
+def _as_operand(x: Tensor, source: Any, operation: str) -> Tensor:
+    return from_value(source, x.device, operation=operation)
 
 
 @public(None, "fill_")
 def fill_(x: Tensor, value: Any) -> Tensor:
     """In place: set every element to ``value``."""
-    return apply_(COPY, x, (_as_operand(x, value),), name="fill_")
+    return apply_(COPY, x, (_as_operand(x, value, "fill_"),), name="fill_")
 
 
 @public(None, "zero_")
 def zero_(x: Tensor) -> Tensor:
     """In place: set every element to 0."""
-    return apply_(COPY, x, (_as_operand(x, x.dtype.type(0)),), name="zero_")
+    return apply_(COPY, x, (_as_operand(x, x.dtype.type(0), "zero_"),), name="zero_")
 
 
 # ------------------------------------------------------------------------------- comparisons
@@ -937,7 +962,7 @@ def isclose(
     x1: Tensor, x2: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
 ) -> Tensor:
     """Return True where ``|x1 - x2| <= atol + rtol·|x2|``."""
-    x2 = _as_operand(x1, x2)
+    x2 = _as_operand(x1, x2, "isclose")
     close = (x1 == x2) | ((abs(x1 - x2) <= atol + rtol * abs(x2)) & isfinite(x2))
     return close | (isnan(x1) & isnan(x2)) if equal_nan else close
 

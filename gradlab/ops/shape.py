@@ -13,7 +13,7 @@ from gradlab import dtypes
 from gradlab.errors import AxisError, OptionError, ShapeError, message
 from gradlab.ops.core import Op, apply, device_shares, mixed_devices, public
 from gradlab.ops.samples import Sample, values
-from gradlab.tensor import Tensor, from_value
+from gradlab.tensor import Tensor, from_value, require_option
 
 Axis = int | Sequence[int] | None
 
@@ -30,11 +30,15 @@ def canonical_axis(operation: str, axis: Any, ndim: int) -> int:
         raise AxisError(
             message(
                 operation,
-                expected=f"an axis from {-size} to {size - 1}, for a tensor of {ndim} axes",
+                expected=f"an axis from {-size} to {size - 1}, for a tensor of {_axes(ndim)}",
                 got=str(index),
             )
         )
     return index % size
+
+
+def _axes(count: int) -> str:
+    return "1 axis" if count == 1 else f"{count} axes"
 
 
 def canonical_axes(operation: str, axis: Axis, ndim: int) -> tuple[int, ...]:
@@ -70,14 +74,14 @@ def accepts_dim(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
+def _sizes(shape: tuple[Any, ...], operation: str = "shape") -> tuple[int, ...]:
     """Accept ``f(2, 3)`` and ``f((2, 3))`` alike."""
     given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
     try:
         return tuple([size.__index__() for size in given])
     except AttributeError:
         got = str(tuple(given))
-        raise ShapeError(message("shape", expected="integer sizes", got=got)) from None
+        raise ShapeError(message(operation, expected="integer sizes", got=got)) from None
 
 
 # -------------------------------------------------------------------------------------- views
@@ -109,7 +113,7 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
     tensor([[1, 2],
             [3, 4]])
     """
-    wanted = _sizes(shape)
+    wanted = _sizes(shape, "reshape")
     size = x.numel()
     known = math.prod(each for each in wanted if each != -1)
     fits = size == known if -1 not in wanted else known and size % known == 0
@@ -170,7 +174,10 @@ def unflatten(x: Tensor, axis: int, sizes: Sequence[int]) -> Tensor:
     """Split one axis into several of the given sizes (one may be -1)."""
     at = canonical_axis("unflatten", axis, x.ndim)
     known = math.prod(size for size in sizes if size != -1)
-    full = [x.shape[at] // known if size == -1 else size for size in sizes]
+    full = [x.shape[at] // known if size == -1 and known else size for size in sizes]
+    if math.prod(full) != x.shape[at] or list(sizes).count(-1) > 1:
+        expected = f"sizes whose product is {x.shape[at]}, the size of axis {at}"
+        raise ShapeError(message("unflatten", expected=expected, got=str(tuple(sizes))))
     return reshape(x, (*x.shape[:at], *full, *x.shape[at + 1 :]))
 
 
@@ -195,7 +202,7 @@ PERMUTE = Op(
 @public(PERMUTE, "permute")
 def permute(x: Tensor, *axes: Any) -> Tensor:
     """Return a view whose axis ``i`` is axis ``axes[i]`` of ``x``."""
-    wanted = canonical_axes("permute", _sizes(axes), x.ndim)
+    wanted = canonical_axes("permute", _sizes(axes, "permute"), x.ndim)
     if len(wanted) != x.ndim:
         raise AxisError(
             message("permute", expected=f"each of the {x.ndim} axes once", got=str(_sizes(axes)))
@@ -302,7 +309,7 @@ EXPAND = Op(
 @public(EXPAND, "expand")
 def expand(x: Tensor, *shape: Any) -> Tensor:
     """Return a view stretched to ``shape``; -1 keeps a size. It cannot be written to."""
-    wanted = _sizes(shape)
+    wanted = _sizes(shape, "expand")
     offset = len(wanted) - x.ndim
     full = tuple(
         x.shape[i - offset] if size == -1 and i >= offset else size for i, size in enumerate(wanted)
@@ -363,6 +370,7 @@ SUM_TO = Op(
     _sum_to_forward,
     gradients={"x": lambda gy, x_shape: apply(EXPAND, (gy,), {"shape": x_shape})},
     halves=True,
+    check=lambda x, shape: _check_sum_to(x, shape),
     samples=_sum_to_samples,
 )
 
@@ -370,7 +378,13 @@ SUM_TO = Op(
 @public(SUM_TO, "sum_to", "sum_to_size")
 def sum_to(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Return ``x`` summed to ``shape``: what undoes a broadcast in the backward pass."""
-    return x if x.shape == tuple(shape) else apply(SUM_TO, (x,), {"shape": tuple(shape)})
+    wanted = tuple(shape)
+    return x if x.shape == wanted else apply(SUM_TO, (x,), {"shape": wanted})
+
+
+def _check_sum_to(x: Tensor, shape: tuple[int, ...]) -> None:
+    expected = f"a shape that broadcasts to {x.shape}"
+    raise ShapeError(message("sum_to", expected=expected, got=str(shape)))
 
 
 def _flip_samples() -> Any:
@@ -419,8 +433,11 @@ def _opposite(shift: Any) -> Any:
 def roll(x: Tensor, shift: Any, axis: Axis = None) -> Tensor:
     """Return ``x`` with its elements moved ``shift`` places along ``axis``, coming round again."""
     where = None if axis is None else canonical_axes("roll", axis, x.ndim)
-    steps = tuple(shift) if isinstance(shift, list | tuple) else shift
-    return apply(ROLL, (x,), {"shift": steps, "axis": where})
+    steps = _sizes((shift,), "roll")
+    if len(steps) != (1 if where is None else len(where)):
+        got = f"shift {shift} and axis {axis}"
+        raise OptionError(message("roll", expected="as many shifts as axes", got=got))
+    return apply(ROLL, (x,), {"shift": steps[0] if where is None else steps, "axis": where})
 
 
 def _repeat_samples() -> Any:
@@ -430,7 +447,9 @@ def _repeat_samples() -> Any:
 
 def tile(x: Tensor, *repeats: Any) -> Tensor:
     """Return ``x`` repeated as a whole ``repeats[i]`` times along axis ``i``."""
-    times = _sizes(repeats)
+    times = _sizes(repeats, "tile")
+    if min(times, default=0) < 0:
+        raise ShapeError(message("tile", expected="0 repeats or more", got=str(times)))
     ndim = max(len(times), x.ndim)
     times = (1,) * (ndim - len(times)) + times
     shape = (1,) * (ndim - x.ndim) + x.shape
@@ -446,11 +465,14 @@ Tensor._add_method("repeat", tile)
 
 @public(None, "repeat_interleave")
 @accepts_dim
-def repeat_interleave(x: Tensor, repeats: int, axis: int | None = None) -> Tensor:
+def repeat_interleave(x: Tensor, repeats: Any, axis: int | None = None) -> Tensor:
     """Return ``x`` with each element repeated ``repeats`` times in place along ``axis``."""
     if axis is None:
         x, axis = ravel(x), 0
     at = canonical_axis("repeat_interleave", axis, x.ndim)
+    if not isinstance(repeats, int) or repeats < 0:
+        got = repr(repeats)
+        raise OptionError(message("repeat_interleave", expected="0 repeats or more", got=got))
     stretched = expand(unsqueeze(x, at + 1), (*x.shape[: at + 1], repeats, *x.shape[at + 1 :]))
     return reshape(stretched, (*x.shape[:at], x.shape[at] * repeats, *x.shape[at + 1 :]))
 
@@ -594,6 +616,8 @@ def split(x: Tensor, split_size: int | Sequence[int], axis: int = 0) -> tuple[Te
 def chunk(x: Tensor, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
     """Cut ``x`` along ``axis`` into at most ``chunks`` views of equal size (the last smaller)."""
     at = canonical_axis("chunk", axis, x.ndim)
+    if chunks < 1:
+        raise OptionError(message("chunk", expected="1 chunk or more", got=str(chunks)))
     return split(x, max(1, -(-x.shape[at] // chunks)), at)
 
 
@@ -607,6 +631,10 @@ def unbind(x: Tensor, axis: int = 0) -> tuple[Tensor, ...]:
 
 def meshgrid(*tensors: Tensor, indexing: str = "ij") -> tuple[Tensor, ...]:
     """Return the coordinates of the grid spanned by vectors, one tensor per axis."""
+    require_option("meshgrid", "indexing", indexing, ("ij", "xy"))
+    for x in tensors:
+        if x.ndim > 1:
+            raise ShapeError(message("meshgrid", expected="vectors", got=f"shape {x.shape}"))
     n = len(tensors)
     shaped = [reshape(x, (1,) * i + (-1,) + (1,) * (n - 1 - i)) for i, x in enumerate(tensors)]
     grids = broadcast_tensors(*shaped)
@@ -631,10 +659,19 @@ TRIU = Op(
 @public(TRIL, "tril")
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:
     """Return the lower triangle of the last two axes, zeros above ``diagonal``."""
-    return apply(TRIL, (x,), {"diagonal": diagonal})
+    return apply(TRIL, (x,), {"diagonal": _diagonal("tril", x, diagonal)})
 
 
 @public(TRIU, "triu")
 def triu(x: Tensor, diagonal: int = 0) -> Tensor:
     """Return the upper triangle of the last two axes, zeros below ``diagonal``."""
-    return apply(TRIU, (x,), {"diagonal": diagonal})
+    return apply(TRIU, (x,), {"diagonal": _diagonal("triu", x, diagonal)})
+
+
+def _diagonal(operation: str, x: Tensor, diagonal: Any) -> int:
+    if x.ndim < 2:
+        raise ShapeError(message(operation, expected="at least two axes", got=f"shape {x.shape}"))
+    if not isinstance(diagonal, int):
+        got = repr(diagonal)
+        raise OptionError(message(operation, expected="an integer diagonal", got=got))
+    return diagonal
