@@ -97,12 +97,13 @@ def result(case: Case, taken: list[dict[str, float]]) -> Result:
 
 
 def save(results: list[Result], machine: dict[str, Any], date: str, folder: Path) -> Path:
-    """Write the figures to a file named after the processor; a newer run takes its place."""
+    """Write the figures to a file named after the machine; a newer run takes its place."""
     text = json.dumps(
         {"date": date, "machine": machine, "cases": [_as_json(result) for result in results]},
         indent=1,
     )
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{machine['processor']} {machine['cores']} cores".lower())
+    name = f"{machine['processor']} {machine['threads']} of {machine['cores']} cores"
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower())
     path = folder / f"{slug.strip('-')}.json"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(_spreads_on_one_line(text) + "\n")

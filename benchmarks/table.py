@@ -132,11 +132,16 @@ def rewrite(text: str, table: str) -> str:
 
 
 def newest(folder: Path = RESULTS) -> Path:
-    """The results file with the latest date."""
+    """The results file with the latest date, and among those the one with the most threads."""
+
+    def age(path: Path) -> tuple[str, int]:
+        _, machine, date = load(path)
+        return date, machine["threads"]
+
     files = sorted(folder.glob("*.json"))
     if not files:
         raise SystemExit("benchmarks.table: there are no results yet; run make bench")
-    return max(files, key=lambda path: load(path)[2])
+    return max(files, key=age)
 
 
 def main(arguments: list[str] | None = None) -> None:

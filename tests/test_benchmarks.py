@@ -149,7 +149,7 @@ def test_noise_is_told():
 def test_results_come_back_from_their_file(tmp_path):
     results = [of(Target(3.5, against="numpy"), ROUNDS), of(None, ROUNDS)]
     path = race.save(results, MACHINE, "2026-01-31", tmp_path)
-    assert path.name == "some-r-cpu-2-cores.json"
+    assert path.name == "some-r-cpu-2-of-2-cores.json"
     found, machine, date = race.load(path)
     assert (machine, date) == (MACHINE, "2026-01-31")
     assert table.rows(found) == table.rows(results)

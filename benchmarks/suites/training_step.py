@@ -157,9 +157,9 @@ class Perceptron(TrainingStep):
         import jax
         import jax.numpy as jnp
 
-        def loss_of(parameters: Any, x: Any, labels: Any) -> Any:
-            w1, b1, w2, b2 = parameters.values()
-            scores = jax.nn.relu(x @ w1.T + b1) @ w2.T + b2
+        def loss_of(p: Any, x: Any, labels: Any) -> Any:
+            h = jax.nn.relu(x @ p["0.weight"].T + p["0.bias"])
+            scores = h @ p["2.weight"].T + p["2.bias"]
             chosen = jnp.take_along_axis(jax.nn.log_softmax(scores), labels[:, None], axis=1)
             return -chosen.mean()
 
