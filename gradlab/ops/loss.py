@@ -31,7 +31,7 @@ from gradlab.ops.elementwise import (
 from gradlab.ops.embedding import all_below, first_outside
 from gradlab.ops.samples import LARGE, Sample, values
 from gradlab.ops.shape import expand, reshape, sum_to
-from gradlab.ops.softmax import has_short_rows, largest, log_softmax, softmax
+from gradlab.ops.softmax import has_short_rows, largest, log_softmax, softmax, sum_along
 from gradlab.tensor import Tensor, from_value, require_option
 
 _REDUCTIONS = ("mean", "sum", "none")
@@ -891,9 +891,9 @@ def _row_sums(xp: Any, rows: Any, weight: Any, smooth: bool) -> tuple[Any, Any, 
         d = rows - peak
     if smooth:
         weighted = d if _is_one(weight) else d * weight.reshape(_along(axis, d.ndim))
-        drift = xp.add.reduce(weighted, axis=axis)
+        drift = sum_along(xp, weighted, axis)
     xp.exp(d, out=d)
-    sums = xp.add.reduce(d, axis=axis)
+    sums = sum_along(xp, d, axis)
     return peak.reshape(sums.shape), sums, drift
 
 
