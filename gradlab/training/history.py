@@ -59,10 +59,12 @@ class History:
     def best(self, name: str, mode: str = "min") -> Row:
         """The row of the epoch in which metric ``name`` was smallest (``mode="max"``: largest)."""
         self._check(name)
+        if mode not in ("min", "max"):
+            raise OptionError(f"History.best: expected mode 'min' or 'max', got {mode!r}")
         rows = [row for row in self.epochs if not math.isnan(row.get(name, math.nan))]
         if not rows:
             raise OptionError(f"History.best: {name!r} was not measured in any epoch")
-        choose = {"min": min, "max": max}[mode]
+        choose = min if mode == "min" else max
         return dict(choose(rows, key=lambda row: row[name]))
 
     def to_dataframe(self, table: str = "epochs") -> Any:

@@ -168,12 +168,28 @@ def read_optimizers(model: Any) -> tuple[list[Optimizer], list[Schedule]]:
 def _read_entry(model: Any, entry: Any) -> tuple[Optimizer, list[Schedule]]:
     if isinstance(entry, Optimizer):
         return entry, []
+    found = entry
     if isinstance(entry, tuple) and len(entry) == 2:
-        entry = {"optimizer": entry[0], "scheduler": entry[1]}
-    if not isinstance(entry, dict) or not isinstance(entry.get("optimizer"), Optimizer):
+        found = {"optimizer": entry[0], "scheduler": entry[1]}
+    if not isinstance(found, dict) or not isinstance(found.get("optimizer"), Optimizer):
         raise _not_an_optimizer(model, entry)
+    _check_keys(model, found)
+    scheduler = found.get("scheduler", found.get("lr_scheduler"))
+    if scheduler is None:
+        return found["optimizer"], []
+    if not isinstance(scheduler, LRScheduler):
+        raise _not_an_optimizer(model, entry)
+    schedule = Schedule(scheduler, found.get("interval", "epoch"), found.get("monitor", "val_loss"))
+    if schedule.plateau is not None and schedule.interval == "step":
+        raise OptionError(
+            f"{type(model).__name__}.configure_optimizers: ReduceLROnPlateau steps once per epoch, "
+            "when its metric is known; leave interval out"
+        )
+    return found["optimizer"], [schedule]
+
+
+def _check_keys(model: Any, entry: dict[str, Any]) -> None:
     unknown = set(entry) - {"optimizer", "scheduler", "lr_scheduler", "interval", "monitor"}
-    scheduler = entry.get("scheduler", entry.get("lr_scheduler"))
     interval = entry.get("interval", "epoch")
     if unknown or interval not in ("epoch", "step"):
         raise OptionError(
@@ -183,16 +199,6 @@ def _read_entry(model: Any, entry: Any) -> tuple[Optimizer, list[Schedule]]:
                 got=", ".join(sorted(unknown)) or f"interval {interval!r}",
             )
         )
-    if scheduler is None:
-        return entry["optimizer"], []
-    if not isinstance(scheduler, LRScheduler):
-        raise _not_an_optimizer(model, (entry["optimizer"], scheduler))
-    if isinstance(scheduler, ReduceLROnPlateau) and interval == "step":
-        raise OptionError(
-            f"{type(model).__name__}.configure_optimizers: ReduceLROnPlateau steps once per epoch, "
-            "when its metric is known; leave interval out"
-        )
-    return entry["optimizer"], [Schedule(scheduler, interval, entry.get("monitor", "val_loss"))]
 
 
 def _not_an_optimizer(model: Any, got: Any) -> OptionError:

@@ -66,7 +66,11 @@ class ProgressBar(Callback):
 
     def on_validation_start(self, trainer: Trainer) -> None:
         if self._display is not None:
-            self._display.update(trainer, note="validating")
+            self._display.start_validation(trainer)
+
+    def on_validation_end(self, trainer: Trainer) -> None:
+        if self._display is not None:
+            self._display.end_validation(trainer)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         if self._display is not None:
@@ -105,7 +109,8 @@ class _Bar:
             mininterval=0,  # when to draw is decided here
             **({} if mode == "notebook" else {"file": stream}),
         )
-        self.drawn = 0.0
+        self.drawn = self.validation_began = 0.0
+        self.validation_is_long = True  # until one has shown otherwise
 
     def _done(self, trainer: Trainer) -> int:
         before = self.before if self.size is None else trainer.epoch * self.size
@@ -119,6 +124,15 @@ class _Bar:
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.refresh()
 
+    def start_validation(self, trainer: Trainer) -> None:
+        # What is shown now stays until the last validation batch.
+        self.validation_began = time.monotonic()
+        if self.validation_is_long or self.validation_began - self.drawn >= self.interval:
+            self.update(trainer, note="validating")
+
+    def end_validation(self, trainer: Trainer) -> None:
+        self.validation_is_long = time.monotonic() - self.validation_began > 5 * self.interval
+
     def end_epoch(self, trainer: Trainer) -> None:
         if time.monotonic() - self.drawn >= self.interval:
             self.update(trainer)
@@ -126,8 +140,7 @@ class _Bar:
             self.before += trainer.batch
 
     def close(self, trainer: Trainer) -> None:
-        if self.size is not None:
-            self.update(trainer)
+        self.update(trainer)
         self.bar.close()
 
 
@@ -141,10 +154,15 @@ class _Log:
         self.start = self.written = time.monotonic()
         self.left_out = False  # the line of the latest epoch
 
-    def update(self, trainer: Trainer, note: str = "") -> None:
-        if not note:
-            size = f"/{trainer.num_train_batches}" if trainer.num_train_batches else ""
-            self._write(f"{_epoch(trainer)}, batch {trainer.batch}{size}", trainer.metrics)
+    def update(self, trainer: Trainer) -> None:
+        size = f"/{trainer.num_train_batches}" if trainer.num_train_batches else ""
+        self._write(f"{_epoch(trainer)}, batch {trainer.batch}{size}", trainer.metrics)
+
+    def start_validation(self, trainer: Trainer) -> None:
+        """A log does not tell."""
+
+    def end_validation(self, trainer: Trainer) -> None:
+        """Nor does it tell this."""
 
     def end_epoch(self, trainer: Trainer) -> None:
         first = len(trainer.history.epochs) == 1

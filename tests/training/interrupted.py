@@ -1,4 +1,4 @@
-"""A run that tests interrupt: ``python interrupted.py FOLDER SECONDS``, which its third step takes."""
+"""A run to interrupt: ``python interrupted.py FOLDER SECONDS``, which its third step takes."""
 
 from __future__ import annotations
 

@@ -250,7 +250,7 @@ def test_early_stopping_counts_on(tmp_path):
 def test_nothing_to_resume(tmp_path):
     with pytest.raises(OptionError, match='resume="last" needs a folder to look in'):
         trainer().fit(make_model(), loader(), resume="last")
-    with pytest.raises(CheckpointError, match='resume="last": there is no checkpoint in .*"auto"'):
+    with pytest.raises(CheckpointError, match=r'resume="last": there is no checkpoint in .*"auto"'):
         trainer(checkpoint_dir=tmp_path).fit(make_model(), loader(), resume="last")
     with pytest.raises(CheckpointError, match=r"resume: there is no checkpoint .*nowhere\.json"):
         trainer().fit(make_model(), loader(), resume=tmp_path / "nowhere.json")
@@ -282,7 +282,9 @@ class Wider(Classifier):
 def test_another_model_is_refused_and_nothing_changes(checkpoint):
     model, batches = make_model(Wider), loader()
     before, place = parameters(model), batches.state_dict()
-    with pytest.raises(StateError, match=r"net\.0\.weight: expected shape \(20, 6\), got \(16, 6\)"):
+    with pytest.raises(
+        StateError, match=r"net\.0\.weight: expected shape \(20, 6\), got \(16, 6\)"
+    ):
         trainer().fit(model, batches, resume=checkpoint)
     assert_same(parameters(model), before)
     assert batches.state_dict() == place
@@ -308,6 +310,8 @@ def test_other_groups_are_refused(checkpoint):
 def test_other_data_is_refused_and_nothing_changes(checkpoint):
     model = make_model()
     before = parameters(model)
-    with pytest.raises(StateError, match="DataLoader.load_state_dict: expected a state of batches"):
+    with pytest.raises(
+        StateError, match=r"DataLoader\.load_state_dict: expected a state of batches"
+    ):
         trainer().fit(model, DataLoader(dataset(), 32, shuffle=True), resume=checkpoint)
     assert_same(parameters(model), before)

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from support import Classifier, assert_same, loader, make_model, parameters, trainer, val_loader
 
-import gradlab as gl
 from gradlab import training
 from gradlab.errors import NonFiniteLossError
 from gradlab.training.stopping import Interrupt
@@ -129,7 +128,9 @@ def test_a_loss_that_is_not_finite(tmp_path, value):
 
 
 def test_without_a_checkpoint():
-    with pytest.raises(NonFiniteLossError, match=r"batch 3 \(step 9\); no checkpoint was written; lo"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"batch 3 \(step 9\); no checkpoint was written; lo"
+    ):
         trainer(3).fit(make_model(Diverging), loader())
 
 
@@ -167,7 +168,9 @@ def test_parameters_that_are_not_finite_reach_no_checkpoint(tmp_path):
             return loss
 
     run = trainer(1, checkpoint_dir=tmp_path, checkpoint_every=4)
-    with pytest.raises(NonFiniteLossError, match=r"the parameter net\.0\.weight became NaN or inf.*4\)"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"the parameter net\.0\.weight became NaN or inf.*4\)"
+    ):
         run.fit(make_model(Exploding), loader())
     assert training.list_checkpoints(tmp_path) == []
 

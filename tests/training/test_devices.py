@@ -1,0 +1,85 @@
+"""Training on a device other than the CPU, which is not to be waited for at every step."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from support import Classifier, assert_same, loader, make_model, trainer, val_loader
+
+import gradlab as gl
+from gradlab import training
+from gradlab.errors import NonFiniteLossError
+
+
+def on_host(model):
+    return {name: x.numpy(force=True).copy() for name, x in model.state_dict().items()}
+
+
+def test_the_same_run_as_on_the_cpu(fake_cuda):
+    models = [make_model(), make_model()]
+    histories = [
+        trainer(2, device=device, gradient_clip_val=1.0).fit(model, loader(), val_loader())
+        for device, model in zip(("cpu", "cuda"), models, strict=True)
+    ]
+    assert {x.device for x in models[1].parameters()} == {gl.device("cuda")}
+    assert_same(*map(on_host, models))
+    assert histories[0].epochs == histories[1].epochs
+    assert histories[0].steps == histories[1].steps
+
+
+def test_the_model_decides_where_the_trainer_does_not(fake_cuda):
+    model = make_model().to("cuda:1")
+    run = trainer(1)
+    run.fit(model, loader())
+    assert {x.device for x in model.parameters()} == {gl.device("cuda:1")}
+    assert run.predict(model, val_loader()).device == gl.device("cuda:1")
+
+
+def test_the_device_is_not_waited_for_at_every_step(fake_cuda, monkeypatch):
+    monkeypatch.setattr(training.trainer, "_LOOK_INTERVAL", math.inf)
+    run = trainer(2, device="cuda")
+    run.fit(make_model(), loader(2), val_loader())
+    assert run.step == 96
+    # In each epoch: the losses of its steps, the losses and the accuracies of its validation, in
+    # one transfer each (float32 both, so that these two come together). And the first look.
+    assert fake_cuda.copies_to_host == 2 * 2 + 1
+
+
+def test_a_loss_that_is_not_finite_is_named_when_it_is_read(fake_cuda, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.trainer, "_LOOK_INTERVAL", math.inf)
+
+    class Diverging(Classifier):
+        steps = 0
+
+        def training_step(self, batch):
+            self.steps += 1
+            return super().training_step(batch) * (math.nan if self.steps == 9 else 1.0)
+
+    run = trainer(3, device="cuda", checkpoint_dir=tmp_path, checkpoint_every=4)
+    with pytest.raises(
+        NonFiniteLossError, match=r"the loss became nan in epoch 2, batch 3 \(step 9"
+    ):
+        run.fit(make_model(Diverging), loader(), val_loader())
+    assert run.step > 9
+    paths = training.list_checkpoints(tmp_path)
+    assert [training.read_checkpoint(each)["position"]["step"] for each in paths] == [4, 8]
+
+
+def test_a_run_moves_between_devices(fake_cuda, tmp_path):
+    whole = make_model()
+    trainer(3).fit(whole, loader())
+    trainer(1, checkpoint_dir=tmp_path).fit(make_model(), loader())
+    for epochs, device in [(2, "cuda"), (3, "cpu")]:
+        model = make_model(seed=5)
+        run = trainer(epochs, device=device, checkpoint_dir=tmp_path)
+        run.fit(model, loader(), resume="last")
+    assert_same(on_host(model), on_host(whole))
+
+
+def test_save_and_load(fake_cuda, tmp_path):
+    x = gl.tensor(np.arange(3.0), device="cuda")
+    gl.save({"x": x}, tmp_path / "file")
+    assert gl.load(tmp_path / "file")["x"].device == gl.device("cpu")
+    assert gl.load(tmp_path / "file", device="cuda:1")["x"].device == gl.device("cuda:1")
