@@ -44,7 +44,8 @@ class Tensor(TensorMethods):
 
     # _array: the values.  _node: the Node that made it, its Leaf, or None.
     # _version: counts in-place writes, shared by all views of the memory; None until needed.
-    # _view: (tensor looked into, op, attributes, its node then), where this is a view.
+    # _view: where this is a view, the tensor it looks into, the op and its attributes, and that
+    #     tensor's node and the count of writes when this view was last recorded.
     __slots__ = ("__weakref__", "_array", "_node", "_version", "_view", "device", "grad")
 
     _array: Any

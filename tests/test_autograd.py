@@ -815,6 +815,22 @@ def test_a_chain_of_100_000_nodes_that_is_never_walked():
     del y
 
 
+def test_a_chain_of_20_000_views():
+    x = leaf([1.0, 2.0])
+    y = x * 1
+    first = y
+    for _ in range(20_000):
+        y = y[...]
+    y.sum().backward()
+    assert x.grad.tolist() == [1, 1]
+    first.detach().mul_(2)  # every view of the chain is out of date now
+    assert y.requires_grad
+    y = y[:1]
+    y *= 3
+    assert first.tolist() == [6, 4]
+    del y, first
+
+
 def test_a_long_chain_of_in_place_writes():
     x = leaf(1.0)
     y = x * 1.0

@@ -544,10 +544,13 @@ def share_memory(op: Op, inputs: Sequence[Any], attributes: Any, y: Tensor) -> N
     # A reshape copies where the layout leaves no other way; a copy is no view.
     if not x._array.flags.c_contiguous and not device_shares(x, y):
         return
-    y._version = x._counter()
-    # Without recording only the way back is kept, to refuse a recorded write through it later;
-    # a strong reference would keep the graph of x alive.
-    y._view = (x, op, attributes, x._node) if mode.grad else (weakref.ref(x), None, None, None)
+    version = y._version = x._counter()
+    if mode.grad:
+        y._view = (x, op, attributes, x._node, version.count)
+    else:
+        # Only the way back is kept, to refuse a recorded write through it later; a strong
+        # reference would keep the graph of x alive.
+        y._view = (weakref.ref(x), None, None, None, 0)
 
 
 def device_shares(x: Tensor, y: Tensor) -> bool:
@@ -569,14 +572,21 @@ def refresh_views(inputs: Sequence[Any]) -> bool:
 
 def refresh_view(y: Tensor) -> None:
     """Record a view anew if the tensor it looks into was written in place since."""
-    x, op, attributes, node = y._view  # type: ignore[misc]
-    if op is None:
-        return
-    if x._version is not y._version:  # x has other memory now: x.data was assigned
+    version = y._counter()
+    stale = []
+    # Up to a tensor that is no view, or that nothing was written to since it was recorded.
+    while y._view is not None and y._view[1] is not None and y._view[4] != version.count:
+        stale.append(y)
+        y = y._view[0]
+    for y in reversed(stale):
+        _record_again(y, version)
+
+
+def _record_again(y: Tensor, version: Version) -> None:
+    x, op, attributes, node, _ = y._view  # type: ignore[misc]
+    if x._version is not version:  # x has other memory now: x.data was assigned
         y._view = None
         return
-    if x._view is not None:
-        refresh_view(x)
     # A leaf is not made by writing: a view taken before requires_grad_() stays without history.
     if x._node is not node and x._node.__class__ is Node:
         before, mode.grad = mode.grad, True
@@ -584,7 +594,7 @@ def refresh_view(y: Tensor) -> None:
             y._node = apply(op, (x,), attributes)._node
         finally:
             mode.grad = before
-        y._view = (x, op, attributes, x._node)
+    y._view = (x, op, attributes, x._node, version.count)
 
 
 def _scatter_view(xp: Any, x: Any, v: Any, *, view: Op, attributes: Any) -> Any:
@@ -815,17 +825,19 @@ def rebase(x: Tensor, y: Tensor, name: str) -> None:
 
 def _rebase_parents(x: Tensor) -> None:
     # The memory is shared and holds the new values already: only the history is missing.
-    if x._view is None or x._view[1] is None:
-        return
-    parent, view, attributes, _ = x._view
-    before = Tensor._wrap(parent._array, parent.device)
-    before._node = parent._node
-    mask = (before._node is not None) | (x._node is not None) << 1
-    options = {"view": view, "attributes": attributes}
-    nodes = (before._node, x._node)
-    parent._node = record(SCATTER_VIEW, (before, x), options, mask, nodes, False, parent._array)
-    x._view = (parent, view, attributes, parent._node)
-    _rebase_parents(parent)
+    while x._view is not None and x._view[1] is not None:
+        parent, view, attributes, *_ = x._view
+        if parent._version is not x._version:  # its memory was replaced: x.data was assigned
+            x._view = None
+            return
+        before = Tensor._wrap(parent._array, parent.device)
+        before._node = parent._node
+        mask = (before._node is not None) | (x._node is not None) << 1
+        options = {"view": view, "attributes": attributes}
+        nodes = (before._node, x._node)
+        parent._node = record(SCATTER_VIEW, (before, x), options, mask, nodes, False, parent._array)
+        x._view = (parent, view, attributes, parent._node, x._counter().count)
+        x = parent
 
 
 def update(op: Op, tensors: Sequence[Sequence[Tensor]], attributes: dict[str, Any]) -> None:
