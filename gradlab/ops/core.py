@@ -27,6 +27,7 @@ from gradlab.autograd.graph import (
     Leaf,
     Node,
     Plan,
+    Version,
     next_number,
     version_of,
 )
