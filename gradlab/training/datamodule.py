@@ -66,6 +66,15 @@ class DataModule:
         return DataLoader(dataset, **{"batch_size": self.batch_size, "shuffle": train, **options})
 
 
+def read_loaders(data: Any, val: Any) -> tuple[Any, Any]:
+    """The training and the validation loader, of a `DataModule` or as given."""
+    if not hasattr(data, "train_dataloader"):
+        return data, val
+    if val is not None:
+        raise OptionError("Trainer.fit: expected a DataModule or two loaders, got both")
+    return data.train_dataloader(), data.val_dataloader()
+
+
 class Batches:
     """The batches of an epoch: those of a loader, or the first of them.
 

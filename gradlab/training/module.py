@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradlab import nn
 from gradlab.errors import OptionError, message
+from gradlab.nn.parameter import UninitializedParameter
 from gradlab.optim import Optimizer
 from gradlab.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from gradlab.tensor import Tensor
@@ -120,6 +121,11 @@ def require_module(model: Any) -> None:
         hint = "derive it from gradlab.training.Module and define loss and configure_optimizers"
         got = type(model).__name__
         raise OptionError(message("Trainer", expected="a training.Module", got=got, hint=hint))
+
+
+def is_lazy(model: Module) -> bool:
+    """Whether the model has layers that take their shape from the first batch."""
+    return any(isinstance(each, UninitializedParameter) for each in model.parameters())
 
 
 def not_a_loss(model: Module, got: Any) -> OptionError:

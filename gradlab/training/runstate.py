@@ -22,66 +22,66 @@ from gradlab.training.checkpoint import (
 )
 
 if TYPE_CHECKING:
-    from gradlab.training.trainer import Trainer
+    from gradlab.training.run import Run
 
 
-def get_state(trainer: Trainer) -> dict[str, Any]:
+def get_state(run: Run) -> dict[str, Any]:
     """Everything that `set_state` needs for the run to go on from here.
 
     A run whose numbers are no longer finite has no such state: `NonFiniteLossError`.
     """
-    trainer.read_metrics()
-    for name, parameter in trainer.model.named_parameters():
+    run.read_metrics()
+    for name, parameter in run.model.named_parameters():
         if parameter.requires_grad and not parameter.detach().isfinite().all():
-            raise not_finite(trainer, f"the parameter {name}", "NaN or infinite", trainer.batch)
+            raise not_finite(run, f"the parameter {name}", "NaN or infinite", run.batch)
     return {
-        "position": trainer.position(),
-        "seconds": trainer.stopping.seconds,
-        "told_to_stop": trainer.stopping.told,
-        "model": trainer.model.state_dict(),
+        "position": run.position(),
+        "seconds": run.stopping.seconds,
+        "told_to_stop": run.stopping.told,
+        "model": run.model.state_dict(),
         "optimizers": [
-            {"type": type(each).__name__, **each.state_dict()} for each in trainer.optimizers
+            {"type": type(each).__name__, **each.state_dict()} for each in run.optimizers
         ],
         "schedulers": [
             {"type": type(each.scheduler).__name__, **each.scheduler.state_dict()}
-            for each in trainer.schedules
+            for each in run.schedules
         ],
-        "data": trainer.train_batches.state_dict(),
+        "data": run.train_batches.state_dict(),
         # A validation that was begun is done anew: with the random numbers it began with.
-        "random": trainer.random_before_validation or random_state(),
-        "metrics": trainer.train_metrics.state_dict(),
-        "history": trainer.history.state_dict(),
-        "callbacks": callback_states(trainer.callbacks),
+        "random": run.random_before_validation or random_state(),
+        "metrics": run.train_metrics.state_dict(),
+        "history": run.history.state_dict(),
+        "callbacks": callback_states(run.callbacks),
         "versions": versions(),
     }
 
 
-def set_state(trainer: Trainer, state: dict[str, Any]) -> None:
+def set_state(run: Run, state: dict[str, Any]) -> None:
     """Go on from a state; raises `StateError` where model, optimizers or data are others."""
-    schedulers = [each.scheduler for each in trainer.schedules]
-    _check_kinds("optimizers", trainer.optimizers, state["optimizers"])
+    schedulers = [each.scheduler for each in run.schedules]
+    _check_kinds("optimizers", run.optimizers, state["optimizers"])
     _check_kinds("schedulers", schedulers, state["schedulers"])
-    _check_groups(trainer.optimizers, state["optimizers"])
+    _check_groups(run.optimizers, state["optimizers"])
     place = state["position"]
-    data_before = trainer.train_batches.state_dict()
-    trainer.train_batches.load_state_dict(state["data"], place["batch"])
+    data_before = run.train_batches.state_dict()
+    run.train_batches.load_state_dict(state["data"], place["batch"])
     try:
-        trainer.model.load_state_dict(state["model"])
+        run.model.load_state_dict(state["model"])
     except StateError:
-        trainer.train_batches.load_state_dict(data_before, 0)
+        run.train_batches.load_state_dict(data_before, 0)
         raise
-    for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
+    for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     for scheduler, saved in zip(schedulers, state["schedulers"], strict=True):
         scheduler.load_state_dict(saved)
-    trainer.stopping.start(state["seconds"])
+    run.stopping.start(state["seconds"])
     for name, value in place.items():
-        setattr(trainer, name, value)
-    trainer.steps_before = trainer.step - -(-trainer.batch // trainer.accumulate_grad_batches)
+        setattr(run, name, value)
+    run.steps_before = run.step - -(-run.batch // run.accumulate_grad_batches)
     if place["batch"]:
-        trainer.train_metrics.load_state_dict(state["metrics"])
-    trainer.history.load_state_dict(state["history"])
-    load_callback_states(trainer.callbacks, state["callbacks"])
+        run.train_metrics.load_state_dict(state["metrics"])
+    run.history.load_state_dict(state["history"])
+    load_callback_states(run.callbacks, state["callbacks"])
     set_random_state(state["random"])
 
 
@@ -105,9 +105,9 @@ def _check_groups(optimizers: Sequence[Any], saved: Sequence[dict[str, Any]]) ->
             )
 
 
-def choose_checkpoint(trainer: Trainer, resume: str | Path | None) -> dict[str, Any] | None:
+def choose_checkpoint(run: Run, resume: str | Path | None) -> dict[str, Any] | None:
     """Read and verify the checkpoint that `Trainer.fit` was asked to go on from, if any."""
-    writer = checkpoint_writer(trainer)
+    writer = checkpoint_writer(run)
     if writer is not None:
         writer.last_path = None  # of an earlier run
     if resume is None:
@@ -131,7 +131,7 @@ def choose_checkpoint(trainer: Trainer, resume: str | Path | None) -> dict[str, 
         path = found[-1]
     state = read_checkpoint(path)
     place = state["position"]
-    finished = state["told_to_stop"] or trainer.stopping.reached(place["epoch"], place["step"])
+    finished = state["told_to_stop"] or run.stopping.reached(place["epoch"], place["step"])
     if resume == "auto" and finished:
         return None
     if writer is not None:
@@ -139,30 +139,30 @@ def choose_checkpoint(trainer: Trainer, resume: str | Path | None) -> dict[str, 
     return state
 
 
-def checkpoint_writer(trainer: Trainer) -> ModelCheckpoint | None:
+def checkpoint_writer(run: Run) -> ModelCheckpoint | None:
     """The callback that writes this Trainer's checkpoints, the first if there are several."""
-    return next((each for each in trainer.callbacks if isinstance(each, ModelCheckpoint)), None)
+    return next((each for each in run.callbacks if isinstance(each, ModelCheckpoint)), None)
 
 
-def how_to_resume(trainer: Trainer) -> str:
+def how_to_resume(run: Run) -> str:
     """The line that tells a user who pressed Ctrl-C what to do next."""
-    writer = checkpoint_writer(trainer)
-    where = f"after epoch {trainer.epoch} (step {trainer.step})"
-    if trainer.batch:
-        where = f"in epoch {trainer.epoch + 1}, batch {trainer.batch} (step {trainer.step})"
+    writer = checkpoint_writer(run)
+    where = f"after epoch {run.epoch} (step {run.step})"
+    if run.batch:
+        where = f"in epoch {run.epoch + 1}, batch {run.batch} (step {run.step})"
     how = "no checkpoint was written, which takes a checkpoint_dir"
     if writer is not None:
         how = f'checkpoint {writer.last_path}; to go on, call fit(..., resume="last")'
     return f"Stopped by Ctrl-C {where}; {how}"
 
 
-def not_finite(trainer: Trainer, what: str, value: Any, batch: int) -> NonFiniteLossError:
+def not_finite(run: Run, what: str, value: Any, batch: int) -> NonFiniteLossError:
     """The error for a loss or parameter that became NaN or infinite in a batch of this epoch."""
-    writer = checkpoint_writer(trainer)
+    writer = checkpoint_writer(run)
     path = None if writer is None else writer.last_path
     kept = f"the last good checkpoint is {path}" if path else "no checkpoint was written"
     return NonFiniteLossError(
-        f"Trainer.fit: {what} became {value} in epoch {trainer.epoch + 1}, batch {batch} "
-        f"(step {trainer.step_of(batch)}); {kept}; lower the learning rate, or set "
+        f"Trainer.fit: {what} became {value} in epoch {run.epoch + 1}, batch {batch} "
+        f"(step {run.step_of(batch)}); {kept}; lower the learning rate, or set "
         "gradient_clip_val"
     )

@@ -11,46 +11,31 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.devices import DeviceLike, cpu, device as find_device
-from gradlab.errors import OptionError, ShapeError
-from gradlab.nn.parameter import UninitializedParameter
+from gradlab.errors import ShapeError
 from gradlab.nn.utils import clip_grad_norm_
 from gradlab.ops.random import manual_seed
 from gradlab.tensor import Tensor
-from gradlab.training.callbacks import (
-    HOOKS,
-    ModelCheckpoint,
-    arrange,
-    callback_states,
-    hooks_named,
-    load_callback_states,
-    monitored,
-)
+from gradlab.training.callbacks import HOOKS, ModelCheckpoint, arrange, hooks_named, monitored
 from gradlab.training.checkpoint import random_state
-from gradlab.training.datamodule import Batches, place, size_of_batch
+from gradlab.training.datamodule import Batches, place, read_loaders, size_of_batch
 from gradlab.training.evaluation import evaluation, predict, validate
 from gradlab.training.history import History, Metrics, Row
-from gradlab.training.module import Module, not_a_loss, read_optimizers, require_module
+from gradlab.training.module import Module, is_lazy, not_a_loss, read_optimizers, require_module
 from gradlab.training.precision import find_precision
 from gradlab.training.progress import ProgressBar
-from gradlab.training.runstate import (
-    choose_checkpoint,
-    get_state,
-    how_to_resume,
-    not_finite,
-    set_state,
-)
+from gradlab.training.run import Run
+from gradlab.training.runstate import choose_checkpoint, how_to_resume, not_finite, set_state
 from gradlab.training.stopping import Stopping, require_at_least
 
 # Seconds between two looks at what goes on beside the loop: each waits for a GPU and draws the bar.
 _LOOK_INTERVAL = 0.25
 
 
-class Trainer:
+class Trainer(Run):
     """Trains a `Module`, with a progress bar, metrics, checkpoints and an orderly Ctrl-C.
 
     `fit` does what the loop in `fit_epoch` shows, and gives bit for bit what the same loop written
-    by hand gives. ``epoch`` and ``batch`` (done in this epoch) and ``step`` (optimizer updates
-    done) count from 0; what is printed counts from 1.
+    by hand gives. Where the run is and what it has measured stands in the attributes of `Run`.
 
     Parameters
     ----------
@@ -118,7 +103,6 @@ class Trainer:
     ) -> None:
         if fast_dev_run:
             max_epochs, limit_batches = 1, int(fast_dev_run)
-        self.stopping = Stopping(max_epochs, max_steps, max_time)
         require_at_least("gradient_clip_val", gradient_clip_val, 0, whole=False)
         require_at_least("accumulate_grad_batches", accumulate_grad_batches, 1)
         require_at_least("check_val_every_n_epoch", check_val_every_n_epoch, 1)
@@ -139,22 +123,9 @@ class Trainer:
             callbacks = [*callbacks, writer]
         if fast_dev_run or overfit_batches:  # runs to find mistakes, whose state nobody needs
             callbacks = [each for each in callbacks if not isinstance(each, ModelCheckpoint)]
-        self.callbacks = arrange(callbacks, ProgressBar() if enable_progress_bar else None)
-        self._hooks = {name: hooks_named(name, self.callbacks) for name in HOOKS}
-        self._fresh_callbacks = callback_states(self.callbacks)
-        self._reset()
-
-    def _reset(self) -> None:
-        self.epoch = self.batch = self.step = 0
-        self.phase = "training"  # of the epoch; then "validating", and "over" once it has its row
-        self.history = History()
-        self.metrics: Row = {}
-        self.skipped_validation = False
-        self.random_before_validation: dict[str, Any] | None = None
-        self._batch_size = 1
-        self._next_look = 0.0
-        self.stopping.start()
-        load_callback_states(self.callbacks, self._fresh_callbacks)
+        callbacks = arrange(callbacks, ProgressBar() if enable_progress_bar else None)
+        super().__init__(callbacks, Stopping(max_epochs, max_steps, max_time))
+        self._hooks = {name: hooks_named(name, callbacks) for name in HOOKS}
 
     # ------------------------------------------------------------------------------- the loop
 
@@ -173,11 +144,12 @@ class Trainer:
         written before.
         """
         state = choose_checkpoint(self, resume)
-        self._reset()
+        self.reset()
         if self.seed is not None:
             manual_seed(self.seed)
         self.prepare_data(data, val)
         self.prepare_model(model, state)
+        self.is_running, self._next_look = True, 0.0
         with self.stopping.interrupt:
             try:
                 self._call("on_fit_start")
@@ -189,6 +161,8 @@ class Trainer:
                 for hook in self._hooks["on_exception"]:
                     hook(self, error)
                 raise
+            finally:
+                self.is_running = False
         if self.interrupted:
             sys.stderr.write(f"{how_to_resume(self)}\n")
         return self.history
@@ -224,10 +198,10 @@ class Trainer:
                 if x.__class__ is not Tensor or x.device is not self.model_device:
                     break
             else:  # at nearly every step of nearly every run: nothing to do
-                self._batch_size = (batch[0].shape or (1,))[0]
+                self.batch_size = (batch[0].shape or (1,))[0]
                 return batch
         batch = place(batch, self.model_device, self.dtype)
-        self._batch_size = size_of_batch(batch)
+        self.batch_size = size_of_batch(batch)
         return batch
 
     def note_loss(self, loss: Any) -> None:
@@ -241,7 +215,7 @@ class Trainer:
             raise not_a_loss(self.model, loss) from None
         if value.__class__ is float and not math.isfinite(value):
             raise not_finite(self, "the loss", value, self.batch)
-        self.train_metrics.unread.append(("train_loss", value, self._batch_size, self.batch, False))
+        self.train_metrics.unread.append(("train_loss", value, self.batch_size, self.batch, False))
 
     def optimizer_step(self) -> None:
         """Clip the gradients, update the parameters, and step the schedules that count steps."""
@@ -291,8 +265,7 @@ class Trainer:
         return True
 
     def _end_epoch(self) -> None:
-        means = {**self.train_metrics.means(), **self.val_metrics.means()}
-        self.history.epochs.append({"epoch": self.epoch + 1, "step": self.step, **means})
+        self.add_epoch()
         for schedule in self.schedules:
             if schedule.plateau is not None:
                 value = monitored(self, "ReduceLROnPlateau", schedule.monitor)
@@ -303,13 +276,11 @@ class Trainer:
         self.phase = "over"
         self._call("on_epoch_end")
         self.epoch, self.batch, self.phase = self.epoch + 1, 0, "training"
-        self._begin_metrics()
+        self.begin_metrics()
 
     def _call(self, name: str) -> None:
         for hook in self._hooks[name]:
             hook(self)
-
-    # ------------------------------------------------------------------------ beside the loop
 
     def look_around(self) -> None:
         """Read the metrics, show them, look at the clock: a few times a second.
@@ -321,72 +292,11 @@ class Trainer:
         self._call("on_progress")
         self._next_look = time.monotonic() + _LOOK_INTERVAL
 
-    def log(self, name: str, value: Any, *, last: bool = False) -> None:
-        """Note a metric of the current batch; see `Module.log`."""
-        if self.phase == "over":
-            self.history.epochs[-1][name] = float(value)
-            return
-        metrics = self.train_metrics if self.phase == "training" else self.val_metrics
-        metrics.add(name, value, self._batch_size, self.batch, last)
-
-    def read_metrics(self, end_row: bool = False) -> None:
-        """Bring ``metrics`` and ``history.steps`` up to date, which waits for the device."""
-        for name, value, _, batch, _ in self.train_metrics.read():
-            if name == "train_loss" and not math.isfinite(value):
-                raise not_finite(self, "the loss", value, batch)
-        for batch, row in self.train_metrics.take_rows(end_row):
-            self.history.steps.append({"epoch": self.epoch + 1, "step": self.step_of(batch), **row})
-        self.metrics.update(self.train_metrics.means())
-
-    def _begin_metrics(self) -> None:
-        self.steps_before = self.step  # this epoch
-        few = max(1, (self.num_train_batches or 500) // 5)
-        self.train_metrics = Metrics(self.log_every_n_batches or few)
-
-    def step_of(self, batch: int) -> int:
-        """The number, from 1, of the step that a batch of this epoch belongs to."""
-        return self.steps_before + -(-batch // self.accumulate_grad_batches)
-
-    @property
-    def is_accumulating(self) -> bool:
-        """Whether the current step waits for more batches."""
-        return self.batch % self.accumulate_grad_batches != 0 and self.phase == "training"
-
-    def stop(self, reason: str) -> None:
-        """End the run after the current step or epoch; it then counts as finished."""
-        self.stopping.tell(reason)
-
-    @property
-    def stop_reason(self) -> str | None:
-        """Why the run ended before ``max_epochs``; None where it did not."""
-        return self.stopping.reason
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C ended the run."""
-        return self.stopping.interrupted
-
-    def position(self) -> dict[str, Any]:
-        """Where the run is; at the end of an epoch, that is before the first batch of the next."""
-        if self.phase == "over":
-            return {"epoch": self.epoch + 1, "batch": 0, "step": self.step, "phase": "training"}
-        return {name: getattr(self, name) for name in ("epoch", "batch", "step", "phase")}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The whole state of the run, which a `ModelCheckpoint` writes.
-
-        Raises `NonFiniteLossError` where a loss or a trained parameter is NaN or infinite.
-        """
-        return get_state(self)
-
     # -------------------------------------------------------------------------- model and data
 
     def prepare_data(self, data: Any, val: Any = None) -> None:
         """Take the batches of a `DataModule`, or of one or two loaders."""
-        if hasattr(data, "train_dataloader"):
-            if val is not None:
-                raise OptionError("Trainer.fit: expected a DataModule or two loaders, got both")
-            data, val = data.train_dataloader(), data.val_dataloader()
+        data, val = read_loaders(data, val)
         if self.overfit_batches:
             data = list(Batches(data, self.overfit_batches, "training"))
             val = None if val is None else data
@@ -400,14 +310,14 @@ class Trainer:
     def prepare_model(self, model: Module, state: dict[str, Any] | None = None) -> None:
         """Move the model, settle its lazy layers, make its optimizers; go on from ``state``."""
         self._place_model(model)
-        if any(isinstance(each, UninitializedParameter) for each in model.parameters()):
-            if state is not None:
-                model.load_state_dict(state["model"])
-            else:
-                self.train_metrics = Metrics()  # for what this step logs
+        if is_lazy(model):
+            if state is None:
+                batch = self.prepare_batch(self.train_batches.first())
                 with evaluation(model):
-                    model.training_step(self.prepare_batch(self.train_batches.first()))
-        self._begin_metrics()
+                    model.training_step(batch)
+            else:
+                model.load_state_dict(state["model"])
+        self.begin_metrics()
         self.optimizers, self.schedules = read_optimizers(model)
         if state is not None:
             set_state(self, state)
@@ -425,9 +335,13 @@ class Trainer:
         loader = data.val_dataloader() if hasattr(data, "val_dataloader") else data
         batches = Batches(loader, self.limit_val_batches, "validation")
         self._place_model(model)
-        self.phase, self.val_metrics = "validating", Metrics()
-        validate(self, batches)
-        return self.val_metrics.means()
+        before = self.is_running, self.phase, self.val_metrics
+        self.is_running, self.phase, self.val_metrics = True, "validating", Metrics()
+        try:
+            validate(self, batches)
+            return self.val_metrics.means()
+        finally:
+            self.is_running, self.phase, self.val_metrics = before
 
     def predict(self, model: Module, data: Any) -> Any:
         """The predictions of ``model`` for all batches, in one tensor where they are tensors."""

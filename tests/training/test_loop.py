@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from support import Classifier, assert_same, loader, make_model, parameters, trainer, val_loader
+from support import (
+    Classifier,
+    assert_same,
+    dataset,
+    loader,
+    make_model,
+    parameters,
+    trainer,
+    val_loader,
+)
 
 import gradlab as gl
-from gradlab import nn, optim
+from gradlab import nn, optim, training
+from gradlab.data import DataLoader
 
 
 def by_hand(model, batches, val, optimizer, epochs, clip=0.0, accumulate=1, schedule=None):
@@ -315,3 +325,29 @@ def test_precision_casts_parameters_and_inputs():
         assert set(seen) == {(dtype, gl.int64, dtype)}
         assert history["train_loss"][0] < 2
         seen.clear()
+
+
+def test_a_loop_by_hand_after_a_run_logs_nothing():
+    model = make_model()
+    run = trainer(1)
+    run.fit(model, loader(), val_loader())
+    for batch in val_loader():
+        model.validation_step(batch)
+    assert run.train_metrics.unread == run.val_metrics.unread == []
+    assert len(run.history) == 1
+
+
+def test_validating_on_other_data_within_a_run():
+    class Test(training.Callback):
+        def on_epoch_end(self, trainer):
+            found = trainer.validate(trainer.model, DataLoader(dataset(seed=9), 32))
+            trainer.log("test_acc", found["val_acc"])
+
+    runs = [trainer(2, callbacks=callbacks) for callbacks in ([Test()], [])]
+    models = [make_model(), make_model()]
+    histories = [
+        run.fit(model, loader(), val_loader()) for run, model in zip(runs, models, strict=True)
+    ]
+    assert_same(*map(parameters, models))
+    assert len(histories[0]["test_acc"]) == 2
+    assert histories[0]["val_loss"] == histories[1]["val_loss"]
