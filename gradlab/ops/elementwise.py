@@ -920,6 +920,7 @@ def contiguous(x: Tensor) -> Tensor:
     return x if x.is_contiguous() else apply(CONTIGUOUS, (x,))
 
 
+# x with the values of v: what a write means for gradients.
 COPY = Op(
     "copy",
     lambda xp, x, v: xp.broadcast_to(v, x.shape).astype(x.dtype),
@@ -929,32 +930,6 @@ COPY = Op(
 )
 
 
-@public(None, "copy_")
-def copy_(x: Tensor, source: Any) -> Tensor:
-    """In place: take the values of ``source``, broadcast and cast to this shape and dtype.
-
-    ``source`` may be on another device.
-    """
-    value = _as_operand(x, source, "copy_")
-    return apply_(COPY, x, (value if value.device is x.device else value.to(x.device),))
-
-
-def _as_operand(x: Tensor, source: Any, operation: str) -> Tensor:
-    return from_value(source, x.device, operation=operation)
-
-
-@public(None, "fill_")
-def fill_(x: Tensor, value: Any) -> Tensor:
-    """In place: set every element to ``value``."""
-    return apply_(COPY, x, (_as_operand(x, value, "fill_"),), name="fill_")
-
-
-@public(None, "zero_")
-def zero_(x: Tensor) -> Tensor:
-    """In place: set every element to 0."""
-    return apply_(COPY, x, (_as_operand(x, x.dtype.type(0), "zero_"),), name="zero_")
-
-
 # ------------------------------------------------------------------------------- comparisons
 
 
@@ -962,7 +937,7 @@ def isclose(
     x1: Tensor, x2: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
 ) -> Tensor:
     """Return True where ``|x1 - x2| <= atol + rtol·|x2|``."""
-    x2 = _as_operand(x1, x2, "isclose")
+    x2 = from_value(x2, x1.device, operation="isclose")
     close = (x1 == x2) | ((abs(x1 - x2) <= atol + rtol * abs(x2)) & isfinite(x2))
     return close | (isnan(x1) & isnan(x2)) if equal_nan else close
 

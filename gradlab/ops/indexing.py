@@ -19,7 +19,6 @@ from gradlab.ops.core import (
     apply,
     apply_,
     check_writable,
-    explain,
     mark_written,
     mixed_devices,
     needs_record,
@@ -286,7 +285,7 @@ WRITE_INDEX = Op(
         "v": lambda gy, index: apply(INDEX, (gy,), {"index": index}),
     },
     broadcasts=True,
-    check=lambda x, v, index: _explain_write(x, index, v),
+    check=lambda x, v, index: _check_write(x, v, index),
 )
 
 
@@ -294,25 +293,54 @@ WRITE_INDEX = Op(
 def setitem(x: Tensor, index: Any, value: Any) -> None:
     """``x[index] = value``, keeping the object and its memory; ``value`` broadcasts and is cast."""
     prepared, basic = _prepare(x, index)
-    v = value if value.__class__ in (int, float, bool) else from_value(value, x.device)
-    name = "setitem"
-    if isinstance(v, Tensor) and v.device is not x.device:
-        raise mixed_devices(name, (x, v))
+    _assign(x, prepared, basic, value, "setitem")
+
+
+_WHOLE = (Ellipsis,)
+
+
+@public(None, "copy_")
+def copy_(x: Tensor, source: Any) -> Tensor:
+    """In place: take the values of ``source``, broadcast and cast to this shape and dtype.
+
+    ``source`` may be on another device.
+    """
+    value = from_value(source, x.device, operation="copy_")
+    return _assign(x, _WHOLE, True, value.to(x.device), "copy_")
+
+
+@public(None, "fill_")
+def fill_(x: Tensor, value: Any) -> Tensor:
+    """In place: set every element to ``value``."""
+    return _assign(x, _WHOLE, True, value, "fill_")
+
+
+@public(None, "zero_")
+def zero_(x: Tensor) -> Tensor:
+    """In place: set every element to 0."""
+    return _assign(x, _WHOLE, True, 0, "zero_")
+
+
+def _assign(x: Tensor, index: Any, basic: bool, value: Any, name: str) -> Tensor:
+    v: Any = value
+    if value.__class__ not in (int, float, bool):
+        v = from_value(value, x.device, operation=name)
+        if v.device is not x.device:
+            raise mixed_devices(name, (x, v))
     if mode.grad:
         check_writable(x, name)
         if needs_record(x, (v,)):
-            _set_recorded(x, prepared, basic, v, name)
-            return
+            return _assign_recorded(x, index, basic, v, name)
     array = v._array if isinstance(v, Tensor) else v
     try:
         put = x.device.backend.bind(x._array.__setitem__)
-        mode.quietly(put, _as_view(prepared) if basic else prepared, _cast(array, x.dtype))
+        mode.quietly(put, _as_view(index) if basic else index, _cast(array, x.dtype))
     except (ValueError, IndexError, TypeError, OverflowError) as error:
         if (refused := read_only(x, name, error)) is not error:
             raise refused from None
-        _explain_write(x, prepared, v)
-        raise explain(COPY, (x, v), None, error) from None
+        raise _explain_write(x, index, v, name) from None
     mark_written(x, name)
+    return x
 
 
 def _cast(array: Any, dtype: Any) -> Any:
@@ -322,8 +350,8 @@ def _cast(array: Any, dtype: Any) -> Any:
     return array
 
 
-def _explain_write(x: Tensor, index: Any, v: Any) -> None:
-    """Raise the clear error for a write that NumPy refused."""
+def _explain_write(x: Tensor, index: Any, v: Any, name: str = "setitem") -> Exception:
+    """The clear error for a write that NumPy refused."""
     _explain_index(x, index)
     chosen = x._array[index].shape
     shape = v.shape if isinstance(v, Tensor) else ()
@@ -333,9 +361,13 @@ def _explain_write(x: Tensor, index: Any, v: Any) -> None:
         fits = False
     if not fits:
         expected = f"a value that broadcasts to {chosen}"
-        raise ShapeError(message("setitem", expected=expected, got=str(shape)))
+        return ShapeError(message(name, expected=expected, got=str(shape)))
     expected = f"a value that fits {x.dtype.name}"
-    raise DTypeError(message("setitem", expected=expected, got=describe(v)))
+    return DTypeError(message(name, expected=expected, got=describe(v)))
+
+
+def _check_write(x: Tensor, v: Any, index: Any) -> None:
+    raise _explain_write(x, index, v)
 
 
 def _without_leading_ones(v: Tensor, ndim: int) -> Tensor:
@@ -344,10 +376,10 @@ def _without_leading_ones(v: Tensor, ndim: int) -> Tensor:
     return v.reshape(v.shape[extra:]) if extra and set(v.shape[:extra]) == {1} else v
 
 
-def _set_recorded(x: Tensor, index: Any, basic: bool, v: Any, name: str) -> None:
+def _assign_recorded(x: Tensor, index: Any, basic: bool, v: Any, name: str) -> Tensor:
     v = v if isinstance(v, Tensor) else from_value(v, x.device)
     if v.is_complex() and not x.is_complex():
-        _explain_write(x, index, v)
+        raise _explain_write(x, index, v, name)
     if v.dtype != x.dtype:
         v = v.astype(x.dtype)
     if not basic:
@@ -356,14 +388,14 @@ def _set_recorded(x: Tensor, index: Any, basic: bool, v: Any, name: str) -> None
         before = Tensor._wrap(x._array, x.device)
         before._node = x._node
         rebase(x, apply(WRITE_INDEX, (before, v), {"index": _owned(index)}), name)
-        return
+        return x
     # Written through the view, whose history reaches x by itself.
-    view = apply(SLICE, (x,), {"index": index})
-    v = _without_leading_ones(v, view.ndim)
+    view = x if index == _WHOLE else apply(SLICE, (x,), {"index": index})
     try:
-        apply_(COPY, view, (v,), name=name)
+        apply_(COPY, view, (_without_leading_ones(v, view.ndim),), name=name)
     except ShapeError:
-        _explain_write(x, index, v)
+        raise _explain_write(x, index, v, name) from None
+    return x
 
 
 # ------------------------------------------------------------------- gather, scatter, and kin
