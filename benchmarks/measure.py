@@ -1,10 +1,10 @@
 """Timing on a machine that others use too, and whose speed changes.
 
 The peers take turns, A B C, C B A, A B C, …, each for a few milliseconds, which is below the time
-slice of a scheduler. What slows the machine for a second slows all of them, and leaves their ratio
-in that round nearly as it is. What hits one turn, such as another process on a core that threads
-were waiting for, spoils the round; so the rounds are ranked by the largest slow-down of any peer
-against its own fastest turn, and the quietest tenth of them counts.
+slice of a scheduler; so each gets its share of the moments in which the machine is fast and left
+alone. Everything else only makes a turn longer, by up to a hundred times where threads wait for
+one another. Therefore the fastest tenth of each peer's turns counts. (NOTES.md has the figures of
+other ways to sum up.)
 """
 
 from __future__ import annotations
@@ -28,19 +28,11 @@ class Spread(NamedTuple):
     high: float
 
 
-def spread(figures: Iterable[float]) -> Spread:
-    found = sorted(figures)
+def fastest_tenth(seconds: Iterable[float]) -> Spread:
+    """The spread of the shortest tenth of some times."""
+    found = sorted(seconds)
+    found = found[: -(-len(found) // 10)]
     return Spread(found[0], median(found), found[-1])
-
-
-def quietest(taken: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The tenth of the rounds in which no peer was slowed down much."""
-    fastest = {peer: min(each[peer] for each in taken) for peer in taken[0]}
-
-    def slowdown(seconds: dict[str, float]) -> float:
-        return max(seconds[peer] / fastest[peer] for peer in seconds)
-
-    return sorted(taken, key=slowdown)[: -(-len(taken) // 10)]
 
 
 def seconds_of(step: Callable[[], object], count: int) -> float:

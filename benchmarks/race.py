@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.case import Case, Target
-from benchmarks.measure import Spread, frozen, quietest, spread, take_turns
+from benchmarks.measure import Spread, fastest_tenth, frozen, take_turns
 
 RESULTS = Path(__file__).parent / "results"
 SWEEPS = 6
@@ -18,19 +18,22 @@ SWEEPS = 6
 
 @dataclass(frozen=True)
 class Result:
-    """The figures of a case in its quiet rounds (`measure.quietest`)."""
+    """The figures of a case: per peer the seconds of a step, in the fastest tenth of its turns."""
 
     name: str
     title: str
     seconds: dict[str, Spread]
-    ratios: dict[str, Spread]  # gradlab's time over the peer's, of the same round
     against: str
     target: Target | None
 
     @property
     def noisy(self) -> bool:
-        """Whether not even the quiet rounds were quiet."""
+        """Whether not even the fast turns agree."""
         return any(each.high > 1.2 * each.low for each in self.seconds.values())
+
+    def ratio(self, peer: str) -> float:
+        """gradlab's time over the peer's."""
+        return self.seconds["gradlab"].median / self.seconds[peer].median
 
     @property
     def unit(self) -> str:
@@ -46,7 +49,7 @@ class Result:
             return None
         if self.unit == "over":
             return own - self.seconds[self.against].median
-        return self.ratios[self.against].median
+        return self.ratio(self.against)
 
     @property
     def met(self) -> bool | None:
@@ -81,13 +84,10 @@ def race(
 
 def result(case: Case, taken: list[dict[str, float]]) -> Result:
     """Sum up the seconds of each peer in each round."""
-    quiet = quietest(taken)
-    peers = list(taken[0])
     return Result(
         name=case.name,
         title=case.title,
-        seconds={peer: spread(each[peer] for each in quiet) for peer in peers},
-        ratios={peer: spread(each["gradlab"] / each[peer] for each in quiet) for peer in peers[1:]},
+        seconds={peer: fastest_tenth(each[peer] for each in taken) for peer in taken[0]},
         against=case.target.against if case.target else case.against,
         target=case.target,
     )
@@ -130,7 +130,7 @@ def _as_json(result: Result) -> dict[str, Any]:
         "name": result.name,
         "title": result.title,
         "seconds": _rounded(result.seconds),
-        "ratios": _rounded(result.ratios),
+        "ratios": {peer: float(f"{result.ratio(peer):.3g}") for peer in [*result.seconds][1:]},
         "against": result.against,
         "target": target and {"limit": target.limit, "unit": target.unit},
         "figure": result.figure and float(f"{result.figure:.3g}"),
@@ -145,7 +145,6 @@ def _from_json(case: dict[str, Any]) -> Result:
         name=case["name"],
         title=case["title"],
         seconds={name: Spread(*each) for name, each in case["seconds"].items()},
-        ratios={name: Spread(*each) for name, each in case["ratios"].items()},
         against=case["against"],
         target=target and Target(target["limit"], target["unit"], case["against"]),
     )

@@ -107,7 +107,7 @@ def warning(results: list[Result]) -> str:
     if not noisy:
         return ""
     return (
-        "The machine was too busy: even the quiet rounds of these cases differ by more than 20 %. "
+        "The machine was too busy: even the fastest turns of these cases differ by more than 20 %. "
         f"Run them again: {', '.join(noisy)}"
     )
 
@@ -117,7 +117,7 @@ def readme_table(path: Path) -> str:
     results, machine, date = load(path)
     note = (
         f"Measured by `make bench` on {date}: {machine_line(machine)} The libraries take turns in "
-        "one process; figures are medians of the quietest tenth of the rounds."
+        "one process; a time is the median of the fastest tenth of the turns."
     )
     return f"{markdown(rows(results))}\n\n{note}"
 

@@ -93,12 +93,13 @@ def of(target, rounds):
     return race.result(Counting(target), rounds)
 
 
-# The quiet ones are the first, the second and the third.
+# Of 21 rounds the fastest three turns of each count: 2.0, 2.1 and 2.2; 0.7, 0.75 and 0.8.
 ROUNDS = [
-    {"gradlab": 2.0e-6, "numpy": 1.0e-6},
-    {"gradlab": 2.4e-6, "numpy": 0.8e-6},
-    {"gradlab": 2.1e-6, "numpy": 0.75e-6},
-    *[{"gradlab": 2.0e-6, "numpy": 3.0e-6}, {"gradlab": 9.0e-6, "numpy": 0.75e-6}] * 12,
+    {"gradlab": 2.1e-6, "numpy": 3.0e-6},
+    {"gradlab": 2.2e-6, "numpy": 0.7e-6},
+    {"gradlab": 2.0e-6, "numpy": 0.8e-6},
+    {"gradlab": 9.0e-6, "numpy": 0.75e-6},
+    *[{"gradlab": 9.0e-6, "numpy": 3.0e-6}] * 17,
 ]
 
 
@@ -108,7 +109,7 @@ ROUNDS = [
         (None, "2.80× NumPy", "", ""),
         (Target(2.8, against="numpy"), "2.80× NumPy", "≤ 2.8×", "yes"),
         (Target(2.7, against="numpy"), "2.80× NumPy", "≤ 2.7×", "NO"),
-        (Target(1e-6, unit="over", against="numpy"), "+1.30 µs over NumPy", "≤ 1.0 µs", "NO"),
+        (Target(1e-6, unit="over", against="numpy"), "+1.35 µs over NumPy", "≤ 1.0 µs", "NO"),
         (Target(0.25, unit="seconds"), "2.10 µs", "≤ 0.25 s", "yes"),
         (Target(0.6, against="pytorch"), "", "≤ 0.6×", "not measured"),
     ],
@@ -118,13 +119,11 @@ def test_figures(target, figure, limit, met):
     assert (table.figure(result), table.limit(result), table.met(result)) == (figure, limit, met)
 
 
-def test_the_quietest_tenth_counts():
-    assert measure.quietest(ROUNDS) == [ROUNDS[2], ROUNDS[1], ROUNDS[0]]
-    assert measure.quietest(ROUNDS[:1]) == ROUNDS[:1]
-
-
-def test_a_ratio_is_the_median_of_the_rounds_ratios():
-    assert of(None, ROUNDS).ratios["numpy"] == pytest.approx((2.0, 2.8, 3.0))
+def test_the_fastest_tenth_counts():
+    result = of(None, ROUNDS)
+    assert result.seconds["gradlab"] == (2.0e-6, 2.1e-6, 2.2e-6)
+    assert result.seconds["numpy"] == (0.7e-6, 0.75e-6, 0.8e-6)
+    assert result.ratio("numpy") == pytest.approx(2.8)
 
 
 @pytest.mark.parametrize(
@@ -139,11 +138,10 @@ def test_times(seconds, text):
 
 
 def test_noise_is_told():
-    steady = of(None, [{"gradlab": 1.0, "numpy": 1.0}] * 20)
-    jumping = of(None, [{"gradlab": 1.0, "numpy": 1.0}, {"gradlab": 1.0, "numpy": 1.3}] * 10)
-    assert table.warning([steady]) == ""
-    assert table.warning([of(None, ROUNDS), steady]).endswith("Run them again: counting")
-    assert not jumping.noisy  # half of the rounds are quiet, more than are used
+    steady = [{"gradlab": 1.0, "numpy": 1.0}, {"gradlab": 9.0, "numpy": 9.0}] * 10
+    jumping = [{"gradlab": 1.0, "numpy": 1.0}, *[{"gradlab": 1.0, "numpy": 1.3}] * 19]
+    assert table.warning([of(None, steady)]) == ""
+    assert table.warning([of(None, steady), of(None, jumping)]).endswith("again: counting")
 
 
 def test_results_come_back_from_their_file(tmp_path):
@@ -162,7 +160,7 @@ def test_plain_table_lines_up():
     lines = table.plain(table.rows([of(Target(3.5, against="numpy"), ROUNDS)])).splitlines()
     assert lines[0].split() == ["case", "gradlab", "NumPy", "ratio", "target", "met?"]
     assert lines[2].split() == [
-        "counting", "2.10", "µs", "800", "ns", "2.80×", "NumPy", "≤", "3.5×", "yes",
+        "counting", "2.10", "µs", "750", "ns", "2.80×", "NumPy", "≤", "3.5×", "yes",
     ]  # fmt: skip
     assert len({len(line) for line in lines}) == 1
 
@@ -180,7 +178,7 @@ def test_readme_is_rewritten_between_its_markers(tmp_path):
     assert (title, start, end, after) == ("# Title", table.START, table.END, "after")
     assert head == "| case | gradlab | NumPy | ratio | target | met? |"
     assert rule == "| --- | --: | --: | --: | --: | --: |"
-    assert row == "| counting | 2.10 µs | 800 ns | 2.80× NumPy |  |  |"
+    assert row == "| counting | 2.10 µs | 750 ns | 2.80× NumPy |  |  |"
     assert "on 2026-01-31: Some (R) CPU, 2 cores, 2 threads each; Python 3.11.7, NumPy" in note
 
 
