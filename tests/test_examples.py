@@ -44,7 +44,12 @@ def test_digits_reach_97_percent_and_leave_two_pictures(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_a_checkpoint_and_the_next_run_goes_on(tmp_path: Path) -> None:
     options = ["--epochs", "400", "--hidden", "16", "--out", str(tmp_path)]
     process = subprocess.Popen(
-        [*DIGITS, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*DIGITS, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A job in the background ignores SIGINT, and so do the processes it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     while "epoch" not in process.stdout.readline():  # the first line of progress
