@@ -267,6 +267,8 @@ def test_backward_with_inputs():
     (x + y).sum().backward(inputs=y)
     assert y.grad is grad_before
     assert y.grad.tolist() == [2, 2]
+    (x + y).sum().backward(inputs=[y, y])
+    assert y.grad.tolist() == [3, 3]
     with pytest.raises(GradientError, match="expected inputs to compute gradients for, got none"):
         (x + y).sum().backward(inputs=[])
 
@@ -307,6 +309,18 @@ def test_grad_touches_no_grad():
     assert x.grad is None
     assert y.grad is None
     assert not gx.requires_grad
+
+
+def test_gradients_that_grad_returns_have_memory_of_their_own():
+    x, y = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    start = gl.tensor([1.0, 1.0])
+    for create_graph in (False, True):
+        gx, gy = grad(x + y, (x, y), start, create_graph=create_graph)
+        gx.detach().mul_(5)
+        assert gy.tolist() == start.tolist() == [1, 1]
+    (g,) = grad(x.sum(), x)  # a sum's gradient is one number, stretched
+    g += 1
+    assert g.tolist() == [2, 2]
 
 
 def test_grad_of_an_inner_result():

@@ -128,7 +128,7 @@ def backward(
     starts = (None,) * len(outputs) if grad_tensors is None else _as_tuple(grad_tensors)
     retain = create_graph if retain_graph is None else retain_graph
     if inputs is not None:
-        given = _as_tuple(inputs)
+        given = tuple(dict.fromkeys(_as_tuple(inputs)))  # one named twice counts once
         if not given:
             raise GradientError("backward: expected inputs to compute gradients for, got none")
         found = grad(
@@ -149,8 +149,7 @@ def backward(
 
 def _accumulate(tensor: Tensor, gradient: Tensor, create_graph: bool) -> None:
     if tensor.grad is None:
-        # A copy: two inputs may have been given one and the same gradient.
-        tensor.grad = gradient.clone()
+        tensor.grad = gradient
     elif create_graph:
         tensor.grad = tensor.grad + gradient
     else:

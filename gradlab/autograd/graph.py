@@ -241,7 +241,7 @@ def run_backward(
             if node.hooks is not None:
                 gy, fresh = _run_hooks(node.hooks, gy), False
             if node.number in targets:
-                captured[node.number] = gy
+                captured[node.number] = _own(gy, fresh)
                 if not _leads_on(node, wanted):  # nothing asked for lies behind it
                     continue
             if isinstance(node, Leaf):
@@ -381,13 +381,17 @@ def _check_replacement(changed: Any, gy: Tensor) -> None:
         )
 
 
+def _own(gradient: Tensor, fresh: bool) -> Tensor:
+    """A gradient to hand out: in memory of its own, since whoever gets it may write to it."""
+    return gradient if fresh and gradient._array.base is None else gradient.clone()
+
+
 def _accumulate(leaf: Leaf, gradient: Tensor, create_graph: bool, fresh: bool) -> None:
     tensor = leaf.tensor()
     if tensor is None:
         return
     if tensor.grad is None:
-        owned = fresh and gradient._array.base is None
-        tensor.grad = gradient if owned else gradient.clone()
+        tensor.grad = _own(gradient, fresh)
     elif create_graph:
         tensor.grad = tensor.grad + gradient
     else:
