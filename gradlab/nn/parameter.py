@@ -56,8 +56,9 @@ _SLOT: Any = Tensor.__dict__["_array"]
 class UninitializedParameter(Parameter):
     """A parameter of a lazy layer before its first forward: it has a dtype and a device, no shape.
 
-    Reading anything else of it raises `StateError`. `materialize` turns it, in place, into the
-    `Parameter` it stands for, so that whoever holds it then holds the real one.
+    Its ``data`` is an empty tensor, so that code which sets the values of all layers runs, and
+    changes nothing. Reading anything else of it raises `StateError`. `materialize` turns it, in
+    place, into the `Parameter` it stands for, so that whoever holds it then holds the real one.
     """
 
     # No slots and no __dict__ beyond Tensor's: only so may an object change its class.
@@ -92,6 +93,18 @@ class UninitializedParameter(Parameter):
     @property
     def dtype(self) -> Any:
         return _SLOT.__get__(self).dtype
+
+    @property
+    def data(self) -> Tensor:
+        """An empty tensor: there are no values yet."""
+        return Tensor._wrap(self.device.xp.empty((0,), self.dtype), self.device)
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        raise StateError(
+            "data: a parameter of a lazy layer takes no values before the layer's first forward; "
+            "run the model on one batch first"
+        )
 
     @property
     def _array(self) -> Never:

@@ -98,6 +98,13 @@ def test_lazy_linear_becomes_linear():
     assert weight.grad.shape == (8, 20)
 
 
+def test_lazy_layers_let_the_values_of_all_layers_be_set():
+    net = nn.LazyLinear(1)
+    net.weight.data.normal_(0, 0.01)
+    net.bias.data.fill_(0)
+    assert net(gl.ones(2, 4)).shape == (2, 1)
+
+
 def test_a_lazy_layer_draws_as_a_plain_one():
     gl.manual_seed(3)
     plain = nn.Linear(5, 4)

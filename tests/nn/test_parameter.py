@@ -81,6 +81,9 @@ def test_uninitialized_parameter():
     for read in (lambda: p.shape, lambda: p.numel(), lambda: p * 2, lambda: p.sum(), lambda: p[0]):
         with pytest.raises(StateError, match=message):
             read()
+    assert (p.data.shape, p.data.dtype, p.data.device) == ((0,), gl.float64, p.device)
+    with pytest.raises(StateError, match="data: a parameter of a lazy layer takes no values befo"):
+        p.data = gl.ones(3, 5)
     for same in (copy.deepcopy(p), pickle.loads(pickle.dumps(p))):
         assert type(same) is nn.UninitializedParameter
         assert same.dtype == gl.float64
