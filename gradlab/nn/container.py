@@ -37,10 +37,13 @@ class _Row(Module):
                     type(self).__name__,
                     expected="modules",
                     got=_got(module),
-                    hint=_instance_hint(module),
+                    hint=self._hint(module),
                 )
             )
         return module
+
+    def _hint(self, module: Any) -> str:
+        return _instance_hint(module)
 
     def _values(self) -> list[Any]:
         return [self.__dict__[name] for name in self._module_names]
@@ -171,6 +174,11 @@ class Sequential(_Row):
                 self.register_module(name, self._check(module))
         else:
             self._refill_with(modules)
+
+    def _hint(self, module: Any) -> str:
+        if isinstance(module, list | tuple | Iterator):
+            return "write Sequential(*layers)"
+        return super()._hint(module)
 
     def forward(self, x: Any) -> Any:
         own = self.__dict__

@@ -8,6 +8,8 @@ to an attribute is where names are taken down.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from inspect import signature
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gradlab import dtypes
@@ -597,8 +599,21 @@ def _got(value: Any) -> str:
 
 
 def _instance_hint(value: Any) -> str:
-    is_class = isinstance(value, type) and issubclass(value, Module)
-    return f"make one: {value.__name__}(...)" if is_class else ""
+    """What to write in place of a class or a function, where a module was expected."""
+    if isinstance(value, type) and issubclass(value, Module):
+        return f"make one: {value.__name__}(...)"
+    if not isinstance(value, FunctionType):
+        return ""
+    from gradlab import nn
+
+    wanted = value.__name__.replace("_", "").lower()
+    name = next((each for each in nn.__all__ if each.lower() == wanted), None)
+    if name is None:
+        return "write a Module whose forward calls it"
+    options = signature(getattr(nn, name)).parameters.values()
+    needs = any(each.default is each.empty and each.kind is not each.VAR_KEYWORD
+                for each in options)  # fmt: skip
+    return f"wrap it: nn.{name}({'...' if needs else ''})"
 
 
 def _convert(x: Tensor, convert: Callable[[Tensor], Tensor]) -> None:

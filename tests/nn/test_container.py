@@ -121,8 +121,16 @@ def test_wrong_members():
         DTypeError, match=r"Sequential: expected modules, got the class ReLU; make o"
     ):
         nn.Sequential(nn.Linear(1, 1), nn.ReLU)
-    with refuses(DTypeError, "Sequential: expected modules, got function"):
+    with refuses(DTypeError, "got function; write a Module whose forward calls it"):
         nn.Sequential().append(test_wrong_members)
+    with refuses(DTypeError, "Sequential: expected modules, got list; write Sequential(*layers)"):
+        nn.Sequential([nn.Linear(2, 2)])
+    with refuses(DTypeError, "got generator; write Sequential(*layers)"):
+        nn.Sequential(layer for layer in row(2))
+    with refuses(DTypeError, "Sequential: expected modules, got function; wrap it: nn.ReLU()"):
+        nn.Sequential(nn.Linear(2, 2), gl.relu)
+    with refuses(DTypeError, "got function; wrap it: nn.Linear(...)"):
+        nn.ModuleList([nn.functional.linear])
     with refuses(DTypeError, "ModuleList: expected several modules, got ReLU; use append"):
         nn.ModuleList().extend(nn.ReLU())
     with refuses(AxisError, "ModuleList: expected an index from -1 to 0, got 1"):
