@@ -15,6 +15,9 @@ from gradlab.tensor import Tensor, from_value
 if TYPE_CHECKING:
     from gradlab.nn.module import Module
 
+# How many names or problems of each kind a message lists.
+_SHOWN = 5
+
 
 class IncompatibleKeys(NamedTuple):
     """The names that a state dict lacks, and those that the module has no place for."""
@@ -56,8 +59,9 @@ def load(module: Module, state: Mapping[str, Any], strict: bool) -> Incompatible
         [name for name in places if name not in state],
         [name for name in state if name not in places],
     )
+    problems = _first(problems, "others that do not fit")
     if strict:
-        problems = _key_problems(keys) + problems
+        problems = _key_problems(keys, state) + problems
     if problems:
         raise StateError(f"{operation}: {'; '.join(problems)}. Nothing was loaded")
     _write(places, values)
@@ -106,16 +110,37 @@ def _misfit(tensor: Tensor, value: Tensor) -> dict[str, str]:
     return {}
 
 
-def _key_problems(keys: IncompatibleKeys) -> list[str]:
+def _key_problems(keys: IncompatibleKeys, state: Mapping[str, Any]) -> list[str]:
     problems = []
     if keys.missing_keys:
-        problems.append(f"missing {', '.join(keys.missing_keys)}")
+        problems.append(f"missing {', '.join(_first(keys.missing_keys))}")
     if keys.unexpected_keys:
-        problems.append(f"unexpected {', '.join(keys.unexpected_keys)}")
+        problems.append(f"unexpected {', '.join(_first(keys.unexpected_keys))}")
     prefix = _common_prefix(keys)
     if prefix:
         problems.append(f"every name begins with {prefix!r}: take that off")
+    elif _is_checkpoint(keys, state):
+        problems.append(
+            "this is the checkpoint of a Trainer: load "
+            'gradlab.training.read_checkpoint(path)["model"]'
+        )
     return problems
+
+
+def _first(items: list[str], what: str = "more") -> list[str]:
+    """The first few items of a list, and how many are left out."""
+    left_out = len(items) - _SHOWN
+    return items if left_out <= 0 else [*items[:_SHOWN], f"... and {left_out} {what}"]
+
+
+def _is_checkpoint(keys: IncompatibleKeys, state: Mapping[str, Any]) -> bool:
+    """Whether the missing values are in it as a Trainer's checkpoint has them: in a dict of their
+    own once it is read, under a prefix in its file of tensors."""
+    inner: Any = state.get("model")
+    if not isinstance(inner, Mapping):
+        inner = {name.removeprefix("model."): value for name, value in state.items()
+                 if name.startswith("model.")}  # fmt: skip
+    return bool(keys.missing_keys) and all(name in inner for name in keys.missing_keys)
 
 
 def _common_prefix(keys: IncompatibleKeys) -> str:

@@ -348,6 +348,31 @@ def test_loading_names_of_a_wrapped_module():
         net.load_state_dict(wrapped)
 
 
+def test_loading_lists_the_first_few_names_only():
+    deep = nn.Sequential(*[nn.Linear(2, 2) for _ in range(100)])
+    with pytest.raises(StateError) as error:
+        deep.load_state_dict({f"layers.{i}": gl.ones(1) for i in range(7)})
+    assert str(error.value) == (
+        "load_state_dict of Sequential: missing 0.weight, 0.bias, 1.weight, 1.bias, 2.weight, "
+        "... and 195 more; unexpected layers.0, layers.1, layers.2, layers.3, layers.4, "
+        "... and 2 more. Nothing was loaded"
+    )
+    wrong = {name: gl.ones(3) for name in deep.state_dict()}
+    with refuses(StateError, "2.weight: expected shape (2, 2), got (3,); ... and 195 others that"):
+        deep.load_state_dict(wrong)
+
+
+def test_loading_the_checkpoint_of_a_trainer():
+    net = Net()
+    own = net.state_dict()
+    hint = 'a Trainer: load gradlab.training.read_checkpoint(path)["model"]. Nothing'
+    with refuses(StateError, hint):
+        net.load_state_dict({"position": {}, "model": own})
+    tensors = {f"model.{name}": value for name, value in own.items()}
+    with refuses(StateError, hint):
+        net.load_state_dict({**tensors, "random.python.words": gl.ones(1)})
+
+
 def test_loading_something_else():
     with refuses(StateError, "expected a dict of names and values, got str; read a fi"):
         Net().load_state_dict("weights.safetensors")
