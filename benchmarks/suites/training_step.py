@@ -101,7 +101,7 @@ class Perceptron(TrainingStep):
     title = "training step, MLP 784-256-10, batch 256"
     target = Target(0.9)
     rest = 0.03
-    turn = 0.02  # after a rest the threads must be woken first
+    turn = 0.01  # after a rest the threads must be woken first
 
     sizes = (784, 256, 10)
 
