@@ -39,7 +39,8 @@ ALL = (bool_, *INTEGERS, *FLOATS, *COMPLEX)
 _BY_NAME: dict[Any, DType] = {dtype.name: dtype for dtype in ALL} | {
     bool: bool_,
     int: int64,
-    complex: complex64,
+    float: float64,
+    complex: complex128,
     "half": float16,
     "float": float32,
     "double": float64,
@@ -80,11 +81,11 @@ def _forget_promotions() -> None:
 def as_dtype(dtype: Any) -> DType:
     """Return the dtype that ``dtype`` names: a dtype, its name, or a Python scalar type.
 
+    Python's ``float`` and ``complex`` name the 64-bit dtypes, as in NumPy and PyTorch.
+
     >>> as_dtype("bfloat16").name, as_dtype(float).name
-    ('bfloat16', 'float32')
+    ('bfloat16', 'float64')
     """
-    if dtype is float:
-        return _default
     try:
         known = _BY_NAME.get(dtype)
         # np.dtype(None) would be float64.
@@ -113,6 +114,8 @@ def is_integer(dtype: DType) -> bool:
 
 def scalar_dtype(kind: type) -> DType:
     """The dtype a Python scalar becomes when no tensor decides for it."""
+    if kind is float:
+        return _default
     if kind is complex:
         return complex128 if _default == float64 else complex64
     return as_dtype(kind)

@@ -55,8 +55,6 @@ class Tensor(TensorMethods):
     device: Device
     grad: Tensor | None
 
-    # NumPy leaves `array + tensor` to Tensor.__radd__.
-    __array_ufunc__ = None
     __array_priority__ = 1000
     __hash__ = object.__hash__
 
@@ -350,6 +348,12 @@ class Tensor(TensorMethods):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self.numpy()
         return np.array(array, dtype=dtype, copy=copy)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """Let ``np.exp(tensor)`` and ``array + tensor`` run gradlab's op, recorded as usual."""
+        from gradlab.ops.core import apply_ufunc
+
+        return apply_ufunc(ufunc, method, inputs, options)
 
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:

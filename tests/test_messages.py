@@ -360,11 +360,17 @@ MISTAKES = [
     ),
     ("x[[True]]", errors.ShapeError, "indexing: expected a mask of shape (2,), got (1,)"),
     # Joining and cutting
+    (
+        "gl.cat(x, x)",
+        errors.OptionError,
+        "cat: expected a list of tensors, got a tensor of shape (2, 3); put the tensors in a "
+        "list: cat([a, b])",
+    ),
     ("gl.cat([])", errors.OptionError, "cat: expected a list of tensors, got []"),
     (
-        "gl.cat(x, 5)",
+        "gl.cat([x], 5)",
         errors.AxisError,
-        "cat: expected an axis from -1 to 0, for a tensor of 1 axis, got 5",
+        "cat: expected an axis from -2 to 1, for a tensor of 2 axes, got 5",
     ),
     (
         "gl.cat([x, v])",

@@ -456,7 +456,7 @@ def test_to():
     assert x.to(dtype="int64").tolist() == [1, 2]
     assert x.to(gl.tensor([1], dtype="float16")).dtype == gl.float16
     assert x.to("cpu", copy=True) is not x
-    assert x.to(float) is x
+    assert x.to(float).dtype == gl.float64  # Python's float, as in NumPy and PyTorch
     for name, dtype in {
         "float": "float32",
         "double": "float64",
@@ -514,3 +514,28 @@ def test_equality_of_whole_tensors():
     assert y.isclose(y).tolist() == [False, True, True, True]
     assert y.isclose(y, equal_nan=True).tolist() == [True] * 4
     assert not gl.tensor([1.0]).allclose(gl.tensor([inf]))
+
+
+def test_numpy_functions_of_tensors_run_and_record_the_op():
+    x = gl.tensor([1.0, 4.0], requires_grad=True)
+    y = np.sqrt(x) + np.maximum(x, 2)
+    assert isinstance(y, gl.Tensor)
+    y.sum().backward()
+    assert x.grad.tolist() == [0.5, 1.25]
+    assert np.sum(x).item() == np.max(x).item() + 1 == 5
+    array = np.ones(2, np.float32)
+    same = array
+    array += x.detach()
+    assert same is array
+    assert array.tolist() == [2, 5]
+    with pytest.raises(gl.errors.DTypeError, match=r"np.add.reduce: .* call it on x.numpy\(\)"):
+        np.add.reduce(x)
+    with pytest.raises(gl.errors.DTypeError, match=r"np.gcd: expected NumPy arrays"):
+        np.gcd(x, 2)
+
+
+def test_type_and_type_as():
+    x = gl.tensor([1.5])
+    assert x.type(gl.int64).tolist() == [1]
+    assert x.type() == "float32"
+    assert gl.tensor([1]).type_as(x).dtype == gl.float32

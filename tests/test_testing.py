@@ -383,3 +383,20 @@ def test_a_kink_is_no_failure_where_the_sample_says_so():
     sample.smooth = True
     with pytest.raises(KinkError, match="relu, sample 'at 0'"):
         check_sample(gl.ops.core.REGISTRY["relu"], sample)
+
+
+@pytest.mark.parametrize(
+    ("gradients", "asked"),
+    [
+        ({"x": lambda gy, z: gy * z}, "x: f(gy, z)"),
+        ({"x": lambda x, gy: gy * x}, "x: f(x, gy)"),
+        ({"z": lambda gy: gy}, "z: f(gy)"),
+    ],
+)
+def test_a_gradient_that_asks_for_the_unknown_is_refused_where_it_is_declared(gradients, asked):
+    with pytest.raises(OptionError) as caught:
+        Op("cube", lambda xp, x: x**3, gradients=gradients, register=False)
+    assert str(caught.value) == (
+        "Op 'cube': expected gradients of x as f(gy, …) with parameters among gy, x, y, "
+        f"<input>_shape, got {asked}"
+    )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -159,11 +159,32 @@ class Op:
         self.plans: dict[Any, Plan] = {}
         self.table: dict[Any, Callable[..., Any]] = {}
         self.inplace_table: dict[Any, Callable[..., Any] | None] = {}
+        self._check_declaration()
         if register:
             if name in REGISTRY:
                 raise ValueError(f"an op named {name!r} is declared already")
             REGISTRY[name] = self
             dtypes._caches_to_clear.append(self.forget)
+
+    def _check_declaration(self) -> None:
+        """Refuse a gradient that asks for what nobody will give it, now and not in a backward."""
+        known = {"gy", "y", *self.inputs}
+        if callable(self.forward):
+            known.update(_parameters(self.forward))
+        for name, gradient in self.gradients.items():
+            if name == "*":
+                continue
+            asked = _parameters(gradient)
+            unknown = [each for each in asked if each not in (*known, f"{name}_shape")]
+            if name not in self.inputs or unknown or asked[:1] != ("gy",):
+                raise OptionError(
+                    message(
+                        f"Op {self.name!r}",
+                        expected=f"gradients of {', '.join(self.inputs)} as f(gy, …) with "
+                        f"parameters among {', '.join(sorted(known - {'xp'}))}, <input>_shape",
+                        got=f"{name}: f({', '.join(asked)})",
+                    )
+                )
 
     def _call(self, *inputs: Any, **attributes: Any) -> Any:
         return apply(self, inputs, attributes)
@@ -925,6 +946,40 @@ def mixed_devices(name: str, inputs: Sequence[Any]) -> DeviceError:
 
 
 # ----------------------------------------------------------------------------------- registry
+
+
+@cache
+def _op_of_ufunc(name: str) -> Op | None:
+    # NumPy calls a product of matrices a ufunc too, and has another name for powers.
+    named = REGISTRY.get({"power": "pow"}.get(name, name))
+    return next((op for op in REGISTRY.values() if op.forward == name), named)
+
+
+def apply_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """What a NumPy ufunc called on tensors gives: the op that has it as its forward.
+
+    With an array to write to, as in ``array += tensor``, the result goes there.
+    """
+    op = _op_of_ufunc(ufunc.__name__)
+    out = options.pop("out", (None,))[0]
+    if op is None or method != "__call__" or options:
+        what = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
+        raise DTypeError(
+            message(
+                what,
+                expected="NumPy arrays",
+                got="a tensor, for which gradlab has no such function",
+                hint="call it on x.numpy()",
+            )
+        )
+    y = apply(op, inputs)
+    if out is None:
+        return y
+    if isinstance(out, Tensor):
+        return out.copy_(y)
+    out[...] = y.numpy()
+    return out
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 

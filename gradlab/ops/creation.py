@@ -202,7 +202,9 @@ def arange(
     if step == 0:
         raise OptionError(message("arange", expected="a step other than 0", got="0"))
     whole = all(isinstance(each, int) for each in (start, stop, step))
-    wanted = dtypes.as_dtype(int if whole else float) if dtype is None else dtypes.as_dtype(dtype)
+    wanted = (
+        dtypes.scalar_dtype(int if whole else float) if dtype is None else dtypes.as_dtype(dtype)
+    )
     # Python's whole division is exact where a quotient of large integers is not.
     count = max(0, -(-(stop - start) // step) if whole else math.ceil((stop - start) / step))
     # start + i·step in float64 (or int64), rounded once: no error accumulates.

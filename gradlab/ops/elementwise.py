@@ -886,6 +886,18 @@ def astype(x: Tensor, dtype: Any, *, copy: bool = True) -> Tensor:
     return apply(ASTYPE, (x,), {"dtype": wanted})
 
 
+@public(None, "type")
+def _type(x: Tensor, dtype: Any = None) -> Any:
+    """Return ``x`` in another dtype (PyTorch's name of `astype`); without one, the dtype's name."""
+    return x.dtype.name if dtype is None else astype(x, dtype, copy=False)
+
+
+@public(None, "type_as")
+def type_as(x: Tensor, other: Tensor) -> Tensor:
+    """Return ``x`` in the dtype and on the device of ``other``."""
+    return x.to(other)
+
+
 def _cast_method(name: str, dtype: Any) -> None:
     def cast(x: Tensor) -> Tensor:
         return astype(x, dtype, copy=False)

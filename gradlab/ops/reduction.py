@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,8 @@ from gradlab.errors import (
     message,
 )
 from gradlab.ops.core import FLOAT, Op, apply, public
-from gradlab.ops.elementwise import abs as absolute, exp, isnan, sign, where
+from gradlab.ops.elementwise import abs as absolute, exp, isnan, maximum, minimum, sign, where
+from gradlab.ops.indexing import take_along_axis
 from gradlab.ops.samples import LARGE, SIZES, Sample, distinct, layouts, values
 from gradlab.ops.shape import (
     EXPAND,
@@ -38,6 +40,7 @@ from gradlab.ops.shape import (
     flip,
     movedim,
     narrow,
+    squeeze,
 )
 from gradlab.tensor import Tensor, from_value
 
@@ -557,54 +560,28 @@ MIN = Op(
 )
 
 
-def _refuse_operand(operation: str, axis: Any) -> None:
-    if isinstance(axis, Tensor) and axis.ndim:  # torch.max(a, b)
-        raise AxisError(
-            message(
-                operation,
-                expected="an axis to reduce",
-                got=f"a second tensor of shape {axis.shape}",
-                hint=f"use {operation}imum to compare two tensors",
-            )
-        )
-
-
-@public(MAX, "max", "amax")
+@public(MAX, "amax")
 @accepts_dim
-def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def amax(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Return the largest value over ``axis``, NaN where one is NaN; equal ones share the gradient.
 
-    Only the values come back (`argmax` gives the places). Raises `ShapeError` where there is
-    nothing to choose from.
-
-    >>> max(Tensor([[1, 5], [3, 4]]), axis=0)
-    tensor([3, 5])
+    Raises `ShapeError` where there is nothing to choose from.
     """
     if axis is None and not keepdims:
         return apply(MAX, (x,), _ALL)
-    _refuse_operand("max", axis)
     return _reduce(MAX, x, axis, keepdims)
 
 
-@public(MIN, "min", "amin")
+@public(MIN, "amin")
 @accepts_dim
-def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def amin(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Return the smallest value over ``axis``, NaN where one is NaN; equal ones share the gradient.
 
-    Only the values come back (`argmin` gives the places). Raises `ShapeError` where there is
-    nothing to choose from.
-
-    >>> min(Tensor([[1, 5], [3, 4]]), axis=1)
-    tensor([1, 3])
+    Raises `ShapeError` where there is nothing to choose from.
     """
     if axis is None and not keepdims:
         return apply(MIN, (x,), _ALL)
-    _refuse_operand("min", axis)
     return _reduce(MIN, x, axis, keepdims)
-
-
-amax = max
-amin = min
 
 
 class MinMax(NamedTuple):
@@ -618,7 +595,7 @@ class MinMax(NamedTuple):
 @accepts_dim
 def aminmax(x: Tensor, axis: Axis = None, keepdims: bool = False) -> MinMax:
     """Return `min` and `max` over ``axis`` as a named tuple ``(min, max)``."""
-    return MinMax(min(x, axis, keepdims), max(x, axis, keepdims))
+    return MinMax(amin(x, axis, keepdims), amax(x, axis, keepdims))
 
 
 def _argmax_forward(xp: Any, x: Any, *, axis: int | None, keepdims: bool) -> Any:
@@ -687,6 +664,71 @@ def argmin(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor
     tensor(0)
     """
     return _arg_reduce(ARGMIN, x, axis, keepdims)
+
+
+class Extreme(NamedTuple):
+    """Extreme values along an axis and their places."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def _as_pytorch(function: Callable[..., Any], compare: Any, find: Any) -> Callable[..., Any]:
+    """Let ``max(x, other)`` and ``max(x, dim=…)`` mean what they mean in PyTorch.
+
+    There the first compares two tensors, and the second gives a pair, of which the course notes
+    and much other code take ``[1]``. To answer these with values alone would go unnoticed.
+    """
+
+    @wraps(function)
+    def call(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], Tensor):
+            return compare(x, *args, **kwargs)
+        if kwargs.get("out", "") is None:  # np.max(x) calls x.max(axis=None, out=None)
+            del kwargs["out"]
+        if "dim" in kwargs:
+            axis = kwargs.pop("dim")
+            keepdims = kwargs.pop("keepdim", kwargs.pop("keepdims", False))
+            places = find(x, axis, keepdims=True)
+            best = Extreme(take_along_axis(x, places, axis) if x.ndim else x, places)
+            return best if keepdims else Extreme(*(squeeze(each, axis) for each in best))
+        return function(x, *args, **kwargs)
+
+    call.__accepts_dim__ = True  # type: ignore[attr-defined]
+    return call
+
+
+def _max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Return the largest value over ``axis``, NaN where one is NaN; equal ones share the gradient.
+
+    As in NumPy, only the values come back (`argmax` gives the places). Spelt as in PyTorch,
+    ``max(x, dim=1)`` gives the pair ``(values, indices)``, and ``max(x, other)`` is `maximum`.
+    Raises `ShapeError` where there is nothing to choose from.
+
+    >>> max(Tensor([[1, 5], [3, 4]]), axis=0)
+    tensor([3, 5])
+    >>> max(Tensor([[1, 5], [3, 4]]), dim=1).indices
+    tensor([1, 1])
+    """
+    return amax(x, axis, keepdims)
+
+
+def _min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Return the smallest value over ``axis``, NaN where one is NaN; equal ones share the gradient.
+
+    As in NumPy, only the values come back (`argmin` gives the places). Spelt as in PyTorch,
+    ``min(x, dim=1)`` gives the pair ``(values, indices)``, and ``min(x, other)`` is `minimum`.
+    Raises `ShapeError` where there is nothing to choose from.
+
+    >>> min(Tensor([[1, 5], [3, 4]]), axis=1)
+    tensor([1, 3])
+    """
+    return amin(x, axis, keepdims)
+
+
+_max.__name__, _min.__name__ = "max", "min"
+max = public(None, "max")(_as_pytorch(_max, maximum, argmax))
+min = public(None, "min")(_as_pytorch(_min, minimum, argmin))
 
 
 # ---------------------------------------------------------------------------- truth, counts, NaN

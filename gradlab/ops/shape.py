@@ -68,6 +68,8 @@ def accepts_dim(function: Callable[..., Any]) -> Callable[..., Any]:
                 kwargs["axis"] = kwargs.pop("dim")
             if "keepdim" in kwargs:
                 kwargs["keepdims"] = kwargs.pop("keepdim")
+            if kwargs.get("out", "") is None:  # np.sum(x) calls x.sum(axis=None, out=None)
+                del kwargs["out"]
         return function(*args, **kwargs)
 
     call.__accepts_dim__ = True  # type: ignore[attr-defined]
@@ -528,7 +530,16 @@ concat = concatenate = cat
 
 
 def _sequence(operation: str, tensors: Any) -> tuple[Tensor, ...]:
-    given = tuple(tensors) if isinstance(tensors, list | tuple | Tensor) else None
+    if isinstance(tensors, Tensor):
+        raise OptionError(
+            message(
+                operation,
+                expected="a list of tensors",
+                got=f"a tensor of shape {tensors.shape}",
+                hint=f"put the tensors in a list: {operation}([a, b])",
+            )
+        )
+    given = tuple(tensors) if isinstance(tensors, list | tuple) else None
     if not given:
         raise OptionError(message(operation, expected="a list of tensors", got=repr(tensors)))
     device = next((x.device for x in given if isinstance(x, Tensor)), None)

@@ -208,7 +208,7 @@ def test_complex_values_have_no_order() -> None:
 
 def test_pytorch_names_of_axis_and_keepdims() -> None:
     x = Tensor([[1.0, 2.0], [3.0, 5.0]])
-    for name in ("sum", "mean", "prod", "max", "min", "argmax", "any", "var", "std", "logsumexp",
+    for name in ("sum", "mean", "prod", "amax", "amin", "argmax", "any", "var", "std", "logsumexp",
                  "count_nonzero", "nansum", "aminmax"):  # fmt: skip
         method = getattr(x, name)
         assert_close(method(dim=1, keepdim=True), method(axis=1, keepdims=True))
@@ -388,12 +388,10 @@ def test_arguments_of_the_extrema(case: tuple[np.ndarray, Any, bool]) -> None:
         assert_close(f(from_numpy(x), axis, keepdims), expected(x, axis=axis, keepdims=keepdims))
 
 
-def test_two_tensors_are_refused() -> None:
-    x = Tensor([1.0, 2.0])
-    with pytest.raises(
-        AxisError, match=r"max: .* got a second tensor of shape \(2,\); use maximum"
-    ):
-        R.max(x, x)
+def test_two_tensors_are_compared() -> None:
+    x, y = Tensor([1.0, 5.0]), Tensor([2.0, 3.0])
+    assert R.max(x, y).tolist() == [2, 5]
+    assert R.min(x, y).tolist() == [1, 3]
 
 
 def test_aminmax() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gradlab as gl
 from gradlab.ops import reduction as R, sorting as S
 from gradlab.tensor import Tensor
 
@@ -17,8 +18,8 @@ torch = pytest.importorskip("torch")
 REDUCTIONS: list[tuple[str, Callable[..., Any], Callable[..., Any]]] = [
     ("sum", R.sum, torch.sum),
     ("mean", R.mean, torch.mean),
-    ("amax", R.max, torch.amax),
-    ("amin", R.min, torch.amin),
+    ("amax", R.amax, torch.amax),
+    ("amin", R.amin, torch.amin),
     ("var", R.var, torch.var),
     ("std", R.std, torch.std),
     ("var0", lambda x, **o: R.var(x, correction=0, **o),
@@ -121,8 +122,8 @@ def test_everything() -> None:
 def test_ties_and_zeros() -> None:
     x = np.array([[1, 2, 2, 0], [0, 3, 0, 3], [0, 0, 0, 0]], np.float32)
     for ours, theirs in (
-        (R.max, torch.amax),
-        (R.min, torch.amin),
+        (R.amax, torch.amax),
+        (R.amin, torch.amin),
         (R.std, torch.std),
         (R.norm, torch.linalg.vector_norm),
         (lambda x, **o: R.norm(x, float("inf"), **o),
@@ -193,3 +194,20 @@ def test_counts_and_search(weighted: bool) -> None:
         strict=True,
     ):
         close(one.numpy(), other.numpy())
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+@pytest.mark.parametrize("keepdim", [False, True])
+def test_extremes_spelt_as_in_pytorch(name: str, keepdim: bool) -> None:
+    array = np.random.default_rng(0).standard_normal((3, 4, 5)).astype(np.float32)
+    x = gl.tensor(array, requires_grad=True)
+    t = torch.tensor(array, requires_grad=True)
+    got, expected = (getattr(each, name)(dim=1, keepdim=keepdim) for each in (x, t))
+    assert got.indices.tolist() == expected.indices.tolist()
+    assert got[0].tolist() == expected[0].tolist()
+    got.values.sum().backward()
+    expected.values.sum().backward()
+    assert x.grad.tolist() == t.grad.tolist()
+    other = np.zeros((4, 5), np.float32)
+    pair = getattr(gl, name)(x, gl.tensor(other)), getattr(torch, name)(t, torch.tensor(other))
+    assert pair[0].tolist() == pair[1].tolist()
