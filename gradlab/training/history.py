@@ -136,11 +136,11 @@ class Metrics:
         """Add what was noted since the last call to the means; return what came from a device."""
         noted, self.unread = self.unread, []
         fetched = _fetch(noted)
-        sums = self._row_sums
+        sums, row_end = self._row_sums, self._row_end
         for name, value, weight, batch, last in noted:
-            if batch > self._row_end:
+            if batch > row_end:
                 self._end_row()
-                self._row_end = -(-batch // self.window) * self.window  # type: ignore[operator]
+                row_end = -(-batch // self.window) * self.window  # type: ignore[operator]
             self._row_at = batch
             found = sums.get(name)
             if found is None or last:
@@ -150,6 +150,7 @@ class Metrics:
             else:
                 found[0] += value * weight
                 found[1] += weight
+        self._row_end = row_end
         return fetched
 
     def take_rows(self, end_row: bool = False) -> list[tuple[int, Row]]:

@@ -70,6 +70,7 @@ class Stopping:
         self.reason: str | None = None
         self.interrupted = False
         self.told = False  # by a callback, so that the run counts as finished
+        self.next_look = 0.0  # when the loop is to look up, in seconds of time.monotonic
         self._began = time.monotonic() - seconds_before
 
     @property
@@ -81,10 +82,11 @@ class Stopping:
         """End the run for a reason of the caller's."""
         if self.reason is None:
             self.reason, self.told = reason, True
+        self.next_look = 0.0
 
     def press(self) -> None:
         """End the run because of Ctrl-C."""
-        self.reason, self.interrupted = "Ctrl-C", True
+        self.reason, self.interrupted, self.next_look = "Ctrl-C", True, 0.0
 
     def check(self, step: int) -> bool:
         """Whether the run has to end after ``step`` steps, in the middle of an epoch or not."""

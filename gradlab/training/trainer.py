@@ -149,7 +149,7 @@ class Trainer(Run):
             manual_seed(self.seed)
         self.prepare_data(data, val)
         self.prepare_model(model, state)
-        self.is_running, self._next_look = True, 0.0
+        self.is_running = True
         with self.stopping.interrupt:
             try:
                 self._call("on_fit_start")
@@ -171,6 +171,7 @@ class Trainer(Run):
         """One epoch: the training batches, then the validation batches."""
         self._call("on_epoch_start")
         model, stopping, share = self.model.train(), self.stopping, self.accumulate_grad_batches
+        hooks = self._hooks["on_batch_end"]
         for batch in self.train_batches if self.phase == "training" else ():
             if self.batch % share == 0:
                 for optimizer in self.optimizers:
@@ -181,11 +182,9 @@ class Trainer(Run):
             (loss if share == 1 else loss / share).backward()
             if self.batch % share == 0:
                 self.optimizer_step()
-            for hook in self._hooks["on_batch_end"]:
+            for hook in hooks:
                 hook(self)
-            if time.monotonic() >= self._next_look:
-                self.look_around()
-            if (stopping.reason or self.step == self.max_steps) and self._must_leave_epoch():
+            if time.monotonic() >= stopping.next_look and self.look_around():
                 return
         self._end_training()
         if self._validate():
@@ -224,6 +223,8 @@ class Trainer(Run):
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
+        if self.step == self.max_steps:
+            self.stopping.next_look = 0.0
         for schedule in self.schedules:
             if schedule.interval == "step":
                 schedule.scheduler.step()
@@ -231,11 +232,6 @@ class Trainer(Run):
     def clip_gradients(self, grad_clip_val: float, model: Module) -> None:
         """Scale the gradients so that their norm, as one vector, is at most ``grad_clip_val``."""
         clip_grad_norm_(model.parameters(), grad_clip_val)
-
-    def _must_leave_epoch(self) -> bool:
-        """Whether to stop within the epoch: never within a step, nor after the last batch."""
-        whole = self.is_accumulating or self.batch == self.num_train_batches
-        return not whole and self.stopping.check(self.step)
 
     def _end_training(self) -> None:
         if self.phase != "training":  # the run was resumed where only validation was left
@@ -282,15 +278,20 @@ class Trainer(Run):
         for hook in self._hooks[name]:
             hook(self)
 
-    def look_around(self) -> None:
-        """Read the metrics, show them, look at the clock: a few times a second.
+    def look_around(self) -> bool:
+        """Read the metrics, show them, look at the clock; return whether to leave the epoch.
 
-        What would take time at every step, or make it wait for the device, is done here.
+        What would take time at every step, or make it wait for the device, is done here, a few
+        times a second, and when the run has to stop.
         """
+        self.stopping.next_look = time.monotonic() + _LOOK_INTERVAL
         self.read_metrics()
-        self.stopping.check(self.step)
         self._call("on_progress")
-        self._next_look = time.monotonic() + _LOOK_INTERVAL
+        if not self.stopping.check(self.step):
+            return False
+        self.stopping.next_look = 0.0
+        # Never within a step; and an epoch whose last batch is done is brought to its end.
+        return not self.is_accumulating and self.batch != self.num_train_batches
 
     # -------------------------------------------------------------------------- model and data
 
