@@ -12,15 +12,17 @@ from gradlab.viz.figure import finish, new_figure
 _PREFIXES = ("train_", "val_")
 _NOT_DRAWN = ("epoch", "step")
 
+Points = list[tuple[float, float]]
+
 
 def plot_history(history: Any, path: str | PathLike[str] | None = None) -> Any:
     """Draw what a run measured, and return the Matplotlib figure.
 
     Metrics that differ in ``train_`` or ``val_`` only share a panel: ``train_loss`` and
     ``val_loss`` stand in one called ``loss``. Values taken every few steps are a thin line, those
-    of whole epochs a line with points. ``history`` is a `gradlab.training.History`, or a list of
-    rows such as ``{"step": 10, "train_loss": 0.5}``. With ``path``, the figure is also written to
-    that file (PNG, SVG, PDF).
+    of whole epochs a line with points, each at the end of its epoch. ``history`` is a
+    `gradlab.training.History`, or a list of rows such as ``{"step": 10, "train_loss": 0.5}``. With
+    ``path``, the figure is also written to that file (PNG, SVG, PDF).
 
     >>> figure = plot_history([{"step": 1, "train_loss": 0.9}, {"step": 2, "train_loss": 0.4}])
     >>> figure.axes[0].get_title()
@@ -56,19 +58,36 @@ def _draw_panel(axes: Any, title: str, names: list[str], epochs: Any, steps: Any
     for name, colour in zip(names, colours, strict=True):
         fine, coarse = _points(steps, name), _points(epochs, name)
         if fine:
-            label = None if coarse else name
-            axes.plot(*zip(*fine, strict=True), color=colour, alpha=0.35, linewidth=1, label=label)
-        if coarse:
+            label = f"{name} (per step)" if coarse else name
             axes.plot(
-                *zip(*coarse, strict=True), color=colour, marker="o", markersize=3, label=name
-            )
+                *zip(*fine, strict=True), color=colour, alpha=0.35, linewidth=1, label=label,
+                marker="." if len(fine) == 1 else None,
+            )  # fmt: skip
+        if coarse:
+            _draw_epochs(axes, name, colour, coarse, fine)
     axes.set_title(title)
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
     axes.legend()
 
 
-def _points(rows: Any, name: str) -> list[tuple[float, float]]:
+def _draw_epochs(axes: Any, name: str, colour: Any, coarse: Points, fine: Points) -> None:
+    # What is also measured at the steps is, for an epoch, their mean; anything else was measured
+    # at its end.
+    label = f"{name} (epoch mean)" if fine else name
+    if len(coarse) > 1:
+        axes.plot(*zip(*coarse, strict=True), color=colour, marker="o", markersize=3, label=label)
+        return
+    # A single epoch has no curve: its mean is a level over its steps.
+    (end, value), start = coarse[0], min([x for x, _ in fine], default=coarse[0][0])
+    across = [start, end] if start < end else [end]
+    axes.plot(
+        across, [value] * len(across), color=colour, linestyle="--", marker="o", markersize=5,
+        markevery=[len(across) - 1], label=label,
+    )  # fmt: skip
+
+
+def _points(rows: Any, name: str) -> Points:
     return [
         (row.get("step", number), row[name])
         for number, row in enumerate(rows, start=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sized
 from os import PathLike
 from typing import Any
 
@@ -16,7 +16,7 @@ from gradlab.viz.figure import finish, new_figure
 
 def show_images(
     images: Any,
-    titles: Sequence[str] | None = None,
+    titles: Any = None,
     path: str | PathLike[str] | None = None,
     *,
     columns: int = 8,
@@ -30,7 +30,7 @@ def show_images(
         (n, height, width, channels) with 1, 3 or 4 channels, or (n, size²) for square ones.
         Each image is drawn from its own smallest value, black, to its largest, white; images in
         colour hold values from 0 to 1, or to 255.
-    titles: what to write above each.
+    titles: what to write above each: a list, array or tensor with one entry per image.
     path: a file to write the figure to as well (PNG, SVG, PDF).
     columns, limit: images per row, and at most.
 
@@ -39,6 +39,7 @@ def show_images(
     """
     array = _as_images("show_images", images)
     shown = array[:limit]
+    titles = None if titles is None else _as_titles("show_images", titles, len(array))
     rows = math.ceil(len(shown) / columns)
     figure = new_figure("show_images", 1.1 * columns, (1.35 if titles else 1.15) * rows)
     grid = figure.subplots(rows, columns, squeeze=False).flat
@@ -94,6 +95,19 @@ def misclassified(
 
 def _to_numpy(values: Any) -> np.ndarray:
     return values.numpy(force=True) if isinstance(values, Tensor) else np.asarray(values)
+
+
+def _as_titles(operation: str, titles: Any, count: int) -> list[Any]:
+    """One title per image."""
+    if isinstance(titles, Tensor | np.ndarray):
+        titles = _to_numpy(titles).tolist()
+    if isinstance(titles, str) or not isinstance(titles, Sized):
+        expected, got = f"a list of titles for {count} images", type(titles).__name__
+        raise ShapeError(message(operation, expected=expected, got=got))
+    if len(titles) != count:
+        expected = f"a title for each of the {count} images"
+        raise ShapeError(message(operation, expected=expected, got=f"{len(titles)} titles"))
+    return list(titles)  # type: ignore[call-overload]
 
 
 def _as_images(operation: str, images: Any) -> np.ndarray:

@@ -33,10 +33,26 @@ def test_train_and_val_share_a_panel(history):
     figure = viz.plot_history(history)
     assert [axes.get_title() for axes in figure.axes] == ["loss", "acc"]
     drawn = curves(figure.axes[0])
-    assert drawn["train_loss"] == [[2, 0.7], [4, 0.3]]
+    assert drawn["train_loss (epoch mean)"] == [[2, 0.7], [4, 0.3]]
+    assert drawn["train_loss (per step)"] == [[i, 1 / i] for i in range(1, 5)]
     assert drawn["val_loss"] == [[2, 0.8], [4, 0.6]]
-    assert len(drawn) == 3  # and the thin one
+    assert len(drawn) == 3
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert sorted(legend) == sorted(drawn)
     assert curves(figure.axes[1]) == {"val_acc": [[2, 0.5], [4, 0.9]]}
+
+
+def test_the_mean_of_a_single_epoch_is_a_level_over_its_steps(history):
+    del history.steps[2:], history.epochs[1:]
+    drawn = curves(viz.plot_history(history).axes[0])
+    assert drawn == {
+        "train_loss (per step)": [[1, 1.0], [2, 0.5]],
+        "train_loss (epoch mean)": [[1, 0.7], [2, 0.7]],
+        "val_loss": [[2, 0.8]],
+    }
+    del history.steps[0]
+    drawn = curves(viz.plot_history(history).axes[0])
+    assert drawn["train_loss (epoch mean)"] == [[2, 0.7]]
 
 
 def test_plain_rows():

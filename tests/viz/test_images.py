@@ -45,6 +45,19 @@ def test_titles_and_limit():
     assert [axes.get_title() for axes in figure.axes if axes.images] == ["no 0", "no 1", "no 2"]
 
 
+def test_titles_are_one_for_each_image():
+    images = np.zeros((12, 28, 28))
+    with pytest.raises(ShapeError) as error:
+        viz.show_images(images, ["a"] * 3)
+    assert str(error.value) == (
+        "show_images: expected a title for each of the 12 images, got 3 titles"
+    )
+    with pytest.raises(ShapeError, match="expected a list of titles for 12 images, got str"):
+        viz.show_images(images, "twelve chars")
+    figure = viz.show_images(images[:2], gl.tensor([7, 3]))
+    assert [axes.get_title() for axes in figure.axes if axes.images] == ["7", "3"]
+
+
 def test_misclassified_picks_the_wrong_ones(tmp_path):
     images = np.stack([np.full((4, 4), i) for i in range(4)])
     labels = gl.tensor([3, 1, 2, 0])
