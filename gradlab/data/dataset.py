@@ -132,6 +132,19 @@ def size_of(operation: str, dataset: Any) -> int:
     return len(dataset)
 
 
+def described(dataset: Any) -> str:
+    """A data set in the repr of another object: its own repr, or its kind and size."""
+    if isinstance(dataset, Dataset) and type(dataset).__repr__ is not object.__repr__:
+        return repr(dataset)
+    size = f"({counted(dataset)})" if isinstance(dataset, Sized) else ""
+    return type(dataset).__name__ + size
+
+
+def counted(items: Sized, what: str = "sample") -> str:
+    """``"1 sample"``, ``"3 samples"``."""
+    return f"{len(items)} {what}{'s' * (len(items) != 1)}"
+
+
 def _out_of_range(name: str, size: int, index: Any) -> AxisError:
     if not size:
         return AxisError(f"{name}: expected samples to choose from, got an empty data set")
@@ -191,6 +204,11 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     def device(self) -> Device:
         """The device the tensors lie on."""
         return self.tensors[0].device
+
+    def __repr__(self) -> str:
+        tensors = ", ".join(f"{x.dtype.name} {x.shape}" for x in self.tensors)
+        where = "" if self.device is cpu else f" on {self.device}"
+        return f"{type(self).__name__}({counted(self)}: {tensors}{where})"
 
     def __len__(self) -> int:
         return self.tensors[0].shape[0]
@@ -284,6 +302,9 @@ class Subset(Dataset[T_co]):
         self._rows = np.where(rows < 0, rows + size, rows)
         self.indices = _as_range(self._rows)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({counted(self)} of {described(self.dataset)})"
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -334,6 +355,10 @@ class ConcatDataset(Dataset[T_co]):
         self.cumulative_sizes = list(
             accumulate(size_of("ConcatDataset", each) for each in self.datasets)
         )
+
+    def __repr__(self) -> str:
+        parts = ", ".join(map(described, self.datasets))
+        return f"{type(self).__name__}({counted(self)}: {parts})"
 
     def __len__(self) -> int:
         return self.cumulative_sizes[-1]

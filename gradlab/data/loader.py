@@ -16,6 +16,7 @@ from typing import Any
 from gradlab.data.collate import default_collate, to_device
 from gradlab.data.dataset import (
     IterableDataset,
+    described,
     read_samples,
     reads,
     size_of,
@@ -140,6 +141,20 @@ class DataLoader:
         self._epoch = 0  # the epoch that the next iteration begins
         self._position: _Position | None = None  # of the iteration begun last
         self._resumed = False  # the next iteration goes on from _position
+
+    def __repr__(self) -> str:
+        by_batch = self.batch_sampler
+        options = {
+            "batch_size": self.batch_size,
+            "shuffle": isinstance(self.sampler, RandomSampler) or None,
+            "batch_sampler": None if by_batch is None else type(by_batch).__name__,
+            "drop_last": self.drop_last or None,
+            "prefetch": self.prefetch or None,
+            "num_workers": self.num_workers or None,
+            "device": self.device and str(self.device),
+        }
+        given = "".join(f", {k}={v}" for k, v in options.items() if v is not None)
+        return f"{type(self).__name__}({described(self.dataset)}{given})"
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""

@@ -35,6 +35,9 @@ class SequentialSampler(Sampler[int]):
     def __init__(self, data_source: Sized) -> None:
         self.data_source = data_source
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} indices)"
+
     def __len__(self) -> int:
         return len(self.data_source)
 
@@ -98,6 +101,11 @@ class RandomSampler(Sampler[int]):
     def num_samples(self) -> int:
         """How many indices an epoch has."""
         return len(self.data_source) if self._num_samples is None else self._num_samples
+
+    def __repr__(self) -> str:
+        replacement = ", replacement=True" if self.replacement else ""
+        seed = "" if self.seed is None else f", seed={self.seed}"
+        return f"{type(self).__name__}({len(self)} indices{replacement}{seed})"
 
     def __len__(self) -> int:
         return self.num_samples
@@ -188,6 +196,15 @@ class BatchSampler(Sampler[list[Any]]):
         self.sampler = sampler
         self.batch_size = int(batch_size)
         self.drop_last = drop_last
+
+    def __repr__(self) -> str:
+        # Indices may also come from a list of any length, which a line does not hold.
+        own = isinstance(self.sampler, Sampler)
+        sampler = repr(self.sampler) if own else type(self.sampler).__name__
+        return (
+            f"{type(self).__name__}({sampler}, batch_size={self.batch_size}, "
+            f"drop_last={self.drop_last})"
+        )
 
     def __len__(self) -> int:
         size = len(self.sampler)  # type: ignore[arg-type]

@@ -65,6 +65,16 @@ class LRScheduler:
         self._last_lr = list(self.base_lrs) if last_epoch == -1 else self.get_last_lr()
         self._go_to(last_epoch + 1)
 
+    def __repr__(self) -> str:
+        options = ", ".join([*self._parts(), *(f"{k}={getattr(self, k)!r}" for k in self._keeps)])
+        rates = ", ".join(f"{rate:.6g}" for rate in self.get_last_lr())
+        now = f"epoch {self.last_epoch:g}, lr={rates if len(self.base_lrs) == 1 else f'[{rates}]'}"
+        return f"{type(self).__name__}({'; '.join(filter(None, [options, now]))})"
+
+    def _parts(self) -> list[str]:
+        """What the schedule is made of beside options, in words for its repr."""
+        return []
+
     def step(self) -> None:
         """Count one more epoch and set the groups' rates."""
         self._go_to(self.last_epoch + 1)
@@ -710,6 +720,9 @@ class SequentialLR(LRScheduler):
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"]
         super().__init__(optimizer, last_epoch)
+
+    def _parts(self) -> list[str]:
+        return [f"[{', '.join(type(each).__name__ for each in self.schedulers)}]"]
 
     def _current(self, epoch: float) -> tuple[LRScheduler, float]:
         """The schedule in charge at ``epoch``, and what it counts then."""

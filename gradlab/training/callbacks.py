@@ -145,7 +145,7 @@ class Best:
             raise OptionError(message(who, expected="mode 'min' or 'max'", got=repr(mode)))
         if not min_delta >= 0:
             raise OptionError(message(who, expected="min_delta of 0 or more", got=repr(min_delta)))
-        self.sign = 1 if mode == "min" else -1
+        self.mode, self.sign = mode, 1 if mode == "min" else -1
         self.min_delta = min_delta
         self.value = math.inf * self.sign
 
@@ -183,6 +183,13 @@ class EarlyStopping(Callback):
         self.best = Best("EarlyStopping", mode, min_delta)
         self.waited = 0
 
+    def __repr__(self) -> str:
+        delta = f", min_delta={self.best.min_delta}" if self.best.min_delta else ""
+        return (
+            f"{type(self).__name__}(monitor={self.monitor!r}, patience={self.patience}{delta}, "
+            f"mode={self.best.mode!r})"
+        )
+
     def on_fit_start(self, trainer: Trainer) -> None:
         self._stop_if_due(trainer)  # where a run that it had ended is resumed
 
@@ -208,6 +215,9 @@ class EarlyStopping(Callback):
 
 class LearningRateMonitor(Callback):
     """Log the learning rate in use as the metric ``lr`` (``lr-0``, ``lr-1``, … if several)."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
     def on_batch_end(self, trainer: Trainer) -> None:
         groups = [group for each in trainer.optimizers for group in each.param_groups]
@@ -258,6 +268,13 @@ class ModelCheckpoint(Callback):
         self.last_path: Path | None = None
         self._saved_position: Any = None
         self._due = math.inf
+
+    def __repr__(self) -> str:
+        best = f", monitor={self.monitor!r}, mode={self.best.mode!r}" if self.monitor else ""
+        return (
+            f"{type(self).__name__}({str(self.folder)!r}, every={self.every!r}, "
+            f"keep={self.keep}{best})"
+        )
 
     def on_fit_start(self, trainer: Trainer) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,9 @@ class ProgressBar(Callback):
         self._display: _Bar | _Log | None = None
         self._due = 0.0
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(mode={self.mode!r}, every='{self.every:g}s')"
+
     def on_fit_start(self, trainer: Trainer) -> None:
         stream = self.stream or sys.stderr
         mode = find_mode(stream) if self.mode == "auto" else self.mode

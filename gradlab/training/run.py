@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from gradlab.devices import Device
 from gradlab.training.callbacks import callback_states, load_callback_states
 from gradlab.training.datamodule import Batches
 from gradlab.training.history import History, Metrics, Row
@@ -24,6 +25,7 @@ class Run:
     max_steps: int | None
     accumulate_grad_batches: int
     log_every_n_batches: int | None
+    device: Device | None
 
     model: Module
     optimizers: list[Any]
@@ -37,6 +39,19 @@ class Run:
         self.callbacks, self.stopping = callbacks, stopping
         self._fresh_callbacks = callback_states(callbacks)
         self.reset()
+
+    def __repr__(self) -> str:
+        seconds = self.stopping.max_seconds
+        limits = {
+            "max_epochs": self.max_epochs,
+            "max_steps": self.max_steps,
+            "max_time": None if seconds == math.inf else f"'{seconds:g}s'",
+            "device": None if self.device is None else f"'{self.device}'",
+        }
+        given = "".join(f"{k}={v}, " for k, v in limits.items() if v is not None)
+        callbacks = ", ".join(type(each).__name__ for each in self.callbacks)
+        now = f"{self.epoch} epochs, {self.step} steps"
+        return f"{type(self).__name__}({given}callbacks=[{callbacks}]; {now} done)"
 
     def reset(self) -> None:
         """Be as before the first run."""

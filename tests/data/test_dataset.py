@@ -378,3 +378,18 @@ def test_random_split_refuses(lengths, got):
     with pytest.raises(OptionError) as raised:
         random_split(pairs(), lengths)
     assert str(raised.value) == f"random_split: expected {got}"
+
+
+def test_reprs_are_one_line():
+    class Seven(Dataset):
+        def __len__(self):
+            return 7
+
+        def __getitem__(self, index):
+            return index
+
+    data = TensorDataset(np.zeros((3, 2), np.float32), np.zeros(3, np.int64))
+    assert repr(data) == "TensorDataset(3 samples: float32 (3, 2), int64 (3,))"
+    assert repr(Subset(data, [1])) == f"Subset(1 sample of {data})"
+    assert repr(Subset(Seven(), [0, 2])) == "Subset(2 samples of Seven(7 samples))"
+    assert repr(data + Seven()) == f"ConcatDataset(10 samples: {data}, Seven(7 samples))"

@@ -542,3 +542,16 @@ def test_indices_out_of_range():
     with pytest.raises(IndexError) as raised:
         list(DataLoader(pairs(5), 2, sampler=[0, 1, 2, 5]))
     assert str(raised.value) == "TensorDataset: expected an index from -5 to 4, got 5"
+
+
+def test_the_repr_is_one_line():
+    data = TensorDataset(np.zeros((5, 2), np.float32))
+    assert repr(DataLoader(data, 2, shuffle=True, drop_last=True)) == (
+        f"DataLoader({data}, batch_size=2, shuffle=True, drop_last=True)"
+    )
+    assert repr(DataLoader(data, num_workers=2, device="cpu")) == (
+        f"DataLoader({data}, batch_size=1, prefetch=4, num_workers=2, device=cpu)"
+    )
+    assert repr(DataLoader(data, batch_sampler=[[0, 1], [2]])) == (
+        f"DataLoader({data}, batch_sampler=list)"
+    )

@@ -119,3 +119,16 @@ def test_samplers_refuse(make, text):
 def test_a_sampler_must_say_its_order():
     with pytest.raises(NotImplementedError, match=r"Sampler does not define __iter__\(\)"):
         iter(Sampler())
+
+
+def test_reprs_are_one_line():
+    assert repr(SequentialSampler(range(5))) == "SequentialSampler(5 indices)"
+    assert repr(RandomSampler(range(5), seed=3)) == "RandomSampler(5 indices, seed=3)"
+    assert repr(RandomSampler("ab", True, 9)) == "RandomSampler(9 indices, replacement=True)"
+    batches = BatchSampler(SequentialSampler(range(5)), 2, drop_last=True)
+    assert repr(batches) == (
+        "BatchSampler(SequentialSampler(5 indices), batch_size=2, drop_last=True)"
+    )
+    assert repr(BatchSampler([3, 1], 2, False)) == (
+        "BatchSampler(list, batch_size=2, drop_last=False)"
+    )

@@ -104,3 +104,22 @@ def test_many_epochs_of_restarts_take_no_time():
     schedule = lr.CosineAnnealingWarmRestarts(optimizer(), T_0=2)
     schedule.step(10**12 + 1)
     assert schedule.get_last_lr() == [pytest.approx(0.5)]
+
+
+def test_reprs_are_one_line():
+    optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=0.8)
+    scheduler = lr.StepLR(optimizer, step_size=1, gamma=0.5)
+    assert repr(scheduler) == "StepLR(step_size=1, gamma=0.5; epoch 0, lr=0.8)"
+    optimizer.step()
+    scheduler.step()
+    assert repr(scheduler) == "StepLR(step_size=1, gamma=0.5; epoch 1, lr=0.4)"
+    optimizer.add_param_group({"params": [gl.tensor([1.0])], "lr": 0.1})
+    by_function = lr.LambdaLR(optimizer, lambda epoch: 1)
+    assert repr(by_function) == "LambdaLR(epoch 0, lr=[0.8, 0.1])"
+    both = lr.SequentialLR(optimizer, [lr.ExponentialLR(optimizer, 0.5), by_function], [2])
+    assert repr(both) == (
+        "SequentialLR([ExponentialLR, LambdaLR], milestones=[2]; epoch 0, lr=[0.8, 0.1])"
+    )
+    plateau = repr(lr.ReduceLROnPlateau(optimizer))
+    assert plateau.startswith("ReduceLROnPlateau(mode='min', factor=0.1, patience=10, ")
+    assert "\n" not in plateau

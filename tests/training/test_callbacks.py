@@ -183,3 +183,20 @@ def test_options():
         OptionError, match=r"callbacks with at least one method of .*, got function"
     ):
         trainer(callbacks=[lambda: None])
+
+
+def test_reprs_are_one_line(tmp_path):
+    stopping = training.EarlyStopping("val_acc", 5, 0.01, "max")
+    assert repr(stopping) == (
+        "EarlyStopping(monitor='val_acc', patience=5, min_delta=0.01, mode='max')"
+    )
+    assert repr(training.ModelCheckpoint("best", monitor="val_loss")) == (
+        "ModelCheckpoint('best', every='60s', keep=3, monitor='val_loss', mode='min')"
+    )
+    assert repr(training.LearningRateMonitor()) == "LearningRateMonitor()"
+    assert repr(training.ProgressBar()) == "ProgressBar(mode='auto', every='30s')"
+    made = trainer(2, max_time="10m", device="cpu", callbacks=[stopping])
+    assert repr(made) == (
+        "Trainer(max_epochs=2, max_time='600s', device='cpu', callbacks=[EarlyStopping]; "
+        "0 epochs, 0 steps done)"
+    )
