@@ -137,7 +137,9 @@ class Trainer(Run):
         ``data`` is a `DataModule`, or the training batches (a `DataLoader`, a list), to which
         ``val`` adds the validation batches. ``resume`` is the path of a checkpoint to go on from;
         ``"last"``, the latest in this Trainer's folder; or ``"auto"``: that one too, unless there
-        is none or its run was finished.
+        is none or its run was finished. A resumed run ends bit for bit as one that was never
+        stopped, where the batches come from a `DataLoader`, from anything else with
+        ``state_dict``, or are the same in each pass.
 
         Ctrl-C ends the run after the current step, with a checkpoint; a second one at once. Raises
         `NonFiniteLossError` when the loss becomes NaN or infinite, and keeps the checkpoints
