@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
 # A bar is drawn anew ten times a second at most: more is not seen, and takes time from training.
 _REFRESH = 0.1
 
+# A log has a line for each epoch of a run of so many.
+_FEW_EPOCHS = 20
+
 
 class ProgressBar(Callback):
     """Show how far a run has come, and the metrics it has logged.
 
     In a terminal or a notebook it is one bar. Where the output goes to a file, as in CI, it is a
-    line at the end of an epoch, but not more often than every second, and one every ``every``
-    within long epochs.
+    line at the end of an epoch, in runs of more than 20 epochs not more often than every second,
+    and one every ``every`` within long epochs.
 
     Parameters
     ----------
@@ -168,8 +172,8 @@ class _Log:
         """Nor does it tell this."""
 
     def end_epoch(self, trainer: Trainer) -> None:
-        first = len(trainer.history.epochs) == 1
-        self.left_out = not first and time.monotonic() - self.written < self.least
+        shown = len(trainer.history.epochs) == 1 or (trainer.max_epochs or math.inf) <= _FEW_EPOCHS
+        self.left_out = not shown and time.monotonic() - self.written < self.least
         if not self.left_out:
             self._write(_epoch(trainer), trainer.history.last())
 

@@ -27,13 +27,18 @@ def run(stream, epochs=3, mode="auto", val=True, every="30s", data=None, **optio
     return stream.getvalue()
 
 
-def test_a_log_has_the_first_and_the_last_epoch_of_a_short_run():
+def test_a_log_has_the_first_and_the_last_of_many_short_epochs():
     lines = run(io.StringIO(), epochs=200).splitlines()
     assert lines[0].startswith("epoch 1/200, 0.")
     assert lines[-1].startswith("epoch 200/200, ")
     seconds = float(lines[-1].split(", ")[1].removesuffix(" s"))
     assert len(lines) <= 3 + seconds
     assert all(text in lines[-1] for text in (" s, train_loss=0.", "val_acc=0.", "val_loss=0."))
+
+
+def test_a_log_has_every_epoch_of_a_run_of_few():
+    lines = run(io.StringIO(), epochs=20).splitlines()
+    assert [line.split(",")[0] for line in lines] == [f"epoch {i}/20" for i in range(1, 21)]
 
 
 def test_a_log_has_lines_within_long_epochs(monkeypatch):
