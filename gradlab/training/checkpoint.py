@@ -82,10 +82,12 @@ def find_checkpoint(path: str | Path) -> Path:
         if not found:
             raise CheckpointError(f"resume: there is no checkpoint in the folder {path}")
         return found[-1]
-    path = path.with_suffix(".json") if path.suffix == ".safetensors" else path
-    if not path.exists():
+    document = path.with_suffix(".json") if path.suffix == ".safetensors" else path
+    if not document.exists() and path.exists():
+        raise CheckpointError(f"resume: {path} is no checkpoint without {document.name} beside it")
+    if not document.exists():
         raise CheckpointError(f"resume: there is no checkpoint {path}")
-    return path
+    return document
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
