@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradlab.data.dataset import Subset, TensorDataset, reads
 from gradlab.errors import CheckpointError, NonFiniteLossError, OptionError, StateError
 from gradlab.training.callbacks import (
     ModelCheckpoint,
@@ -156,13 +157,43 @@ def how_to_resume(run: Run) -> str:
     return f"Stopped by Ctrl-C {where}; {how}"
 
 
+def was_finished(run: Run) -> str:
+    """The line for a resumed run in which there was nothing left to do."""
+    why = f" ({run.stop_reason})" if run.stop_reason else ""
+    return (
+        f"Trainer.fit: the resumed run was finished already, after epoch {run.epoch} "
+        f"(step {run.step}){why}; nothing was trained. To train on, raise the limits of the Trainer"
+    )
+
+
 def not_finite(run: Run, what: str, value: Any, batch: int) -> NonFiniteLossError:
     """The error for a loss or parameter that became NaN or infinite in a batch of this epoch."""
+    start = f"Trainer.fit: {what} became {value} in epoch {run.epoch + 1}, batch {batch} "
+    start += f"(step {run.step_of(batch)})"
+    if what == "the loss" and run.step_of(batch) == 1:
+        return NonFiniteLossError(f"{start}, before any update; {_what_the_data_hold(run)}")
     writer = checkpoint_writer(run)
     path = None if writer is None else writer.last_path
     kept = f"the last good checkpoint is {path}" if path else "no checkpoint was written"
-    return NonFiniteLossError(
-        f"Trainer.fit: {what} became {value} in epoch {run.epoch + 1}, batch {batch} "
-        f"(step {run.step_of(batch)}); {kept}; lower the learning rate, or set "
-        "gradient_clip_val"
-    )
+    return NonFiniteLossError(f"{start}; {kept}; lower the learning rate, or set gradient_clip_val")
+
+
+def _what_the_data_hold(run: Run) -> str:
+    """Where to look for the cause of a loss that no update has made NaN or infinite."""
+    dataset = source = getattr(run.train_batches.loader, "dataset", None)
+    while isinstance(source, Subset):
+        source = source.dataset
+    in_memory = isinstance(source, TensorDataset) and reads(source, "get_batch")
+    if not (in_memory and reads(dataset, "get_batch")):  # to read it all might take long
+        return "look at the inputs: do they hold NaN or infinity?"
+    size, chunk = len(dataset), 4096  # type: ignore[arg-type]
+    for start in range(0, size, chunk):
+        rows = range(start, min(start + chunk, size))
+        for x in dataset.get_batch(rows):  # type: ignore[union-attr]
+            if not x.numel():
+                continue
+            bad = ~x.isfinite().reshape(len(rows), -1).all(axis=1)
+            if bad.any():
+                sample = start + int(bad.argmax())
+                return f"sample {sample} of the training data holds NaN or infinity"
+    return "the training data set is finite, so look at the loss and at the initial parameters"

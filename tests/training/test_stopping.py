@@ -11,9 +11,19 @@ import threading
 from pathlib import Path
 
 import pytest
-from support import Classifier, assert_same, loader, make_model, parameters, trainer, val_loader
+from support import (
+    Classifier,
+    assert_same,
+    dataset,
+    loader,
+    make_model,
+    parameters,
+    trainer,
+    val_loader,
+)
 
 from gradlab import training
+from gradlab.data import DataLoader, Subset
 from gradlab.errors import NonFiniteLossError
 from gradlab.training.stopping import Interrupt
 
@@ -132,6 +142,32 @@ def test_without_a_checkpoint():
         NonFiniteLossError, match=r"batch 3 \(step 9\); no checkpoint was written; lo"
     ):
         trainer(3).fit(make_model(Diverging), loader())
+
+
+def first_loss(batches, kind=Classifier):
+    with pytest.raises(NonFiniteLossError) as caught:
+        trainer().fit(make_model(kind), batches)
+    text = str(caught.value)
+    start = "Trainer.fit: the loss became nan in epoch 1, batch 1 (step 1), before any update; "
+    assert text.startswith(start)
+    return text.removeprefix(start)
+
+
+def test_a_loss_that_is_not_finite_before_any_update():
+    data = dataset()
+    X, y = data.tensors
+    X[3, 2] = math.nan
+    told = "sample {} of the training data holds NaN or infinity"
+    assert first_loss(DataLoader(data, 96, shuffle=True)) == told.format(3)
+    assert first_loss(DataLoader(Subset(data, [0, 3]), 2)) == told.format(1)
+    assert first_loss([(X, y)]) == "look at the inputs: do they hold NaN or infinity?"
+
+    class Broken(Diverging):
+        at = 1
+
+    assert first_loss(loader(), Broken) == (
+        "the training data set is finite, so look at the loss and at the initial parameters"
+    )
 
 
 def test_found_at_the_next_read_where_the_loss_is_on_a_device(tmp_path, monkeypatch):
