@@ -77,14 +77,30 @@ class Callback:
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
 
 
+def read_callbacks(callbacks: Any) -> list[Any]:
+    """The callbacks a Trainer was given, one alone as a list of one; refuses what is none."""
+    if isinstance(callbacks, Iterable) and not isinstance(callbacks, str | type):
+        given = list(callbacks)
+    else:
+        given = [] if callbacks is None else [callbacks]
+    for each in given:
+        is_class = isinstance(each, type)
+        if is_class or not any(hasattr(each, name) for name in HOOKS):
+            raise OptionError(
+                message(
+                    "Trainer",
+                    expected="callbacks with at least one method of training.Callback",
+                    got=f"the class {each.__name__}" if is_class else type(each).__name__,
+                    hint=f"make one: {each.__name__}(...)" if is_class else "",
+                )
+            )
+    return given
+
+
 def arrange(callbacks: Iterable[Any], bar: Any) -> list[Any]:
     """Callbacks in the order of their calls: those that write checkpoints last, so that these
     hold the state of all others; before them the progress bar, ``bar`` if there is none."""
     given = list(callbacks)
-    for each in given:
-        if not any(hasattr(each, name) for name in HOOKS):
-            expected = "callbacks with at least one method of training.Callback"
-            raise OptionError(message("Trainer", expected=expected, got=type(each).__name__))
     if bar is not None and not any(isinstance(each, type(bar)) for each in given):
         given.append(bar)
     return sorted(given, key=lambda each: isinstance(each, ModelCheckpoint))

@@ -10,6 +10,7 @@ from gradlab.autograd import no_grad
 from gradlab.ops.shape import concat
 from gradlab.tensor import Tensor
 from gradlab.training.datamodule import Batches
+from gradlab.training.module import require_validation
 
 if TYPE_CHECKING:
     from gradlab.training.trainer import Trainer
@@ -32,6 +33,7 @@ def validate(trainer: Trainer, batches: Batches, stops: Callable[[], bool] | Non
 
     Returns False where ``stops`` ended it before the last batch.
     """
+    require_validation(trainer.model)
     done = 0
     with evaluation(trainer.model):
         for batch in batches:

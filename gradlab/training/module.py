@@ -123,6 +123,19 @@ def require_module(model: Any) -> None:
         raise OptionError(message("Trainer", expected="a training.Module", got=got, hint=hint))
 
 
+def require_validation(model: Module) -> None:
+    """Refuse a model that cannot validate: without a validation_step, and without its parts."""
+    own_step = getattr(model.validation_step, "__func__", None) is not Module.validation_step
+    own_loss = getattr(model.loss, "__func__", None) is not Module.loss
+    if not (own_step or own_loss):
+        raise _undefined(
+            model,
+            "validation_step",
+            "validation_step(self, batch), which returns the loss of a validation batch, or "
+            "loss(self, y_hat, y); or fit it without validation data",
+        )
+
+
 def is_lazy(model: Module) -> bool:
     """Whether the model has layers that take their shape from the first batch."""
     return any(isinstance(each, UninitializedParameter) for each in model.parameters())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,36 @@ from gradlab.errors import ShapeError
 from gradlab.nn.utils import clip_grad_norm_
 from gradlab.ops.random import manual_seed
 from gradlab.tensor import Tensor
-from gradlab.training.callbacks import HOOKS, ModelCheckpoint, arrange, hooks_named, monitored
+from gradlab.training.callbacks import (
+    HOOKS,
+    ModelCheckpoint,
+    arrange,
+    hooks_named,
+    monitored,
+    read_callbacks,
+)
 from gradlab.training.checkpoint import random_state
 from gradlab.training.datamodule import Batches, place, read_loaders, size_of_batch
 from gradlab.training.evaluation import evaluation, predict, validate
 from gradlab.training.history import History, Metrics, Row
-from gradlab.training.module import Module, is_lazy, not_a_loss, read_optimizers, require_module
+from gradlab.training.module import (
+    Module,
+    is_lazy,
+    not_a_loss,
+    read_optimizers,
+    require_module,
+    require_validation,
+)
 from gradlab.training.precision import find_precision
 from gradlab.training.progress import ProgressBar
 from gradlab.training.run import Run
-from gradlab.training.runstate import choose_checkpoint, how_to_resume, not_finite, set_state
+from gradlab.training.runstate import (
+    choose_checkpoint,
+    how_to_resume,
+    not_finite,
+    set_state,
+    was_finished,
+)
 from gradlab.training.stopping import Stopping, require_at_least
 
 # Seconds between two looks at what goes on beside the loop: each waits for a GPU and draws the bar.
@@ -54,7 +73,7 @@ class Trainer(Run):
     check_val_every_n_epoch: validate after every so many epochs.
     log_every_n_batches: batches per row of ``history.steps``; None for five rows per epoch.
     seed: passed to `gradlab.manual_seed` at the start of `fit`.
-    callbacks: objects with methods of `Callback`.
+    callbacks: objects with methods of `Callback`, or one alone.
     enable_progress_bar: show a `ProgressBar`.
     checkpoint_dir: folder for checkpoints; without one, none are written.
     checkpoint_every: steps, ``"epoch"``, or a time such as ``"60s"``.
@@ -95,7 +114,7 @@ class Trainer(Run):
         check_val_every_n_epoch: int = 1,
         log_every_n_batches: int | None = None,
         seed: int | None = None,
-        callbacks: Iterable[Any] = (),
+        callbacks: Any = (),
         enable_progress_bar: bool = True,
         checkpoint_dir: str | Path | None = None,
         checkpoint_every: int | str | timedelta | None = "60s",
@@ -118,6 +137,7 @@ class Trainer(Run):
         self.check_val_every_n_epoch = check_val_every_n_epoch
         self.log_every_n_batches = log_every_n_batches
         self.seed = seed
+        callbacks = read_callbacks(callbacks)
         if checkpoint_dir is not None:
             writer = ModelCheckpoint(checkpoint_dir, checkpoint_every, checkpoint_keep)
             callbacks = [*callbacks, writer]
@@ -167,6 +187,8 @@ class Trainer(Run):
                 self.is_running = False
         if self.interrupted:
             sys.stderr.write(f"{how_to_resume(self)}\n")
+        elif state is not None and self.position() == state["position"]:
+            sys.stderr.write(f"{was_finished(self)}\n")
         return self.history
 
     def fit_epoch(self) -> None:
@@ -313,6 +335,8 @@ class Trainer(Run):
     def prepare_model(self, model: Module, state: dict[str, Any] | None = None) -> None:
         """Move the model, settle its lazy layers, make its optimizers; go on from ``state``."""
         self._place_model(model)
+        if self.val_batches is not None:
+            require_validation(model)  # now, rather than after an epoch of training
         if is_lazy(model):
             if state is None:
                 batch = self.prepare_batch(self.train_batches.first())

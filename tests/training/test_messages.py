@@ -143,6 +143,29 @@ def test_models():
     assert fit(loader(), model=NoLoss()).startswith("NoLoss.loss: NoLoss does not define it")
 
 
+def test_validation_data_for_a_model_that_cannot_validate():
+    class TrainOnly(Classifier):
+        loss = training.Module.loss
+        validation_step = training.Module.validation_step
+
+        def training_step(self, batch):
+            return Classifier.loss(self, self(batch[0]), batch[1])
+
+    expected = (
+        "TrainOnly.validation_step: TrainOnly does not define it; give the class "
+        "validation_step(self, batch), which returns the loss of a validation batch, or "
+        "loss(self, y_hat, y); or fit it without validation data"
+    )
+    model = make_model(TrainOnly)
+    before = model.net[0].weight.tolist()
+    assert fit(loader(), val_loader(), model=model) == expected
+    assert model.net[0].weight.tolist() == before  # told before the first epoch
+    assert refused(trainer().validate, model, val_loader()) == expected
+    trainer().fit(model, loader())
+    model.loss = nn.CrossEntropyLoss()
+    trainer().fit(model, loader(), val_loader())
+
+
 def configured(value):
     class Configured(Classifier):
         def configure_optimizers(self):
@@ -263,6 +286,20 @@ def test_a_plateau_without_its_metric():
 )
 def test_options(options, message):
     assert refused(training.Trainer, **{"max_epochs": 1, **options}) == message
+
+
+def test_callbacks():
+    expected = "Trainer: expected callbacks with at least one method of training.Callback, got "
+    stopping = training.EarlyStopping
+    for given in ([stopping], stopping):
+        assert refused(training.Trainer, 1, callbacks=given) == (
+            f"{expected}the class EarlyStopping; make one: EarlyStopping(...)"
+        )
+    assert refused(training.Trainer, 1, callbacks=3) == f"{expected}int"
+    assert refused(training.Trainer, 1, callbacks="early") == f"{expected}str"
+    one = stopping("a")
+    assert trainer(callbacks=one).callbacks == [one]
+    assert trainer(callbacks=None).callbacks == []
 
 
 @pytest.mark.parametrize("limit", [-1, 1.5, -0.5, True])

@@ -244,6 +244,19 @@ def test_early_stopping_counts_on(tmp_path):
     assert "val_loss has not improved for 3 epochs" in again.stop_reason
 
 
+def test_a_finished_run_says_so(tmp_path, capsys):
+    trainer(2, checkpoint_dir=tmp_path).fit(make_model(), loader())
+    assert capsys.readouterr().err == ""
+    history = trainer(2, checkpoint_dir=tmp_path).fit(make_model(), loader(), resume="last")
+    assert len(history) == 2
+    assert capsys.readouterr().err == (
+        "Trainer.fit: the resumed run was finished already, after epoch 2 (step 12); nothing was "
+        "trained. To train on, raise the limits of the Trainer\n"
+    )
+    trainer(3, checkpoint_dir=tmp_path).fit(make_model(), loader(), resume="last")
+    assert capsys.readouterr().err == ""
+
+
 # ----------------------------------------------------------------------------------- messages
 
 
@@ -254,6 +267,14 @@ def test_nothing_to_resume(tmp_path):
         trainer(checkpoint_dir=tmp_path).fit(make_model(), loader(), resume="last")
     with pytest.raises(CheckpointError, match=r"resume: there is no checkpoint .*nowhere\.json"):
         trainer().fit(make_model(), loader(), resume=tmp_path / "nowhere.json")
+    given = tmp_path / "nowhere.safetensors"
+    with pytest.raises(CheckpointError, match=r"resume: there is no checkpoint .*re\.safetensors"):
+        trainer().fit(make_model(), loader(), resume=given)
+    gl.save({"x": gl.ones(1)}, given)
+    with pytest.raises(
+        CheckpointError, match=r"re\.safetensors is no checkpoint without nowhere\."
+    ):
+        trainer().fit(make_model(), loader(), resume=given)
     with pytest.raises(CheckpointError, match="resume: there is no checkpoint in the folder"):
         trainer().fit(make_model(), loader(), resume=tmp_path)
 
