@@ -131,7 +131,7 @@ class LazyLinear(Linear):
         self.out_features = require_size("LazyLinear", "out_features", out_features)
         where: Any = {
             "device": find_device(device),
-            "dtype": dtypes.as_dtype(float if dtype is None else dtype),
+            "dtype": dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype),
         }
         self.weight = UninitializedParameter((self.out_features, 0), **where)
         self.register_parameter(

@@ -111,6 +111,7 @@ def test_a_lazy_layer_draws_as_a_plain_one():
     gl.manual_seed(3)
     lazy = nn.LazyLinear(4)
     lazy(numbers(1, 5))
+    assert lazy.weight.dtype == gl.float32
     assert lazy.weight.tolist() == plain.weight.tolist()
     assert lazy.bias.tolist() == plain.bias.tolist()
 
