@@ -337,8 +337,8 @@ class Tensor(TensorMethods):
                     hint="use .tolist() or index it first",
                 )
             )
-        value = self.device.backend.to_host(self._array).item()
-        return float(value) if self.dtype == dtypes.bfloat16 else value
+        array = self._array if self.device is cpu else self.device.backend.to_host(self._array)
+        return array.item()
 
     def tolist(self) -> Any:
         """The elements as nested lists of Python numbers (a number for a tensor of no axes)."""
