@@ -26,7 +26,7 @@ def time(seconds: float) -> str:
 
 
 def ratio(value: float) -> str:
-    return f"{value:.2g}×" if value < 0.0995 else f"{value:.2f}×"
+    return f"{value:.3g}×"
 
 
 def figure(result: Result) -> str:

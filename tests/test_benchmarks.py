@@ -106,9 +106,9 @@ ROUNDS = [
 @pytest.mark.parametrize(
     ("target", "figure", "limit", "met"),
     [
-        (None, "2.80× NumPy", "", ""),
-        (Target(2.8, against="numpy"), "2.80× NumPy", "≤ 2.8×", "yes"),
-        (Target(2.7, against="numpy"), "2.80× NumPy", "≤ 2.7×", "NO"),
+        (None, "2.8× NumPy", "", ""),
+        (Target(2.8, against="numpy"), "2.8× NumPy", "≤ 2.8×", "yes"),
+        (Target(2.7, against="numpy"), "2.8× NumPy", "≤ 2.7×", "NO"),
         (Target(1e-6, unit="over", against="numpy"), "+1.35 µs over NumPy", "≤ 1.0 µs", "NO"),
         (Target(0.25, unit="seconds"), "2.10 µs", "≤ 0.25 s", "yes"),
         (Target(0.6, against="pytorch"), "", "≤ 0.6×", "not measured"),
@@ -160,7 +160,7 @@ def test_plain_table_lines_up():
     lines = table.plain(table.rows([of(Target(3.5, against="numpy"), ROUNDS)])).splitlines()
     assert lines[0].split() == ["case", "gradlab", "NumPy", "ratio", "target", "met?"]
     assert lines[2].split() == [
-        "counting", "2.10", "µs", "750", "ns", "2.80×", "NumPy", "≤", "3.5×", "yes",
+        "counting", "2.10", "µs", "750", "ns", "2.8×", "NumPy", "≤", "3.5×", "yes",
     ]  # fmt: skip
     assert len({len(line) for line in lines}) == 1
 
@@ -178,7 +178,7 @@ def test_readme_is_rewritten_between_its_markers(tmp_path):
     assert (title, start, end, after) == ("# Title", table.START, table.END, "after")
     assert head == "| case | gradlab | NumPy | ratio | target | met? |"
     assert rule == "| --- | --: | --: | --: | --: | --: |"
-    assert row == "| counting | 2.10 µs | 750 ns | 2.80× NumPy |  |  |"
+    assert row == "| counting | 2.10 µs | 750 ns | 2.8× NumPy |  |  |"
     assert "on 2026-01-31: Some (R) CPU, 2 cores, 2 threads each; Python 3.11.7, NumPy" in note
 
 
