@@ -64,8 +64,11 @@ class LinearRegression(TrainingStep):
         random = np.random.default_rng(0)
         self.inputs = random.standard_normal((32, 2), dtype=np.float32)
         noise = 0.01 * random.standard_normal((32, 1), dtype=np.float32)
-        self.targets = self.inputs @ np.float32([[2], [-3.4]]) + np.float32(4.2) + noise
-        self.parameters = {"weight": np.float32([[0.3, -0.2]]), "bias": np.float32([0.1])}
+        self.targets = self.inputs @ np.array([[2], [-3.4]], np.float32) + np.float32(4.2) + noise
+        self.parameters = {
+            "weight": np.array([[0.3, -0.2]], np.float32),
+            "bias": np.array([0.1], np.float32),
+        }
 
     def model(self, nn: Any) -> Any:
         return nn.Linear(2, 1)
