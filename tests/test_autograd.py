@@ -975,13 +975,19 @@ def test_a_training_loop_does_not_grow(without_collector):
 
 
 def test_an_op_without_gradient_says_why():
-    op = Op("shuffle", lambda xp, x: x[::-1].copy(), why_not="it only permutes", register=False,
-            inputs=("x",), gradients={"y": lambda gy: gy})  # fmt: skip
+    op = Op(
+        "scale",
+        lambda xp, x, s: x * s,
+        inputs=("x", "s"),
+        gradients={"x": lambda gy, s: gy * s},
+        why_not="it is given by the hardware",
+        register=False,
+    )
     with pytest.raises(GradientError) as caught:
-        apply(op, (leaf([1.0]),))
+        apply(op, (leaf([1.0]), leaf([2.0])))
     assert str(caught.value) == (
-        "shuffle has no gradient with respect to x: it only permutes; call it on x.detach(), or "
-        "inside no_grad()"
+        "scale has no gradient with respect to s: it is given by the hardware; call it on "
+        "s.detach(), or inside no_grad()"
     )
 
 

@@ -222,7 +222,7 @@ def _make_plan(op: Op, mask: int, count: int) -> Plan:
             reason = f": {op.why_not}" if op.why_not else ""
             raise GradientError(
                 f"{op.name} has no gradient with respect to {name}{reason}; "
-                "call it on x.detach(), or inside no_grad()"
+                f"call it on {name}.detach(), or inside no_grad()"
             )
     functions = [(i, op.gradients[name], f"{name}_shape") for i, name in wanted]
     readers = [function for _, function, _ in functions]
