@@ -14,9 +14,9 @@ class TrainerOverhead(Case):
 
     against = "by_hand"
     tolerance = 0.0  # bit for bit
-    rounds = 60
+    rounds = 30
     turn = 0.02
-    epochs = 5
+    epochs = 20  # the set-up of a run counts, once; `make demo` has 30
     batch_size = 32
 
     def __init__(
