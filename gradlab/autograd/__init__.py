@@ -84,7 +84,9 @@ def _start(operation: str, output: Any, gradient: Any) -> Any:
                     hint="take .abs() or the real part, or pass gradient=",
                 )
             )
-        return output._like(output.device.xp.ones(output.shape, output.dtype), None)
+        xp, array = output.device.xp, output._array
+        one = xp.asarray(1, array.dtype)  # np.ones takes three times as long
+        return output._like(one if not array.ndim else xp.ones(array.shape, array.dtype), None)
     if not hasattr(gradient, "_array"):
         try:
             array = output.device.xp.asarray(gradient, dtype=output.dtype)

@@ -119,14 +119,16 @@ class Node:
         return self.parents
 
     def gradients(self, gy: Tensor, wanted: Wanted, fused: bool) -> Iterable[tuple[int, Any]]:
-        """Yield ``(input position, gradient)`` for each parent in ``wanted``."""
+        """``(input position, gradient)`` for each parent in ``wanted``, and perhaps for others."""
         values = self._unpack(gy)
-        if fused and self.plan.fused is not None:
-            for position, gx in self._fused(gy, values):
-                parent = self.parents[position]
-                if wanted is None or (parent is not None and parent.number in wanted):
-                    yield position, gx
-            return
+        if not fused or self.plan.fused is None:
+            return self._plain(gy, values, wanted)
+        attributes = self.attributes
+        if self.aux is not None:
+            attributes = {**attributes, "aux": self.aux}
+        return enumerate(self.plan.fused(gy, values, attributes))
+
+    def _plain(self, gy: Tensor, values: list[Any], wanted: Wanted) -> Iterable[tuple[int, Any]]:
         attributes = self.attributes
         for position, gradient, places, names, shape_name in self.plan.calls:
             parent = self.parents[position]
@@ -138,14 +140,6 @@ class Node:
                 if shape is None:  # a leaf that is gone: nobody can ask for its gradient
                     continue
             yield position, gradient(gy, *[values[place] for place in places], **keywords)
-
-    def _fused(self, gy: Tensor, values: list[Any]) -> Iterable[tuple[int, Any]]:
-        assert self.plan.fused is not None
-        attributes = self.attributes
-        if self.aux is not None:
-            attributes = {**attributes, "aux": self.aux}
-        results = self.plan.fused(gy, values, attributes)
-        return enumerate(results)
 
     def _unpack(self, gy: Tensor) -> list[Any]:
         if self.saved is FREED:
@@ -248,7 +242,7 @@ def run_backward(
                 if capture is None:
                     _accumulate(node, gy, create_graph, fresh)
                 continue
-            _step(node, gy, pending, wanted, create_graph)
+            _step(node, gy, pending, wanted, create_graph, capture is not None)
             if not retain_graph:
                 node.free()
     finally:
@@ -256,14 +250,16 @@ def run_backward(
     return captured
 
 
-def _step(node: Node, gy: Any, pending: _Pending, wanted: Wanted, create_graph: bool) -> None:
-    parents = node.parents
+def _step(
+    node: Node, gy: Any, pending: _Pending, wanted: Wanted, create_graph: bool, capturing: bool
+) -> None:
+    parents, plan = node.parents, node.plan
     for position, gx in node.gradients(gy, wanted, not create_graph):
         parent = parents[position]
-        if gx is None or parent is None:
+        if gx is None or parent is None or (wanted is not None and parent.number not in wanted):
             continue
-        if node.plan.picks is not None:
-            pending.add_output(parent, node.plan.picks, gx)
+        if plan.picks is not None:
+            pending.add_output(parent, plan.picks, gx)
             continue
         shape, dtype = parent.shape, parent.dtype
         if shape is None:  # a leaf that is gone
@@ -275,7 +271,12 @@ def _step(node: Node, gy: Any, pending: _Pending, wanted: Wanted, create_graph: 
             gx = gx.astype(dtype)
         # A gradient that an op passes on as it is, or that a user's function returned, may be in
         # use elsewhere; a leaf copies it rather than keep it as its own `grad`.
-        pending.add(parent, gx, fresh=gx is not gy and not node.plan.foreign)
+        fresh = gx is not gy and not plan.foreign
+        if parent.__class__ is Leaf and parent.hooks is None and not capturing:
+            # Past the queue, which would only bring it back here: 5 % of a small training step.
+            _accumulate(parent, gx, create_graph, fresh)
+        else:
+            pending.add(parent, gx, fresh)
 
 
 def _leads_on(node: Node | Leaf, wanted: Wanted) -> bool:

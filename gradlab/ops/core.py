@@ -252,9 +252,12 @@ def _fused_call(op: Op, fused: Op, mask: int, place: dict[str, int]) -> Callable
     needs = tuple(bool(mask >> i & 1) for i in range(len(op.inputs)))
 
     def call(gy: Tensor, values: list[Any], attributes: dict[str, Any]) -> Any:
-        given = {name: attributes[name] for name in keywords}
-        given["needs"] = needs
-        return apply(fused, (gy, *[values[at] for at in places]), given)
+        given: dict[str, Any] = {"needs": needs}
+        for name in keywords:  # a comprehension would cost a call more
+            given[name] = attributes[name]
+        if places:
+            return apply(fused, (gy, *[values[at] for at in places]), given)
+        return apply(fused, (gy,), given)
 
     return call
 
@@ -436,10 +439,18 @@ def record(
 
 def _wrap_all(arrays: tuple[Any, ...], device: Device) -> tuple[Tensor | None, ...]:
     # Several results come from ops without a gradient: fused backward passes, index searches.
-    as_array = device.xp.asarray
-    return tuple(
-        None if array is None else Tensor._wrap(as_array(array), device) for array in arrays
-    )
+    array_type = device.array_type
+    found: list[Tensor | None] = []
+    for array in arrays:
+        if array is None:
+            found.append(None)
+            continue
+        y = _new(Tensor)
+        y._array = array if array.__class__ is array_type else device.xp.asarray(array)
+        y.device = device
+        y.grad = y._node = y._view = y._version = None
+        found.append(y)
+    return tuple(found)
 
 
 def convert_inputs(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...]:
