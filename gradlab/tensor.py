@@ -13,7 +13,7 @@ import numpy as np
 
 from gradlab import dtypes
 from gradlab._methods import TensorMethods
-from gradlab.autograd.graph import Hooks, Leaf, Node, Version, run_backward
+from gradlab.autograd.graph import Hooks, Leaf, Node, Version
 from gradlab.devices import Device, DeviceLike, cpu, device as find_device
 from gradlab.dtypes import DType
 from gradlab.errors import (
@@ -604,4 +604,4 @@ def require_option(operation: str, name: str, value: Any, allowed: Sequence[Any]
         raise OptionError(message(operation, expected=f"{name} one of {options}", got=repr(value)))
 
 
-__all__ = ["RemovableHook", "Tensor", "describe", "from_value", "run_backward"]
+__all__ = ["RemovableHook", "Tensor", "describe", "from_value"]

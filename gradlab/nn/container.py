@@ -237,7 +237,63 @@ class ModuleList(_Row):
         return listed(self._get_name(), lines)
 
 
-class ModuleDict(Module):
+class _Named(Module):
+    """What the two dicts share: entries under names, in the order they were put in."""
+
+    def _entries(self) -> dict[str, Any]:
+        """A dict whose keys are the names."""
+        raise NotImplementedError
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        raise NotImplementedError
+
+    def __getitem__(self, key: str) -> Any:
+        _require_key(self, key, self._entries())
+        return self.__dict__[key]
+
+    def __delitem__(self, key: str) -> None:
+        _require_key(self, key, self._entries())
+        delattr(self, key)
+
+    def __len__(self) -> int:
+        return len(self._entries())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries()
+
+    def keys(self) -> Iterable[str]:
+        """The names."""
+        return self._entries().keys()
+
+    def values(self) -> Iterable[Any]:
+        """The entries."""
+        return [self.__dict__[name] for name in self._entries()]
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        """Pairs of name and entry."""
+        return [(name, self.__dict__[name]) for name in self._entries()]
+
+    def update(self, entries: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
+        """Put in the entries of a dict or of pairs."""
+        for key, value in dict(entries).items():
+            self[key] = value
+
+    def pop(self, key: str) -> Any:
+        """Take an entry out and return it."""
+        value = self[key]
+        del self[key]
+        return value
+
+    def clear(self) -> None:
+        """Take all entries out."""
+        for name in list(self._entries()):
+            delattr(self, name)
+
+
+class ModuleDict(_Named):
     """Modules under names, in the order they were put in.
 
     >>> from gradlab import nn
@@ -251,53 +307,11 @@ class ModuleDict(Module):
         if modules is not None:
             self.update(modules)
 
-    def __getitem__(self, key: str) -> Any:
-        _require_key(self, key, self._module_names)
-        return self.__dict__[key]
+    def _entries(self) -> dict[str, Any]:
+        return self._module_names
 
     def __setitem__(self, key: str, module: Module) -> None:
         self.register_module(key, module)
-
-    def __delitem__(self, key: str) -> None:
-        _require_key(self, key, self._module_names)
-        delattr(self, key)
-
-    def __len__(self) -> int:
-        return len(self._module_names)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._module_names)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._module_names
-
-    def keys(self) -> Iterable[str]:
-        """The names."""
-        return self._module_names.keys()
-
-    def values(self) -> Iterable[Any]:
-        """The modules."""
-        return [self.__dict__[name] for name in self._module_names]
-
-    def items(self) -> Iterable[tuple[str, Any]]:
-        """Pairs of name and module."""
-        return [(name, self.__dict__[name]) for name in self._module_names]
-
-    def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
-        """Put in the modules of a dict or of pairs."""
-        for key, module in dict(modules).items():
-            self[key] = module
-
-    def pop(self, key: str) -> Any:
-        """Take a module out and return it."""
-        module = self[key]
-        del self[key]
-        return module
-
-    def clear(self) -> None:
-        """Take all modules out."""
-        for name in list(self._module_names):
-            delattr(self, name)
 
 
 def _require_key(container: Module, key: Any, known: Iterable[str]) -> None:
@@ -382,7 +396,7 @@ class ParameterList(Module):
         return _repr(self, ((str(i), x) for i, x in enumerate(self)))
 
 
-class ParameterDict(Module):
+class ParameterDict(_Named):
     """Parameters under names; tensors become parameters."""
 
     def __init__(self, parameters: Mapping[str, Any] | None = None) -> None:
@@ -390,48 +404,11 @@ class ParameterDict(Module):
         if parameters is not None:
             self.update(parameters)
 
-    def __getitem__(self, key: str) -> Any:
-        _require_key(self, key, self._parameter_names)
-        return self.__dict__[key]
+    def _entries(self) -> dict[str, Any]:
+        return self._parameter_names
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.register_parameter(key, _as_parameter(self, value))
-
-    def __delitem__(self, key: str) -> None:
-        _require_key(self, key, self._parameter_names)
-        delattr(self, key)
-
-    def __len__(self) -> int:
-        return len(self._parameter_names)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parameter_names)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._parameter_names
-
-    def keys(self) -> Iterable[str]:
-        """The names."""
-        return self._parameter_names.keys()
-
-    def values(self) -> Iterable[Any]:
-        """The parameters."""
-        return [self.__dict__[name] for name in self._parameter_names]
-
-    def items(self) -> Iterable[tuple[str, Any]]:
-        """Pairs of name and parameter."""
-        return [(name, self.__dict__[name]) for name in self._parameter_names]
-
-    def update(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
-        """Put in the parameters of a dict or of pairs."""
-        for key, value in dict(parameters).items():
-            self[key] = value
-
-    def pop(self, key: str) -> Any:
-        """Take a parameter out and return it."""
-        value = self[key]
-        del self[key]
-        return value
 
     def __repr__(self) -> str:
         return _repr(self, self.items())

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gradlab import dtypes
 from gradlab.devices import DeviceLike, device as find_device
-from gradlab.errors import DTypeError, OptionError, ShapeError, message
+from gradlab.errors import DTypeError, OptionError, message
 from gradlab.ops.core import public
-from gradlab.ops.shape import _sizes
+from gradlab.ops.shape import new_shape as _shape
 from gradlab.tensor import Tensor, from_value
 
 
@@ -24,13 +23,6 @@ def _finish(array: Any, device: DeviceLike, requires_grad: bool) -> Tensor:
 
 def _float_or(dtype: Any) -> Any:
     return dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
-
-
-def _shape(operation: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
-    sizes = _sizes(shape, operation)
-    if min(sizes, default=0) < 0:
-        raise ShapeError(message(operation, expected="sizes of 0 or more", got=str(sizes)))
-    return sizes
 
 
 def tensor(
@@ -322,6 +314,3 @@ def _kind(value: Any) -> Any:
     if isinstance(value, Tensor | np.ndarray | np.generic):
         return dtypes.as_dtype(value.dtype)
     return type(value) if type(value) in (bool, int, float, complex) else dtypes.as_dtype(value)
-
-
-Sizes = Sequence[int]

@@ -25,7 +25,6 @@ from gradlab.ops.core import (
     public,
     read_only,
     rebase,
-    refresh_view,
 )
 from gradlab.ops.elementwise import COPY
 from gradlab.ops.samples import Sample, values
@@ -685,6 +684,3 @@ def one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
             )
         )
     return apply(ONE_HOT, (x,), {"num_classes": count})
-
-
-__all__ = ["refresh_view"]

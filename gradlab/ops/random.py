@@ -14,17 +14,16 @@ from __future__ import annotations
 import math
 import secrets
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gradlab import dtypes
 from gradlab.devices import Device, DeviceLike, device as find_device
-from gradlab.errors import DTypeError, OptionError, ShapeError, message
+from gradlab.errors import DTypeError, OptionError, message
 from gradlab.ops.core import Op, apply, public
 from gradlab.ops.samples import Sample, values
-from gradlab.ops.shape import _sizes
+from gradlab.ops.shape import new_shape as _shape
 from gradlab.tensor import Tensor, from_value
 
 _MASK64 = (1 << 64) - 1
@@ -194,13 +193,6 @@ def _draw(
     source = default_generator if generator is None else generator
     values_ = sampler(source, math.prod(shape), source.next_call(), *more)
     return device.backend.from_host(values_.reshape(shape).astype(dtype, copy=False))
-
-
-def _shape(operation: str, size: tuple[Any, ...]) -> tuple[int, ...]:
-    sizes = _sizes(size)
-    if min(sizes, default=0) < 0:
-        raise ShapeError(message(operation, expected="sizes of 0 or more", got=str(sizes)))
-    return sizes
 
 
 def _floating(operation: str, dtype: Any) -> Any:
@@ -407,6 +399,3 @@ def dropout(
         return x
     mask = rand(x.shape, generator=generator, device=x.device, dtype="float32") >= p
     return apply(DROPOUT, (x, mask), {"scale": 0.0 if p == 1 else 1 / (1 - p)})
-
-
-Shape = Sequence[int]

@@ -86,6 +86,14 @@ def _sizes(shape: tuple[Any, ...], operation: str = "shape") -> tuple[int, ...]:
         raise ShapeError(message(operation, expected="integer sizes", got=got)) from None
 
 
+def new_shape(operation: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """The shape of a tensor to be made, given as ``f(2, 3)`` or ``f((2, 3))``."""
+    sizes = _sizes(shape, operation)
+    if min(sizes, default=0) < 0:
+        raise ShapeError(message(operation, expected="sizes of 0 or more", got=str(sizes)))
+    return sizes
+
+
 # -------------------------------------------------------------------------------------- views
 
 
@@ -440,11 +448,6 @@ def roll(x: Tensor, shift: Any, axis: Axis = None) -> Tensor:
         got = f"shift {shift} and axis {axis}"
         raise OptionError(message("roll", expected="as many shifts as axes", got=got))
     return apply(ROLL, (x,), {"shift": steps[0] if where is None else steps, "axis": where})
-
-
-def _repeat_samples() -> Any:
-    yield Sample((values((2, 3)), (2, 2)), name="matrix")
-    yield Sample((values(3), (2, 1)), name="new axis")
 
 
 def tile(x: Tensor, *repeats: Any) -> Tensor:
