@@ -41,3 +41,14 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield driver
     use_driver(before)
     devices.forget_cuda()
+
+
+@pytest.fixture(params=["forwards", "backwards"])
+def emulator(request: pytest.FixtureRequest, fake_cuda: Any) -> Any:
+    """``device="cuda"`` works and runs gradlab's CUDA kernels on the CPU; gives the driver.
+
+    A test that takes it runs twice: with the threads of each block taking their turns from the
+    first to the last and from the last to the first, so that a missing barrier shows.
+    """
+    fake_cuda.order = int(request.param == "backwards")
+    return fake_cuda

@@ -8,13 +8,18 @@ they lie on, and an operation on two of them is refused.
 
 from __future__ import annotations
 
+import ctypes
 import operator
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from cuda_emulator import build
+
+from gradlab.kernels.cuda.driver import Properties
 
 # Functions of NumPy that cupy/__init__.py (15.0) does not import.
 ABSENT = """
@@ -291,12 +296,33 @@ def _host_inside(value: Any) -> Any:
 class FakeDriver:
     """Stands where CuPy's driver stands: ``use_driver(FakeDriver())``."""
 
-    def __init__(self, devices: int = 2) -> None:
+    def __init__(self, devices: int = 2, *, mode: str = "") -> None:
         self.devices = devices
         self.xp = Namespace(np)
         self.array_type = Array
         self.copies_to_host = 0
         self.waits = 0
+        self.mode = mode or os.environ.get("GRADLAB_EMULATOR_MODE", "plain")  # see build.FLAGS
+        self.order = 0  # 1: the threads of a block run from the last to the first
+        self.launches: list[tuple[str, str]] = []  # source and symbol
+
+    def properties(self) -> Properties:
+        return Properties("emulator", (9, 0), 4, 227 << 10, 1 << 20)
+
+    def pointer(self, array: Array) -> int:
+        return int(array.values.ctypes.data)
+
+    def launch(
+        self, source: str, symbol: str, defines: Any, grid: Any, block: Any, args: Any, shared: int
+    ) -> None:
+        self.launches.append((source, symbol))
+        given = [ctypes.c_void_p(self.pointer(x)) if isinstance(x, Array) else x for x in args]
+        places = {x.device_index for x in args if isinstance(x, Array)}
+        if places - {_current[0]}:
+            raise ValueError(f"{symbol}: arrays on {sorted(places)}, current {_current[0]}")
+        build.kernel(source, symbol, defines, self.mode).launch(
+            grid, block, given, shared, self.order
+        )
 
     def device_count(self) -> int:
         return self.devices

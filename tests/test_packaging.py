@@ -39,7 +39,7 @@ def source_files() -> dict[str, Path]:
         f"{name}/{file.relative_to(root).as_posix()}": file
         for name, root in roots.items()
         for file in root.rglob("*")
-        if file.suffix in {".py", ".pyi"} or file.name == "py.typed"
+        if file.suffix in {".py", ".pyi", ".cu", ".cuh"} or file.name == "py.typed"
     }
 
 

@@ -7,31 +7,14 @@ may put another in its place (`use_driver`), which is how everything above this 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from gradlab.errors import DeviceError
-
-
-class Driver(Protocol):
-    """The array namespace, memory and streams of a CUDA machine."""
-
-    xp: Any
-    array_type: type
-
-    def device_count(self) -> int: ...
-
-    def device(self, index: int) -> Any: ...
-
-    def to_device(self, array: np.ndarray, index: int) -> Any: ...
-
-    def to_host(self, array: Any) -> np.ndarray: ...
-
-    def synchronize(self, index: int) -> None: ...
-
-    def memory(self, index: int) -> dict[str, int]: ...
+from gradlab.kernels.cuda import driver as kernels_driver, source as sources
+from gradlab.kernels.cuda.driver import Defines, Dim, Driver, Properties
 
 
 class CupyDriver:
@@ -42,6 +25,9 @@ class CupyDriver:
 
         self.xp: Any = cupy
         self.array_type: type = cupy.ndarray
+        self._kernels: dict[Any, Any] = {}
+        self._modules: dict[Any, Any] = {}
+        self._properties: dict[int, Properties] = {}
 
     def device_count(self) -> int:
         return int(self.xp.cuda.runtime.getDeviceCount())
@@ -63,6 +49,49 @@ class CupyDriver:
     def memory(self, index: int) -> dict[str, int]:
         free, total = self.device(index).mem_info
         return {"used": total - free, "free": free, "total": total}
+
+    def pointer(self, array: Any) -> int:
+        return int(array.data.ptr)
+
+    def properties(self) -> Properties:
+        index = self.xp.cuda.runtime.getDevice()
+        found = self._properties.get(index)
+        if found is None:
+            found = self._properties[index] = _read_properties(self.xp, index)
+        return found
+
+    def launch(
+        self, source: str, symbol: str, defines: Defines, grid: Dim, block: Dim,
+        args: Sequence[Any], shared: int,
+    ) -> None:  # fmt: skip
+        key = (self.xp.cuda.runtime.getDevice(), source, symbol, defines)
+        kernel = self._kernels.get(key)
+        if kernel is None:
+            kernel = self._kernels[key] = self._compile(*key)
+        if shared > kernel.max_dynamic_shared_size_bytes:
+            kernel.max_dynamic_shared_size_bytes = shared
+        kernel(grid, block, tuple(args), shared_mem=shared)
+
+    def _compile(self, index: int, source: str, symbol: str, defines: Defines) -> Any:
+        """A kernel of a module that CuPy compiles, or finds in its cache on disk."""
+        module = self._modules.get((index, source, defines))
+        if module is None:
+            module = self.xp.RawModule(
+                code=sources.read(source), options=sources.options(defines), backend="nvrtc"
+            )
+            self._modules[index, source, defines] = module
+        return module.get_function(symbol)
+
+
+def _read_properties(cupy: Any, index: int) -> Properties:
+    found = cupy.cuda.runtime.getDeviceProperties(index)
+    return Properties(
+        name=found["name"].decode(),
+        capability=(found["major"], found["minor"]),
+        multiprocessors=found["multiProcessorCount"],
+        shared_memory_per_block=found["sharedMemPerBlockOptin"],
+        l2_size=found["l2CacheSize"],
+    )
 
 
 _driver: Driver | None = None
@@ -86,6 +115,9 @@ def driver() -> Driver:
             raise DeviceError(f"device 'cuda' is not available: {probe.reason}; {probe.remedy}")
         _driver = CupyDriver()
     return _driver
+
+
+kernels_driver.provide(driver)
 
 
 class CudaBackend:

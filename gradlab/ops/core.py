@@ -59,13 +59,16 @@ class Kernel(NamedTuple):
     """A faster way to run an op's forward on one device.
 
     ``accepts(*arrays, **attributes)`` is a cheap test of shape, dtype and layout; where it says
-    no, the op's own forward runs.
+    no, the op's own forward runs. The arrays come promoted and widened as the forward gets them;
+    a kernel with ``casts=False`` gets them as they are, a float16 as a float16, and gives its
+    result in the dtype that the op's rule asks for.
     """
 
     device: str
     name: str
     accepts: Callable[..., bool]
     run: Callable[..., Any]
+    casts: bool = True
 
 
 # How the result's dtype follows from the inputs'.
@@ -476,13 +479,14 @@ def resolve(op: Op, key: tuple[Any, ...]) -> Callable[..., Any]:
     device, *kinds = key
     for kind in kinds:
         _check_kind(op, kind)
-    run = _implementation(op, device)
+    run = implementation(op, device)
     if op.dtype != OWN:
         run = _with_promotion(op, run, kinds)
     elif op.halves and any(kind in dtypes.HALVES for kind in kinds):
         half = next(kind for kind in kinds if kind in dtypes.HALVES)
         widened = [dtypes.float32 if kind in dtypes.HALVES else None for kind in kinds]
         run = _with_casts(op, run, widened, half)
+    run = _behind_kernels(_kernels(op, device, casts=False), run)
     run = op.table[key] = device.backend.bind(run)
     return run
 
@@ -503,19 +507,26 @@ def _check_kind(op: Op, kind: Any) -> None:
         )
 
 
-def _implementation(op: Op, device: Device) -> Callable[..., Any]:
+def implementation(op: Op, device: Device) -> Callable[..., Any]:
     """The forward for a device, behind the kernels that may take its place."""
     xp = device.backend.xp
     plain = getattr(xp, op.forward) if isinstance(op.forward, str) else partial(op.forward, xp)
-    kernels = [kernel for kernel in op.kernels if kernel.device == device.type]
+    return _behind_kernels(_kernels(op, device, casts=True), plain)
+
+
+def _kernels(op: Op, device: Device, casts: bool) -> list[Kernel]:
+    return [each for each in op.kernels if each.device == device.type and each.casts == casts]
+
+
+def _behind_kernels(kernels: list[Kernel], otherwise: Callable[..., Any]) -> Callable[..., Any]:
     if not kernels:
-        return plain
+        return otherwise
 
     def run(*arrays: Any, **attributes: Any) -> Any:
         for kernel in kernels:
             if kernel.accepts(*arrays, **attributes):
                 return kernel.run(*arrays, **attributes)
-        return plain(*arrays, **attributes)
+        return otherwise(*arrays, **attributes)
 
     return run
 
@@ -890,7 +901,7 @@ def update(op: Op, tensors: Sequence[Sequence[Tensor]], attributes: dict[str, An
     key = (device,)
     run = op.table.get(key)
     if run is None:
-        run = op.table[key] = device.backend.bind(_implementation(op, device))
+        run = op.table[key] = device.backend.bind(implementation(op, device))
     mode.quietly(run, *[[x._array for x in group] for group in tensors], **attributes)
     for name, group in zip(op.inputs, tensors, strict=True):
         if name in op.mutates:

@@ -1,0 +1,100 @@
+"""The machine as kernels see it: memory, launches, properties.
+
+The real driver is CuPy's (`gradlab.backends.cuda.CupyDriver`); tests put another in its place,
+which runs the same sources on the CPU. All launches pass `launch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+Defines = tuple[tuple[str, str | int], ...]
+Dim = tuple[int, ...]
+
+
+class Properties(NamedTuple):
+    """What geometry depends on. Sizes are in bytes."""
+
+    name: str
+    capability: tuple[int, int]
+    multiprocessors: int
+    shared_memory_per_block: int  # the opt-in limit, 227 KiB on sm_90
+    l2_size: int
+
+
+class Driver(Protocol):
+    """The array namespace, memory, streams and launches of a CUDA machine."""
+
+    xp: Any
+    array_type: type
+
+    def device_count(self) -> int: ...
+
+    def device(self, index: int) -> Any: ...
+
+    def to_device(self, array: np.ndarray, index: int) -> Any: ...
+
+    def to_host(self, array: Any) -> np.ndarray: ...
+
+    def synchronize(self, index: int) -> None: ...
+
+    def memory(self, index: int) -> dict[str, int]: ...
+
+    def properties(self) -> Properties:
+        """Of the current device."""
+
+    def launch(
+        self, source: str, symbol: str, defines: Defines, grid: Dim, block: Dim,
+        args: Sequence[Any], shared: int,
+    ) -> None:  # fmt: skip
+        """Queue a kernel on the current device's current stream."""
+
+    def pointer(self, array: Any) -> int:
+        """The address of an array's first element."""
+
+
+_provide: Callable[[], Driver] | None = None
+
+
+def provide(factory: Callable[[], Driver]) -> None:
+    """Say where the driver comes from; gradlab.backends.cuda does, when it is imported."""
+    global _provide
+    _provide = factory
+
+
+def current() -> Driver:
+    """The driver in use."""
+    if _provide is None:
+        raise RuntimeError("no CUDA driver: import gradlab first")
+    return _provide()
+
+
+def launch(
+    source: str, symbol: str, grid: Dim, block: Dim, args: Sequence[Any], *,
+    defines: Defines = (), shared: int = 0,
+) -> None:  # fmt: skip
+    """Launch the kernel ``symbol`` of ``source``, compiled with the macros ``defines``.
+
+    ``args`` are device arrays (pointers in the kernel), Python ints (``long long``), floats
+    (``double``) and NumPy arrays without axes of a structured dtype (structs by value): a kernel's
+    parameters have no other types. ``shared`` is the number of bytes of dynamic shared memory.
+    """
+    current().launch(source, symbol, defines, grid, block, args, shared)
+
+
+def dtype_name(dtype: Any) -> str:
+    """The name of a dtype in kernels: ``float32``, ``bool``."""
+    return str(dtype.name)
+
+
+def dtype_define(dtype: Any) -> Defines:
+    """The macro that compiles a source for ``dtype``."""
+    return (("DTYPE", str(dtype.name)),)
+
+
+def divide_up(count: int, size: int) -> int:
+    """How many pieces of ``size`` hold ``count``."""
+    return -(-count // size)

@@ -1,0 +1,283 @@
+// CUDA's device language for a host compiler: what a .cu file needs to be built and run on a CPU.
+//
+// A block's threads are fibers of one host thread; blocks run one after another. This header is
+// included before the source (g++ -include); the scheduler behind it is runtime.cpp. Everything a
+// kernel can wait for (barriers, warp operations, asynchronous copies) goes through `emu::`
+// functions, which know where the calling thread stands and can say so when something is wrong.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#define GRADLAB_EMULATOR 1
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
+#define __restrict__ __restrict
+#define __launch_bounds__(...)
+#define __grid_constant__
+#define __align__(n) alignas(n)
+#define __constant__ static const
+
+struct uint3 { unsigned x, y, z; };
+using dim3 = uint3;
+
+namespace emu {
+
+struct Site {  // a place in a kernel's source
+  const char* file;
+  int line;
+};
+// As a default argument it is the place of the call.
+constexpr Site call_site(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  return {file, line};
+}
+
+struct Fiber {
+  uint3 thread;
+  int linear, lane, warp;
+};
+
+struct Block {
+  uint3 block, block_dim, grid_dim;
+  unsigned char* dynamic_shared;
+  int64_t dynamic_bytes;
+};
+
+extern Fiber* current;  // the thread that runs
+extern Block* here;     // its block
+
+// -------------------------------------------------------------------------------- waiting
+
+void barrier(int id, int count, Site site);  // count 0: all threads of the block
+
+// All lanes of `mask` bring their arguments; the last one to come computes for all of them.
+using Collective = void (*)(void** lanes, uint32_t mask);
+void collective(const char* what, uint32_t mask, void* mine, Collective compute, Site site);
+// The same for a warpgroup: 128 threads, four warps in a row, given as an array of 128.
+void collective_group(const char* what, void* mine, void (*compute)(void** threads), Site site);
+
+void yield();  // let other threads run
+
+[[noreturn]] void fail(const char* what, Site site);
+
+// -------------------------------------------------------------------------- shared memory
+
+struct SharedKey {
+  const char* name;
+  Site site;
+  uint64_t generation;
+  void* memory;
+};
+void* shared(SharedKey& key, int64_t bytes);
+
+template <class Array> Array& shared_array(SharedKey& key) {
+  return *static_cast<Array*>(shared(key, sizeof(Array)));
+}
+
+// ------------------------------------------------------------------- asynchronous copies
+
+void cp_async(void* to, const void* from, int bytes, int valid, Site site);
+void cp_async_commit();
+void cp_async_wait(int groups_left);
+
+// ------------------------------------------------------------------------ warp operations
+
+void check_source(uint32_t mask, int lane, Site site);
+
+template <class V> struct Shuffle {
+  V value, result;
+  int source;
+};
+
+template <class V> V shuffle(const char* what, uint32_t mask, V value, int source, Site site) {
+  Shuffle<V> mine{value, value, source};
+  if (source != current->lane) check_source(mask, source, site);
+  collective(what, mask, &mine, [](void** lanes, uint32_t members) {
+    for (int i = 0; i < 32; i++) {
+      if (!(members >> i & 1)) continue;
+      auto* lane = static_cast<Shuffle<V>*>(lanes[i]);
+      lane->result = static_cast<Shuffle<V>*>(lanes[lane->source])->value;
+    }
+  }, site);
+  return mine.result;
+}
+
+float float_from_half(uint16_t bits);
+uint16_t half_from_float(float x);
+
+template <class To, class From> To bit_cast(From x) {
+  static_assert(sizeof(To) == sizeof(From));
+  To y;
+  std::memcpy(&y, &x, sizeof y);
+  return y;
+}
+
+}  // namespace emu
+
+#define EMU_SITE emu::call_site()
+
+#define threadIdx (emu::current->thread)
+#define blockIdx (emu::here->block)
+#define blockDim (emu::here->block_dim)
+#define gridDim (emu::here->grid_dim)
+constexpr int warpSize = 32;
+
+#define SHARED(type, name, dims)                                                          \
+  typedef type name##_array dims;                                                         \
+  static emu::SharedKey name##_key{#name, {__FILE__, __LINE__}, 0, nullptr};              \
+  name##_array& name = emu::shared_array<name##_array>(name##_key)
+#define DYNAMIC_SHARED(name) unsigned char* name = emu::here->dynamic_shared
+
+inline void __syncthreads(emu::Site site = EMU_SITE) { emu::barrier(0, 0, site); }
+
+struct EmuVote { int predicate; uint32_t ballot; };
+inline uint32_t __ballot_sync(uint32_t mask, int predicate, emu::Site site = EMU_SITE) {
+  EmuVote mine{predicate, 0};
+  emu::collective("__ballot_sync", mask, &mine, [](void** lanes, uint32_t members) {
+    uint32_t ballot = 0;
+    for (int i = 0; i < 32; i++)
+      if (members >> i & 1 && static_cast<EmuVote*>(lanes[i])->predicate) ballot |= 1u << i;
+    for (int i = 0; i < 32; i++)
+      if (members >> i & 1) static_cast<EmuVote*>(lanes[i])->ballot = ballot;
+  }, site);
+  return mine.ballot;
+}
+inline int __any_sync(uint32_t mask, int predicate, emu::Site site = EMU_SITE) {
+  return __ballot_sync(mask, predicate, site) != 0;
+}
+inline int __all_sync(uint32_t mask, int predicate, emu::Site site = EMU_SITE) {
+  return __ballot_sync(mask, predicate, site) == mask;
+}
+inline void __syncwarp(uint32_t mask = 0xffffffffu, emu::Site site = EMU_SITE) {
+  int nothing = 0;
+  emu::collective("__syncwarp", mask, &nothing, [](void**, uint32_t) {}, site);
+}
+inline int __syncthreads_or(int predicate, emu::Site site = EMU_SITE);
+inline int __syncthreads_count(int predicate, emu::Site site = EMU_SITE);
+
+// The lane numbers of PTX's shfl: a source outside the segment leaves the lane its own value.
+template <class V> V __shfl_sync(uint32_t mask, V x, int source, int width = 32,
+                                 emu::Site site = EMU_SITE) {
+  int base = emu::current->lane & ~(width - 1);
+  return emu::shuffle("__shfl_sync", mask, x, base + (source & (width - 1)), site);
+}
+template <class V> V __shfl_xor_sync(uint32_t mask, V x, int other, int width = 32,
+                                     emu::Site site = EMU_SITE) {
+  int lane = emu::current->lane, source = lane ^ other;
+  if (source / width > lane / width) source = lane;
+  return emu::shuffle("__shfl_xor_sync", mask, x, source, site);
+}
+template <class V> V __shfl_down_sync(uint32_t mask, V x, unsigned step, int width = 32,
+                                      emu::Site site = EMU_SITE) {
+  int lane = emu::current->lane, source = lane + int(step);
+  if (source / width != lane / width) source = lane;
+  return emu::shuffle("__shfl_down_sync", mask, x, source, site);
+}
+template <class V> V __shfl_up_sync(uint32_t mask, V x, unsigned step, int width = 32,
+                                    emu::Site site = EMU_SITE) {
+  int lane = emu::current->lane, source = lane - int(step);
+  if (source < (lane & ~(width - 1))) source = lane;
+  return emu::shuffle("__shfl_up_sync", mask, x, source, site);
+}
+
+inline void __threadfence() {}
+inline void __threadfence_block() {}
+
+// Blocks run one after another and fibers switch only where they wait: plain code is atomic.
+template <class V> V atomicAdd(V* at, std::type_identity_t<V> x) { V old = *at; *at = old + x; return old; }
+template <class V> V atomicMax(V* at, std::type_identity_t<V> x) { V old = *at; if (x > old) *at = x; return old; }
+template <class V> V atomicMin(V* at, std::type_identity_t<V> x) { V old = *at; if (x < old) *at = x; return old; }
+template <class V> V atomicExch(V* at, std::type_identity_t<V> x) { V old = *at; *at = x; return old; }
+template <class V> V atomicCAS(V* at, std::type_identity_t<V> expected, std::type_identity_t<V> x) {
+  V old = *at;
+  if (old == expected) *at = x;
+  return old;
+}
+inline unsigned atomicInc(unsigned* at, unsigned limit) {
+  unsigned old = *at;
+  *at = old >= limit ? 0 : old + 1;
+  return old;
+}
+
+// ------------------------------------------------------------------------ intrinsics
+
+inline float __uint_as_float(unsigned x) { return emu::bit_cast<float>(x); }
+inline unsigned __float_as_uint(float x) { return emu::bit_cast<unsigned>(x); }
+inline float __int_as_float(int x) { return emu::bit_cast<float>(x); }
+inline int __float_as_int(float x) { return emu::bit_cast<int>(x); }
+inline double __longlong_as_double(long long x) { return emu::bit_cast<double>(x); }
+inline long long __double_as_longlong(double x) { return emu::bit_cast<long long>(x); }
+inline float __expf(float x) { return expf(x); }
+inline float __logf(float x) { return logf(x); }
+inline float __fdividef(float a, float b) { return a / b; }
+inline float __frcp_rn(float x) { return 1.0f / x; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline double rsqrt(double x) { return 1.0 / sqrt(x); }
+inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return (unsigned long long)((unsigned __int128)(a) * b >> 64);
+}
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline unsigned __brev(unsigned x) {
+  unsigned y = 0;
+  for (int i = 0; i < 32; i++) y |= (x >> i & 1u) << (31 - i);
+  return y;
+}
+template <class V> V __ldg(const V* at) { return *at; }
+template <class V> V __ldcs(const V* at) { return *at; }
+template <class V> V __ldcg(const V* at) { return *at; }
+template <class V> void __stcs(V* at, V x) { *at = x; }
+template <class V> void __stcg(V* at, V x) { *at = x; }
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
+inline long long min(long long a, long long b) { return a < b ? a : b; }
+inline long long max(long long a, long long b) { return a > b ? a : b; }
+inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
+inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
+
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) int2 { int x, y; };
+struct alignas(16) int4 { int x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(16) double2 { double x, y; };
+
+// --------------------------------------------------------------- how the driver calls a kernel
+
+// EMU_KERNEL(name) makes a symbol emu_call_name that unpacks an array of pointers to arguments,
+// and emu_signature_name, a letter and a size for each parameter.
+namespace emu {
+template <class A> constexpr char kind() {
+  return std::is_pointer_v<A> ? 'p' : std::is_floating_point_v<A> ? 'f' : std::is_integral_v<A> ? 'i' : 's';
+}
+template <class... A, size_t... I>
+void call(void (*kernel)(A...), void** args, std::index_sequence<I...>) {
+  kernel(*static_cast<std::remove_cv_t<std::remove_reference_t<A>>*>(args[I])...);
+}
+template <class... A> void call(void (*kernel)(A...), void** args) {
+  call(kernel, args, std::index_sequence_for<A...>{});
+}
+template <class... A> void signature(void (*)(A...), char* kinds, int64_t* sizes) {
+  size_t i = 0;
+  ((kinds[i] = kind<A>(), sizes[i] = sizeof(A), i++), ...);
+  kinds[i] = 0;
+}
+}  // namespace emu
+
+#define EMU_KERNEL(name)                                                                 \
+  extern "C" void emu_call_##name(void** args) { emu::call(name, args); }                \
+  extern "C" void emu_signature_##name(char* kinds, int64_t* sizes) {                    \
+    emu::signature(name, kinds, sizes);                                                  \
+  }
