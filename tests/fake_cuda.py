@@ -17,9 +17,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from cuda_emulator import build
-
 from gradlab.kernels.cuda.driver import Properties
+
+from cuda_emulator import build
 
 # Functions of NumPy that cupy/__init__.py (15.0) does not import.
 ABSENT = """

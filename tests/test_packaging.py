@@ -196,6 +196,8 @@ def test_installed_gradlab_trains(installed, tmp_path):
 def third_party_imports() -> set[str]:
     modules = set()
     for file in source_files().values():
+        if not file.suffix.startswith(".py"):
+            continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 modules |= {alias.name for alias in node.names}

@@ -1,4 +1,4 @@
-"""Builds the CUDA sources with the host's C++ compiler, once per content, and calls their kernels."""
+"""Builds the CUDA sources with the host's C++ compiler, once per content, and calls kernels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from gradlab.kernels.cuda import source as sources
 
 HERE = Path(__file__).parent
@@ -74,7 +73,7 @@ def _runtime(mode: str) -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     with _locked(made.with_suffix(".lock")):
         if not made.exists():
-            # What the scheduler does with stacks is not the kernels' doing: address checks stay out.
+            # What the scheduler does with stacks is not the kernels' doing.
             flags = [flag for flag in flags if not flag.startswith(("-fsanitize", "-fno-sanit"))]
             if mode == "sanitized":
                 flags += ["-D__SANITIZE_ADDRESS__=1"]
@@ -132,8 +131,13 @@ class Kernel:
         self.sizes = list(sizes)[: len(self.kinds)]
 
     def launch(
-        self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared: int, order: int
-    ) -> None:  # fmt: skip
+        self,
+        grid: Sequence[int],
+        block: Sequence[int],
+        args: Sequence[Any],
+        shared: int,
+        order: int,
+    ) -> None:
         if len(args) != len(self.kinds):
             raise EmulatorError(
                 f"{self.symbol} has {len(self.kinds)} parameters, got {len(args)} arguments"
