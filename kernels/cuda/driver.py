@@ -25,6 +25,14 @@ class Properties(NamedTuple):
     l2_size: int
 
 
+class Variant(NamedTuple):
+    """One module that a family can launch, for the check that all of them compile."""
+
+    source: str
+    defines: Defines = ()
+    capability: tuple[int, int] = (7, 5)  # the oldest GPU it is for
+
+
 class Driver(Protocol):
     """The array namespace, memory, streams and launches of a CUDA machine."""
 
