@@ -88,9 +88,10 @@ def build(text: str, name: str, defines: tuple[tuple[str, Any], ...], mode: str)
     """The shared library of a source text for one set of macros."""
     macros = [f"-D{macro}={value}" for macro, value in defines]
     header = HERE / "emulator.h"
-    flags = [*COMMON, *FLAGS[mode], *macros, "-include", str(header)]
+    flags = [*COMMON, *FLAGS[mode], *macros, f"-I{HERE}", "-include", str(header)]
     runtime = _runtime(mode)
-    key = hashlib.sha256(repr((text, header.read_text(), flags, runtime.name)).encode()).hexdigest()
+    headers = [path.read_text() for path in sorted(HERE.glob("*.h"))]
+    key = hashlib.sha256(repr((text, headers, flags, runtime.name)).encode()).hexdigest()
     variant = "-".join(str(value) for _, value in defines)
     made = CACHE / f"{Path(name).stem}-{variant[:60]}-{mode}-{key[:20]}.so"
     with _locked(made.with_suffix(".lock")):
