@@ -55,7 +55,10 @@ extern Block* here;     // its block
 
 // -------------------------------------------------------------------------------- waiting
 
-void barrier(int id, int count, Site site);  // count 0: all threads of the block
+void barrier(Site site);  // __syncthreads()
+// bar.sync and bar.arrive of barrier `id`, 0 to 15, for `threads` threads (a multiple of 32).
+void named_barrier(int id, int threads, Site site);
+void named_barrier_arrive(int id, int threads, Site site);
 
 // All lanes of `mask` bring their arguments; the last one to come computes for all of them.
 using Collective = void (*)(void** lanes, uint32_t mask);
@@ -86,6 +89,52 @@ template <class Array> Array& shared_array(SharedKey& key) {
 void cp_async(void* to, const void* from, int bytes, int valid, Site site);
 void cp_async_commit();
 void cp_async_wait(int groups_left);
+// cp.async.mbarrier.arrive(.noinc): arrives once this thread's copies so far are there.
+void cp_async_mbarrier_arrive(void* mbarrier, bool noinc, Site site);
+
+// Work that goes on beside the threads, as a value with a call operator and no destructor.
+struct Job {
+  void (*run)(void* state);
+  alignas(16) unsigned char state[240];
+};
+template <class F> Job job(F run) {
+  static_assert(std::is_trivially_copyable_v<F> && sizeof(F) <= sizeof(Job::state));
+  Job made{[](void* state) { (*static_cast<F*>(state))(); }, {}};
+  std::memcpy(made.state, &run, sizeof run);
+  return made;
+}
+struct Region {  // bytes of shared memory
+  void* at;
+  int64_t bytes;
+};
+
+// A copy that nobody waits for in this thread (cp.async.bulk with an mbarrier): `run` copies and
+// says mbarrier_complete_tx. It runs when no thread can go on, so that what reads too early reads
+// what was there before. `writes` is the shared memory that it fills (or {nullptr, 0}).
+void async_copy(Region writes, Job run, Site site);
+template <class F> void async_copy(Region writes, F run, Site site) {
+  async_copy(writes, job(run), site);
+}
+
+// Work in groups that the thread itself waits for: bulk copies to global memory and wgmma. It runs
+// when the thread waits for its group. `reads` is the shared memory that must stay as it is.
+enum class Queue { bulk, wgmma };
+void defer(Queue queue, Region reads, Job run, Site site);
+template <class F> void defer(Queue queue, Region reads, F run, Site site) {
+  defer(queue, reads, job(run), site);
+}
+void commit_group(Queue queue);
+void wait_group(Queue queue, int groups_left, Site site);
+
+// An mbarrier is eight bytes of shared memory. A wait blocks the thread (kernels write it as a
+// loop round try_wait) until the phase of that parity is over; test says whether it is.
+void mbarrier_init(void* at, int arrivals, Site site);
+void mbarrier_invalidate(void* at, Site site);
+void mbarrier_arrive(void* at, int arrivals, Site site);
+void mbarrier_expect_tx(void* at, int bytes, Site site);
+void mbarrier_complete_tx(void* at, int bytes, Site site);
+void mbarrier_wait(void* at, int parity, Site site);
+bool mbarrier_test(void* at, int parity, Site site);
 
 // ------------------------------------------------------------------------ warp operations
 
@@ -135,7 +184,7 @@ constexpr int warpSize = 32;
   name##_array& name = emu::shared_array<name##_array>(name##_key)
 #define DYNAMIC_SHARED(name) unsigned char* name = emu::here->dynamic_shared
 
-inline void __syncthreads(emu::Site site = EMU_SITE) { emu::barrier(0, 0, site); }
+inline void __syncthreads(emu::Site site = EMU_SITE) { emu::barrier(site); }
 
 struct EmuVote { int predicate; uint32_t ballot; };
 inline uint32_t __ballot_sync(uint32_t mask, int predicate, emu::Site site = EMU_SITE) {

@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -73,6 +74,7 @@ struct Thread : Fiber {
   std::vector<Copy> copies;
   std::deque<size_t> groups;  // how many of `copies` each committed group holds
   size_t ungrouped;
+  struct { std::vector<Job> open; std::deque<std::vector<Job>> groups; } deferred[2];
 };
 
 constexpr size_t STACK = 128 << 10;
@@ -134,6 +136,7 @@ static void prepare(Thread* thread, int i, uint3 dim) {
   thread->copies.clear();
   thread->groups.clear();
   thread->ungrouped = 0;
+  for (auto& each : thread->deferred) each.open.clear(), each.groups.clear();
   thread->fake_stack = nullptr;
   UNPOISON(thread->stack, STACK);
   // As emu_switch leaves it: six registers, then where to return to; the stack is aligned for a
@@ -181,24 +184,42 @@ struct Barrier {
   Site site{};
   std::vector<Thread*> waiting;
 };
-static Barrier barriers[16];
+static Barrier barriers[17];  // the last one is __syncthreads(), which is also barrier 0
 
-void barrier(int id, int expected, Site site) {
-  Barrier& b = barriers[id];
-  if (!expected) expected = count;
-  if (b.arrived && id == 0 && (b.site.line != site.line || strcmp(b.site.file, site.file)))
-    fail(("__syncthreads() is reached here by some threads of the block, and at " + place(b.site) +
-          " by others").c_str(), site);
+static void arrive(Barrier& b, int expected, bool waits, const char* what, Site site) {
   b.site = site;
+  b.expected = expected;
   if (++b.arrived == expected) {
     b.arrived = 0;
     for (Thread* each : b.waiting) each->state = State::ready;
     b.waiting.clear();
     return;
   }
+  if (!waits) return;
   b.waiting.push_back(static_cast<Thread*>(current));
-  wait("__syncthreads()", site);
+  wait(what, site);
 }
+
+void barrier(Site site) {
+  Barrier& b = barriers[16];
+  if (b.arrived && (b.site.line != site.line || strcmp(b.site.file, site.file)))
+    fail(("__syncthreads() is reached here by some threads of the block, and at " + place(b.site) +
+          " by others").c_str(), site);
+  arrive(b, count, true, "__syncthreads()", site);
+}
+
+static void named(int id, int expected, bool waits, const char* what, Site site) {
+  if (id < 0 || id > 15) fail((std::string(what) + ": there is no barrier " + std::to_string(id) + ", they are 0 to 15").c_str(), site);
+  if (expected <= 0 || expected % 32 || expected > count)
+    fail((std::string(what) + " for " + std::to_string(expected) + " threads, which is not a multiple of 32 up to the block's " + std::to_string(count)).c_str(), site);
+  Barrier& b = barriers[id];
+  if (b.arrived && b.expected != expected)
+    fail((std::string(what) + " waits for " + std::to_string(expected) + " threads, and for " + std::to_string(b.expected) + " at " + place(b.site)).c_str(), site);
+  arrive(b, expected, waits, what, site);
+}
+
+void named_barrier(int id, int threads, Site site) { named(id, threads, true, "bar.sync", site); }
+void named_barrier_arrive(int id, int threads, Site site) { named(id, threads, false, "bar.arrive", site); }
 
 // --------------------------------------------------------------------- warp operations
 
@@ -236,6 +257,32 @@ void collective(const char* what, uint32_t mask, void* mine, Collective compute,
 
 void check_source(uint32_t mask, int lane, Site site) {
   if (!(mask >> lane & 1)) fail("a shuffle reads from a lane that its mask leaves out", site);
+}
+
+struct GroupMeeting {
+  const char* what = nullptr;
+  Site site{};
+  int arrived = 0;
+  void* mine[128];
+  Thread* who[128];
+};
+static GroupMeeting group_meetings[8];
+
+void collective_group(const char* what, void* mine, void (*compute)(void**), Site site) {
+  Thread* me = static_cast<Thread*>(current);
+  GroupMeeting& m = group_meetings[me->linear / 128];
+  if (count < (me->linear / 128 + 1) * 128) fail((std::string(what) + " needs four whole warps").c_str(), site);
+  if (!m.arrived) m.what = what, m.site = site;
+  if (m.what != what || m.site.line != site.line)
+    fail((std::string(what) + " is called here, while other threads of the warpgroup wait in " + m.what +
+          " at " + place(m.site)).c_str(), site);
+  m.mine[me->linear % 128] = mine;
+  m.who[me->linear % 128] = me;
+  if (++m.arrived < 128) return wait(what, site);
+  m.arrived = 0;
+  compute(m.mine);
+  for (Thread* each : m.who)
+    if (each != me) each->state = State::ready;
 }
 
 // ------------------------------------------------------------------------ shared memory
@@ -301,6 +348,91 @@ void cp_async_wait(int groups_left) {
   }
 }
 
+struct Pending {
+  Job job;
+  Thread* by;
+  Site site;
+};
+static std::deque<Pending> pending;  // of the block
+
+void async_copy(Region, Job run, Site site) {
+  pending.push_back({run, static_cast<Thread*>(current), site});
+}
+
+void cp_async_mbarrier_arrive(void* at, bool noinc, Site site) {
+  if (!noinc) fail("cp.async.mbarrier.arrive without .noinc is not emulated", site);
+  async_copy({nullptr, 0}, [at, site] {
+    cp_async_commit();
+    cp_async_wait(0);
+    mbarrier_arrive(at, 1, site);
+  }, site);
+}
+
+void defer(Queue queue, Region, Job run, Site) {
+  static_cast<Thread*>(current)->deferred[int(queue)].open.push_back(run);
+}
+void commit_group(Queue queue) {
+  auto& q = static_cast<Thread*>(current)->deferred[int(queue)];
+  q.groups.push_back(std::move(q.open));
+  q.open.clear();
+}
+void wait_group(Queue queue, int groups_left, Site) {
+  auto& q = static_cast<Thread*>(current)->deferred[int(queue)];
+  while (int(q.groups.size()) > groups_left) {
+    auto group = std::move(q.groups.front());
+    q.groups.pop_front();
+    for (Job& each : group) each.run(each.state);
+  }
+}
+
+struct Mbarrier {
+  int expected, pending, phase;
+  int64_t bytes;
+  std::vector<Thread*> waiting;
+};
+static std::map<void*, Mbarrier> mbarriers;
+
+static Mbarrier& mbarrier_at(void* at, Site site) {
+  auto found = mbarriers.find(at);
+  if (found == mbarriers.end()) fail("an mbarrier is used before mbarrier.init", site);
+  return found->second;
+}
+void mbarrier_init(void* at, int arrivals, Site site) {
+  if (reinterpret_cast<uintptr_t>(at) % 8) fail("mbarrier.init: the address is not a multiple of 8", site);
+  mbarriers[at] = {arrivals, arrivals, 0, 0, {}};
+}
+void mbarrier_invalidate(void* at, Site site) { mbarrier_at(at, site), mbarriers.erase(at); }
+static void settle(Mbarrier& m) {
+  if (m.pending || m.bytes) return;
+  m.phase ^= 1;
+  m.pending = m.expected;
+  for (Thread* each : m.waiting) each->state = State::ready;
+  m.waiting.clear();
+}
+void mbarrier_arrive(void* at, int arrivals, Site site) {
+  Mbarrier& m = mbarrier_at(at, site);
+  if (arrivals > m.pending) fail("more threads arrive at an mbarrier than it was made for", site);
+  m.pending -= arrivals;
+  settle(m);
+}
+void mbarrier_expect_tx(void* at, int bytes, Site site) { mbarrier_at(at, site).bytes += bytes; }
+void mbarrier_complete_tx(void* at, int bytes, Site site) {
+  Mbarrier& m = mbarrier_at(at, site);
+  m.bytes -= bytes;
+  settle(m);
+}
+void mbarrier_wait(void* at, int parity, Site site) {
+  Mbarrier& m = mbarrier_at(at, site);
+  while (m.phase == parity) {
+    m.waiting.push_back(static_cast<Thread*>(current));
+    wait("an mbarrier", site);
+  }
+}
+bool mbarrier_test(void* at, int parity, Site site) {
+  yield();
+  return mbarrier_at(at, site).phase != parity;
+}
+
 // ------------------------------------------------------------------------------- launch
 
 static void explain_deadlock() {
@@ -331,6 +463,9 @@ static void run_block(Block& block) {
   block.dynamic_shared = block.dynamic_bytes ? take(block.dynamic_bytes) : nullptr;
   for (auto& b : barriers) b = Barrier{};
   for (auto& m : meetings) m.clear();
+  for (auto& m : group_meetings) m.arrived = 0;
+  pending.clear();
+  mbarriers.clear();
   for (int i = 0; i < count; i++) prepare(threads[i], i, block.block_dim);
   for (int left = count; left && error.empty();) {
     bool moved = false;
@@ -341,6 +476,13 @@ static void run_block(Block& block) {
       to_thread(thread);
       if (!error.empty()) return;
       if (thread->state == State::done) left--;
+    }
+    if (!moved && !pending.empty()) {
+      Pending next = pending.front();
+      pending.pop_front();
+      current = next.by;
+      next.job.run(next.job.state);
+      continue;
     }
     if (!moved) explain_deadlock();
   }
