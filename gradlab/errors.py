@@ -57,6 +57,18 @@ class NonFiniteLossError(GradlabError, ArithmeticError):
     """A loss that became NaN or infinite while training."""
 
 
+class OutOfMemoryError(GradlabError, MemoryError):
+    """Memory that a device, or the host, does not have."""
+
+
+class CompileError(GradlabError, RuntimeError):
+    """A CUDA kernel that does not compile."""
+
+
+class LaunchError(GradlabError, RuntimeError):
+    """A CUDA kernel that failed, or that the GPU refused to run."""
+
+
 class MissingDependencyError(GradlabError, ImportError):
     """An optional package that is not installed."""
 

@@ -327,6 +327,9 @@ class FakeDriver:
     def device_count(self) -> int:
         return self.devices
 
+    def current_device(self) -> int:
+        return _current[0]
+
     def device(self, index: int) -> Any:
         return Device(index)
 

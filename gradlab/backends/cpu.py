@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from gradlab.errors import OutOfMemoryError
+
 
 class CpuBackend:
     """NumPy on the host. Nothing is asynchronous and nothing is copied."""
@@ -30,3 +32,8 @@ class CpuBackend:
 
     def memory(self) -> dict[str, int]:
         return {}
+
+    def explain(self, operation: str, error: Exception) -> Exception:
+        if isinstance(error, MemoryError) and not isinstance(error, OutOfMemoryError):
+            return OutOfMemoryError(f"{operation}: out of memory on cpu: {error}")
+        return error

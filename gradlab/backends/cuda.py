@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from gradlab.backends.gate import Gate
 from gradlab.errors import DeviceError
-from gradlab.kernels.cuda import driver as kernels_driver, source as sources
+from gradlab.kernels.cuda import compiler, driver as kernels_driver
 from gradlab.kernels.cuda.driver import Defines, Dim, Driver, Properties
 
 
@@ -25,12 +26,16 @@ class CupyDriver:
 
         self.xp: Any = cupy
         self.array_type: type = cupy.ndarray
-        self._kernels: dict[Any, Any] = {}
+        self._current_device = cupy.cuda.runtime.getDevice
+        self._kernels: dict[Any, _Kernel] = {}
         self._modules: dict[Any, Any] = {}
         self._properties: dict[int, Properties] = {}
 
     def device_count(self) -> int:
         return int(self.xp.cuda.runtime.getDeviceCount())
+
+    def current_device(self) -> int:
+        return int(self._current_device())
 
     def device(self, index: int) -> Any:
         """A context in which the device is the current one."""
@@ -41,20 +46,25 @@ class CupyDriver:
             return self.xp.asarray(array)
 
     def to_host(self, array: Any) -> np.ndarray:
-        return np.asarray(self.xp.asnumpy(array))
+        # On the array's own device: the copy is queued on the current stream of the current one.
+        with array.device:
+            return np.asarray(self.xp.asnumpy(array))
 
     def synchronize(self, index: int) -> None:
         self.device(index).synchronize()
 
     def memory(self, index: int) -> dict[str, int]:
-        free, total = self.device(index).mem_info
-        return {"used": total - free, "free": free, "total": total}
+        with self.device(index) as device:
+            free, total = device.mem_info
+            # Memory that was freed stays with CuPy, for the next arrays.
+            spare = self.xp.get_default_memory_pool().free_bytes()
+        return {"used": total - free - spare, "free": free + spare, "total": total}
 
     def pointer(self, array: Any) -> int:
         return int(array.data.ptr)
 
     def properties(self) -> Properties:
-        index = self.xp.cuda.runtime.getDevice()
+        index = self._current_device()
         found = self._properties.get(index)
         if found is None:
             found = self._properties[index] = _read_properties(self.xp, index)
@@ -64,23 +74,40 @@ class CupyDriver:
         self, source: str, symbol: str, defines: Defines, grid: Dim, block: Dim,
         args: Sequence[Any], shared: int,
     ) -> None:  # fmt: skip
-        key = (self.xp.cuda.runtime.getDevice(), source, symbol, defines)
+        key = (self._current_device(), source, symbol, defines)
         kernel = self._kernels.get(key)
         if kernel is None:
-            kernel = self._kernels[key] = self._compile(*key)
-        if shared > kernel.max_dynamic_shared_size_bytes:
-            kernel.max_dynamic_shared_size_bytes = shared
-        kernel(grid, block, tuple(args), shared_mem=shared)
+            kernel = self._kernels[key] = self._load(*key)
+        if shared > kernel.shared_limit:
+            kernel.allow_shared(shared)
+        kernel.function(grid, block, args, shared)  # on the current stream of the device
 
-    def _compile(self, index: int, source: str, symbol: str, defines: Defines) -> Any:
-        """A kernel of a module that CuPy compiles, or finds in its cache on disk."""
+    def _load(self, index: int, source: str, symbol: str, defines: Defines) -> _Kernel:
+        """A kernel, its module compiled or found on disk the first time."""
         module = self._modules.get((index, source, defines))
         if module is None:
-            module = self.xp.RawModule(
-                code=sources.read(source), options=sources.options(defines), backend="nvrtc"
-            )
+            arch = compiler.architecture(self.properties().capability)
+            module = self.xp.cuda.Module()
+            module.load(compiler.cubin(source, defines, arch))
             self._modules[index, source, defines] = module
-        return module.get_function(symbol)
+        return _Kernel(self.xp.cuda.driver, module.get_function(symbol))
+
+
+class _Kernel:
+    """A kernel on a device, and how much dynamic shared memory it may have."""
+
+    __slots__ = ("driver", "function", "shared_limit")
+
+    def __init__(self, driver: Any, function: Any) -> None:
+        self.driver, self.function = driver, function
+        attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        self.shared_limit = driver.funcGetAttribute(attribute, function.ptr)
+
+    def allow_shared(self, size: int) -> None:
+        # A block gets more than 48 KiB of shared memory only where this was asked for.
+        attribute = self.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        self.driver.funcSetAttribute(self.function.ptr, attribute, size)
+        self.shared_limit = size
 
 
 def _read_properties(cupy: Any, index: int) -> Properties:
@@ -94,27 +121,27 @@ def _read_properties(cupy: Any, index: int) -> Properties:
     )
 
 
-_driver: Driver | None = None
+_gate: Gate | None = None
 
 
 def use_driver(driver: Driver | None) -> Driver | None:
     """Put ``driver`` in place of CuPy (None: back to CuPy) and return the one before."""
-    global _driver
-    before, _driver = _driver, driver
-    return before
+    global _gate
+    before, _gate = _gate, None if driver is None else Gate(driver)
+    return None if before is None else before.driver
 
 
-def driver() -> Driver:
+def driver() -> Gate:
     """The driver in use; raises `DeviceError` with the probe's reason where CUDA does not work."""
-    global _driver
-    if _driver is None:
+    global _gate
+    if _gate is None:
         from gradlab.backends.probe import probe_cuda
 
         probe = probe_cuda()
         if not probe.available:
             raise DeviceError(f"device 'cuda' is not available: {probe.reason}; {probe.remedy}")
-        _driver = CupyDriver()
-    return _driver
+        _gate = Gate(CupyDriver())
+    return _gate
 
 
 kernels_driver.provide(driver)
@@ -141,6 +168,8 @@ class CudaBackend:
 
     def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """``function`` with this device as the current one, where new arrays and kernels go."""
+        if self.driver.sync:
+            function = self.driver.waits(function)
         if self.alone:
             return function
 
@@ -161,6 +190,9 @@ class CudaBackend:
 
     def memory(self) -> dict[str, int]:
         return self.driver.memory(self.index)
+
+    def explain(self, operation: str, error: Exception) -> Exception:
+        return self.driver.explain(operation, error)
 
 
 class _Namespace:

@@ -37,3 +37,6 @@ class Backend(Protocol):
 
     def memory(self) -> dict[str, int]:
         """Bytes: ``used``, ``free`` and ``total``, where the device knows them."""
+
+    def explain(self, operation: str, error: Exception) -> Exception:
+        """What to raise for a MemoryError or RuntimeError of the device that ``operation`` met."""

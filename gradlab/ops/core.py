@@ -53,6 +53,8 @@ _new_node = object.__new__
 _SCALARS = frozenset({bool, int, float, complex})
 # What array libraries raise for inputs that do not fit; anything else is a bug and shows as one.
 _EXPLAINED = (ValueError, TypeError, IndexError, OverflowError)
+# What devices raise: memory that is not there, kernels that fail.
+_FAILURES = (MemoryError, RuntimeError)
 
 
 class Kernel(NamedTuple):
@@ -353,6 +355,8 @@ def apply(  # noqa: C901, PLR0915 - the hot path, unrolled: see the measurement 
             array = mode.quietly(run, array1, array2)
     except _EXPLAINED as error:
         raise explain(op, inputs, attributes, error) from None
+    except _FAILURES as error:
+        raise device.backend.explain(op.name, error) from None
     aux = None
     if array.__class__ is not device.array_type:
         if array.__class__ is tuple:
@@ -774,6 +778,8 @@ def _write_directly(op: Op, x: Tensor, others: Sequence[Any], attributes: Any, n
         if read_only(x, name, error) is not error:
             raise read_only(x, name, error) from None
         return False  # the general way explains it
+    except _FAILURES as error:
+        raise x.device.backend.explain(name, error) from None
     return True
 
 
@@ -795,6 +801,8 @@ def write(x: Tensor, y: Tensor, name: str) -> None:
         mode.quietly(x.device.xp.copyto, x._array, y._array, casting="unsafe")
     except ValueError as error:
         raise read_only(x, name, error) from None
+    except _FAILURES as error:
+        raise x.device.backend.explain(name, error) from None
 
 
 def read_only(x: Tensor, name: str, error: Exception) -> Exception:
@@ -902,7 +910,10 @@ def update(op: Op, tensors: Sequence[Sequence[Tensor]], attributes: dict[str, An
     run = op.table.get(key)
     if run is None:
         run = op.table[key] = device.backend.bind(implementation(op, device))
-    mode.quietly(run, *[[x._array for x in group] for group in tensors], **attributes)
+    try:
+        mode.quietly(run, *[[x._array for x in group] for group in tensors], **attributes)
+    except _FAILURES as error:
+        raise device.backend.explain(op.name, error) from None
     for name, group in zip(op.inputs, tensors, strict=True):
         if name in op.mutates:
             for x in group:
