@@ -13,13 +13,14 @@ import operator
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 from gradlab.kernels.cuda.driver import Properties
 
 from cuda_emulator import build
+from gradlab.backends.gate import counters
 
 # Functions of NumPy that cupy/__init__.py (15.0) does not import.
 ABSENT = """
@@ -34,7 +35,38 @@ AT = {"add": "int32 int64 float16 float32 float64 uint32 uint64", "subtract": "i
       "maximum": "int32 int64 float32 float64 uint32 uint64",
       "minimum": "int32 int64 float32 float64 uint32 uint64"}  # fmt: skip
 
+# Functions whose result's shape depends on values: CuPy waits for them.
+WAITING = "nonzero flatnonzero argwhere unique extract compress union1d intersect1d setdiff1d"
+
 _current = [0]  # the device that new arrays lie on
+
+
+class CUDARuntimeError(RuntimeError):
+    """cupy.cuda.runtime.CUDARuntimeError: what CUDA answers, by its number."""
+
+    NAMES: ClassVar[dict[int, str]] = {
+        1: "cudaErrorInvalidValue: invalid argument",
+        700: "cudaErrorIllegalAddress: an illegal memory access was encountered",
+        701: "cudaErrorLaunchOutOfResources: too many resources requested for launch",
+    }
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(self.NAMES[status])
+
+
+class OutOfMemoryError(MemoryError):
+    """cupy.cuda.memory.OutOfMemoryError."""
+
+    def __init__(self, size: int, total: int) -> None:
+        super().__init__(
+            f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes)."
+        )
+
+
+def _wait() -> None:
+    """The host reads a value from the device, and waits for it."""
+    counters.synchronizations += 1
 
 
 @contextmanager
@@ -86,7 +118,12 @@ class Array:
     def base(self) -> Any:
         return self.values.base
 
+    @property
+    def device(self) -> Any:
+        return SimpleNamespace(id=self.device_index)
+
     def get(self) -> np.ndarray:
+        _wait()
         return self.values.copy()
 
     def copy(self, order: str = "C") -> Array:
@@ -95,13 +132,18 @@ class Array:
 
     def __getitem__(self, index: Any) -> Any:
         chosen = _host(index, [self])
+        if _selects(chosen):
+            _wait()
         found = self.values[chosen]
         if isinstance(found, np.generic):  # CuPy gives a view without axes
             found = self.values[(*chosen, ...) if isinstance(chosen, tuple) else (chosen, ...)]
         return Array(found, self.device_index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self.values[_host(index, [self])] = _host(value, [self])
+        chosen = _host(index, [self])
+        if _selects(chosen) and isinstance(value, Array) and value.values.ndim:
+            _wait()
+        self.values[chosen] = _host(value, [self])
 
     def __len__(self) -> int:
         return len(self.values)
@@ -110,15 +152,19 @@ class Array:
         return (self[i] for i in range(len(self)))
 
     def __bool__(self) -> bool:
+        _wait()
         return bool(self.values)
 
     def __int__(self) -> int:
+        _wait()
         return int(self.values)
 
     def __float__(self) -> float:
+        _wait()
         return float(self.values)
 
     def __index__(self) -> int:
+        _wait()
         return operator.index(self.values)
 
     def __repr__(self) -> str:
@@ -161,6 +207,12 @@ for _name in ARITHMETIC.split():
     setattr(Array, f"__i{_name}__", _in_place(f"__i{_name}__"))
 
 
+def _selects(index: Any) -> bool:
+    """True for an index with a mask: how many elements it takes, only the device knows."""
+    each = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(i, np.ndarray) and i.dtype == bool for i in each)
+
+
 def _host(value: Any, seen: list[Array]) -> Any:
     """Take device arrays apart, noting them in ``seen``; host arrays are refused."""
     if isinstance(value, Array):
@@ -187,6 +239,8 @@ def _device(value: Any, index: int) -> Any:
 def _run(function: Any, args: Any, kwargs: Any, arrays: list[Array]) -> Any:
     """Run NumPy's function on the host values; the result lies where its arguments do."""
     seen = list(arrays)
+    if getattr(function, "__name__", "") in WAITING.split():
+        _wait()
     args = [_host(each, seen) for each in args]
     kwargs = {name: _host(each, seen) for name, each in kwargs.items()}
     places = {each.device_index for each in seen}
@@ -340,7 +394,7 @@ class FakeDriver:
     def to_host(self, array: Array) -> np.ndarray:
         assert type(array) is Array, type(array)
         self.copies_to_host += 1
-        return array.get()
+        return array.values.copy()
 
     def synchronize(self, index: int) -> None:
         self.waits += 1

@@ -1,4 +1,4 @@
-"""The one place where gradlab meets a CUDA machine: what passes is counted, what fails is explained.
+"""The one place where gradlab meets a CUDA machine: calls are counted, failures explained.
 
 A GPU works through a queue, and the host should not wait for it: `Statistics` says how often it
 did. For the same reason a kernel that fails is reported late, by whatever call comes next.
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradlab.errors import CompileError, GradlabError, LaunchError, OutOfMemoryError
-from gradlab.kernels.cuda.compiler import KernelCompileError, describe
+from gradlab.kernels.cuda.compiler import KernelCompileError
 from gradlab.kernels.cuda.driver import Defines, Dim, Driver, Properties
 
 # After these a process cannot use the GPU any more, and every later call reports the same. The
@@ -83,8 +83,8 @@ class Gate:
                 self.driver.synchronize(self.driver.current_device())
         except (MemoryError, RuntimeError) as error:
             kernel = f"kernel {symbol} of {source}"
-            launch = f"grid {grid}, block {block}, {shared:,} bytes of dynamic shared memory"
-            raise self._explain_launch(kernel, launch, error) from error
+            launch = f" with grid {grid}, block {block} and {shared:,} bytes of shared memory"
+            raise self._of_launch(kernel, launch, error) from None
 
     def to_device(self, array: np.ndarray, index: int) -> Any:
         counters.copies_to_device += 1
@@ -136,42 +136,42 @@ class Gate:
             try:
                 self.driver.synchronize(self.driver.current_device())
             except RuntimeError as error:
-                raise self._explain_launch("a kernel of CuPy", "", error) from error
+                raise self._of_launch("a kernel of CuPy", "", error) from None
             return found
 
         return run
 
     def explain(self, operation: str, error: Exception) -> Exception:
         """What to raise for an exception of the machine that came up in ``operation``."""
-        if isinstance(error, CompileError | LaunchError | OutOfMemoryError):
-            return type(error)(f"{operation}: {error}")
+        found = self._translate(error)
+        return _of_op(operation, found) if isinstance(found, _MACHINE_ERRORS) else found
+
+    def _translate(self, error: Exception) -> Exception:
         if isinstance(error, GradlabError):
             return error
         if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
-            return OutOfMemoryError(f"{operation}: {self._out_of_memory(error)}")
+            return OutOfMemoryError(self._out_of_memory(error))
         if isinstance(error, KernelCompileError):
-            return CompileError(f"{operation}: {error}")
+            return CompileError(str(error))
         if _status(error) in _STICKY:
             return LaunchError(
-                f"{operation}: a kernel launched earlier has failed ({error}), which CUDA reports "
-                "late; run again with GRADLAB_SYNC=1 to find its place, and in a new process, "
-                "since this one can no longer use the GPU"
+                f"a kernel launched earlier has failed ({error}), which CUDA reports late; run "
+                "again with GRADLAB_SYNC=1 to find its place, and in a new process, since this one "
+                "can no longer use the GPU"
             )
         return error
 
-    def _explain_launch(self, kernel: str, launch: str, error: Exception) -> Exception:
+    def _of_launch(self, kernel: str, launch: str, error: Exception) -> Exception:
+        """What to raise for an exception that a launch, or the wait after it, came back with."""
         sticky = _status(error) in _STICKY
-        if sticky and not self.sync:
-            return self.explain(kernel, error)
-        if sticky:
-            at = f"; {launch}" if launch else ""
+        if sticky and self.sync:
             return LaunchError(
-                f"{kernel} failed ({error}){at}; this process can no longer use the GPU"
+                f"{kernel} failed ({error}){launch}; this process can no longer use the GPU"
             )
-        explained = self.explain(kernel, error)
-        if explained is error and _status(error) is not None:
-            return LaunchError(f"{kernel} was refused by the GPU ({error}): {launch}")
-        return explained
+        found = self._translate(error)
+        if found is error and _status(error) is not None:
+            return LaunchError(f"{kernel} was refused by the GPU ({error}){launch}")
+        return found
 
     def _out_of_memory(self, error: Exception) -> str:
         index = self.driver.current_device()
@@ -183,6 +183,18 @@ class Gate:
             f"out of memory on cuda:{index}: {request}, {amount(memory['free'])} free of "
             f"{amount(memory['total'])}; the largest arrays alive: {largest}"
         )
+
+
+_MACHINE_ERRORS = (CompileError, LaunchError, OutOfMemoryError)
+
+
+def _of_op(operation: str, error: Exception) -> Exception:
+    """``error`` with the operation before its text, unless it has one already."""
+    if hasattr(error, "operation"):
+        return error
+    named = type(error)(f"{operation}: {error}")
+    named.operation = operation  # type: ignore[attr-defined]
+    return named
 
 
 def _status(error: Exception) -> int | None:

@@ -689,9 +689,12 @@ def apply_(
         check_writable(x, name)
         if needs_record(x, others):
             return _apply_recorded(op, x, others, attributes, name)
-    if not _write_directly(op, x, others, attributes, name):
-        with no_record():
-            write(x, apply(op, (x, *others), attributes), name)
+    try:
+        if not _write_directly(op, x, others, attributes, name):
+            with no_record():
+                write(x, apply(op, (x, *others), attributes), name)
+    except _FAILURES as error:
+        raise x.device.backend.explain(name, error) from None
     mark_written(x, name)
     return x
 
@@ -778,8 +781,6 @@ def _write_directly(op: Op, x: Tensor, others: Sequence[Any], attributes: Any, n
         if read_only(x, name, error) is not error:
             raise read_only(x, name, error) from None
         return False  # the general way explains it
-    except _FAILURES as error:
-        raise x.device.backend.explain(name, error) from None
     return True
 
 

@@ -93,8 +93,8 @@ def library() -> Any:
         except OSError:
             continue
     raise ImportError(
-        "CUDA's compiler NVRTC is not installed; it comes with gradlab[cuda12] and gradlab[cuda13], "
-        "or alone: pip install nvidia-cuda-nvrtc"
+        "CUDA's compiler NVRTC is not installed; it comes with gradlab[cuda12] and "
+        "gradlab[cuda13], or alone: pip install nvidia-cuda-nvrtc"
     )
 
 
