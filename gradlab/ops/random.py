@@ -5,6 +5,9 @@ the counter's high words hold the number of the call, its low words the block wi
 call number 7 under seed 0 gives the same integers on every device, in whatever order elements are
 computed. Uniforms are the top bits of those integers; normals follow from them by Box-Muller [2]_.
 
+A drawing is an op that fills a new tensor, given by `update`: on the CPU NumPy's Philox does it, on
+a GPU the kernels of ``kernels/cuda/random.cu``, and nothing is copied from the host.
+
 .. [1] Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox4x64-10)
 .. [2] Box and Muller, "A note on the generation of random normal deviates", 1958
 """
@@ -14,15 +17,17 @@ from __future__ import annotations
 import math
 import secrets
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from gradlab import dtypes
-from gradlab.devices import Device, DeviceLike, device as find_device
+from gradlab.devices import DeviceLike, device as find_device
 from gradlab.errors import DTypeError, OptionError, message
-from gradlab.ops.core import Op, apply, public
-from gradlab.ops.samples import Sample, values
+from gradlab.kernels.cuda import random as cuda
+from gradlab.ops.core import Kernel, Op, apply, public, update
+from gradlab.ops.samples import LARGE, Sample, values
 from gradlab.ops.shape import new_shape as _shape
 from gradlab.tensor import Tensor, from_value
 
@@ -58,8 +63,6 @@ class Generator:
             )
         self._seed = int(seed) & _MASK64
         self._calls = 0
-        # Setting the state of one bit generator costs 1 µs, making a new one 8 µs.
-        self._philox = np.random.Philox(key=self._seed)
         return self
 
     def seed(self) -> int:
@@ -105,19 +108,33 @@ class Generator:
 
     def bits(self, count: int, call: int) -> np.ndarray:
         """The first ``count`` 64-bit integers of call number ``call``."""
-        with self._lock:
-            self._philox.state = {
-                "bit_generator": "Philox",
-                "state": {
-                    "counter": np.array([0, 0, call, 0], dtype=np.uint64),
-                    "key": np.array([self._seed, 0], dtype=np.uint64),
-                },
-                "buffer": np.zeros(4, dtype=np.uint64),
-                "buffer_pos": 4,
-                "has_uint32": 0,
-                "uinteger": 0,
-            }
-            return self._philox.random_raw(count)
+        return _bits(self._seed, call, count)
+
+
+class _Kept(threading.local):
+    """A bit generator per thread: setting its state costs 1 µs, making a new one 8 µs."""
+
+    def __init__(self) -> None:
+        self.philox = np.random.Philox(key=0)
+
+
+_kept = _Kept()
+
+
+def _bits(seed: int, call: int, count: int) -> np.ndarray:
+    philox = _kept.philox
+    philox.state = {
+        "bit_generator": "Philox",
+        "state": {
+            "counter": np.array([0, 0, call, 0], dtype=np.uint64),
+            "key": np.array([seed, 0], dtype=np.uint64),
+        },
+        "buffer": np.zeros(4, dtype=np.uint64),
+        "buffer_pos": 4,
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return philox.random_raw(count)
 
 
 default_generator = Generator(secrets.randbits(32))
@@ -154,45 +171,92 @@ def set_rng_state(state: dict[str, int]) -> None:
 
 
 # -------------------------------------------------------------- from bits to distributions
+#
+# Each fills the one array of a list, `out`, which is new and contiguous.
 
 
-def _uniform01(generator: Generator, count: int, call: int, wide: bool) -> np.ndarray:
+def _put(xp: Any, out: Any, drawn: np.ndarray) -> None:
+    drawn = drawn.reshape(out.shape)
+    out[...] = drawn if xp is np else xp.asarray(drawn)
+
+
+def _uniform01(seed: int, call: int, count: int, wide: bool, out: Any = None) -> np.ndarray:
     """Uniforms in [0, 1): float64 with 53 bits if ``wide``, else float32 with 24."""
     if wide:
-        return (generator.bits(count, call) >> np.uint64(11)) * 2.0**-53
-    words = generator.bits((count + 1) // 2, call).view("<u4")[:count]
-    return (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+        return np.multiply(_bits(seed, call, count) >> np.uint64(11), 2.0**-53, out=out)
+    words = _bits(seed, call, (count + 1) // 2).view("<u4")[:count]
+    return np.multiply((words >> np.uint32(8)).astype(np.float32), np.float32(2.0**-24), out=out)
 
 
-def _normal01(generator: Generator, count: int, call: int, wide: bool) -> np.ndarray:
+def _uniform(xp: Any, out: Any, *, seed: int, call: int) -> None:
+    x = out[0]
+    wide = x.dtype == dtypes.float64
+    if xp is np and (wide or x.dtype == dtypes.float32):
+        _uniform01(seed, call, x.size, wide, x.reshape(-1))
+        return
+    drawn = _uniform01(seed, call, x.size, wide)
+    if x.dtype in dtypes.HALVES:  # rounding to a half may reach 1
+        drawn = np.minimum(drawn, np.float32(1 - dtypes.finfo(x.dtype).eps / 2))
+    _put(xp, x, drawn)
+
+
+def _normal(xp: Any, out: Any, *, seed: int, call: int) -> None:
     """Standard normals by Box-Muller: a pair from each pair of uniforms."""
-    half = (count + 1) // 2
+    x = out[0]
+    half = (x.size + 1) // 2
+    wide = x.dtype == dtypes.float64
     kind = np.float64 if wide else np.float32
     if wide:
-        words = generator.bits(2 * half, call)
+        words = _bits(seed, call, 2 * half)
         # +0.5 keeps the first uniform off 0, whose logarithm is -inf.
         u = ((words >> np.uint64(11)) + 0.5) * 2.0**-53
     else:
-        words = generator.bits(half, call).view("<u4")
+        words = _bits(seed, call, half).view("<u4")
         u = (words.astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-32)
     radius = np.sqrt(kind(-2) * np.log(u[:half]))
     angle = kind(2 * math.pi) * u[half:]
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+    pairs = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
+    _put(xp, x, pairs[: x.size])
 
 
-def _integers(generator: Generator, count: int, call: int, low: int, high: int) -> np.ndarray:
-    # The remainder favours small values by at most (high - low) / 2⁶⁴.
-    span = np.uint64(high - low)
-    return (generator.bits(count, call) % span).astype(np.int64) + np.int64(low)
+def _integers(xp: Any, out: Any, *, seed: int, call: int, low: int, span: int) -> None:
+    # The remainder favours small values by at most span / 2⁶⁴.
+    drawn = _bits(seed, call, out[0].size) % np.uint64(span)
+    _put(xp, out[0], drawn.astype(np.int64) + np.int64(low))
+
+
+def _permutation(xp: Any, out: Any, *, seed: int, call: int) -> None:
+    # Sorting random keys gives every order the same chance; two of n keys are equal with a
+    # chance of n²/2⁶⁵, and a stable sort keeps even that the same everywhere.
+    _put(xp, out[0], np.argsort(_bits(seed, call, out[0].size), kind="stable"))
+
+
+def _declare(name: str, forward: Any, fill: Any, accepts: Any) -> Op:
+    kernel = Kernel(
+        "cuda", "philox",
+        accepts=lambda out, **_: accepts(out[0]),
+        run=lambda out, **options: fill(out[0], **options),
+    )  # fmt: skip
+    return Op(name, forward, inputs=("out",), mutates=("out",), kernels=[kernel])
+
+
+DRAW_UNIFORM = _declare("draw_uniform", _uniform, cuda.uniform, cuda.fits)
+DRAW_NORMAL = _declare("draw_normal", _normal, cuda.normal, cuda.fits)
+DRAW_INTEGERS = _declare("draw_integers", _integers, cuda.integers, lambda _: True)
+DRAW_PERMUTATION = _declare("draw_permutation", _permutation, cuda.permutation, lambda _: True)
 
 
 def _draw(
-    sampler: Any, shape: tuple[int, ...], dtype: Any, device: Device, generator: Any, *more: Any
-) -> Any:
-    """Run a sampler on the host and put its numbers on the device."""
+    op: Op, shape: tuple[int, ...], dtype: Any, device: DeviceLike, generator: Any,
+    requires_grad: bool = False, **options: Any,
+) -> Tensor:  # fmt: skip
+    """A new tensor that ``op`` fills with the numbers of the generator's next call."""
     source = default_generator if generator is None else generator
-    values_ = sampler(source, math.prod(shape), source.next_call(), *more)
-    return device.backend.from_host(values_.reshape(shape).astype(dtype, copy=False))
+    where = find_device(device)
+    out = Tensor._wrap(where.xp.empty(shape, dtype), where)
+    update(op, [[out]], {"seed": source.initial_seed(), "call": source.next_call(), **options})
+    made = Tensor._wrap(out._array, where)  # without the count of writes: nobody saw it empty
+    return made.requires_grad_() if requires_grad else made
 
 
 def _floating(operation: str, dtype: Any) -> Any:
@@ -200,15 +264,6 @@ def _floating(operation: str, dtype: Any) -> Any:
     if not dtypes.is_floating(wanted):
         raise DTypeError(message(operation, expected="a floating dtype", got=wanted.name))
     return wanted
-
-
-def _tensor(
-    sampler: Any, shape: tuple[int, ...], dtype: Any, device: DeviceLike, generator: Any,
-    requires_grad: bool, *more: Any,
-) -> Tensor:  # fmt: skip
-    where = find_device(device)
-    made = Tensor._wrap(_draw(sampler, shape, dtype, where, generator, *more), where)
-    return made.requires_grad_() if requires_grad else made
 
 
 def rand(
@@ -221,11 +276,7 @@ def rand(
     """
     wanted = _floating("rand", dtype)
     sizes = _shape("rand", shape if size is None else (size,))
-    made = _tensor(_uniform01, sizes, wanted, device, generator, False, wanted == dtypes.float64)
-    if wanted in dtypes.HALVES:  # rounding to a half may reach 1
-        below = 1 - dtypes.finfo(wanted).eps / 2
-        made = made.clip(max=below)
-    return made.requires_grad_() if requires_grad else made
+    return _draw(DRAW_UNIFORM, sizes, wanted, device, generator, requires_grad)
 
 
 def randn(
@@ -235,8 +286,7 @@ def randn(
     """Draw from the standard normal distribution: ``randn(2, 3)``, ``randn(size=())``."""
     wanted = _floating("randn", dtype)
     sizes = _shape("randn", shape if size is None else (size,))
-    wide = wanted == dtypes.float64
-    return _tensor(_normal01, sizes, wanted, device, generator, requires_grad, wide)
+    return _draw(DRAW_NORMAL, sizes, wanted, device, generator, requires_grad)
 
 
 def uniform(
@@ -282,13 +332,8 @@ def randint(
         raise OptionError(message("randint", expected="low < high", got=f"{low} and {high}"))
     wanted = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
     shape = _shape("randint", (size,))
-    return _tensor(_integers, shape, wanted, device, generator, False, int(low), int(high))
-
-
-def _permutation(generator: Generator, count: int, call: int) -> np.ndarray:
-    # Sorting random keys gives every order the same chance; two of n keys are equal with a
-    # chance of n²/2⁶⁵, and a stable sort keeps even that the same everywhere.
-    return np.argsort(generator.bits(count, call), kind="stable")
+    bounds: dict[str, Any] = {"low": int(low), "span": int(high) - int(low)}
+    return _draw(DRAW_INTEGERS, shape, wanted, device, generator, **bounds)
 
 
 def randperm(
@@ -298,7 +343,7 @@ def randperm(
     if n < 0:
         raise OptionError(message("randperm", expected="n of 0 or more", got=str(n)))
     wanted = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
-    return _tensor(_permutation, (int(n),), wanted, device, generator, False)
+    return _draw(DRAW_PERMUTATION, (int(n),), wanted, device, generator)
 
 
 def rand_like(x: Tensor, **options: Any) -> Tensor:
@@ -334,8 +379,9 @@ def multinomial(
             )
         )
     shape = (*weights.shape[:-1], num_samples if replacement else 1, weights.shape[-1])
-    noise = -(-(rand(shape, generator=generator, dtype="float64").log())).log()
-    scores = weights.astype("float64").log().unsqueeze(-2) + noise.to(weights.device)
+    u = rand(shape, generator=generator, dtype="float64", device=weights.device)
+    noise = -(-(u.log())).log()
+    scores = weights.astype("float64").log().unsqueeze(-2) + noise
     if replacement:
         return scores.argmax(axis=-1)
     return scores.squeeze(-2).argsort(axis=-1, descending=True)[..., :num_samples]
@@ -361,24 +407,69 @@ _fill("normal_", normal)
 # ------------------------------------------------------------------------------------ dropout
 
 
-def _dropout_forward(xp: Any, x: Any, mask: Any, *, scale: float) -> Any:
-    y = xp.multiply(x, mask)
-    return xp.multiply(y, x.dtype.type(scale))
+def _scale(x: Any, p: float) -> Any:
+    return x.dtype.type(0.0 if p == 1 else 1 / (1 - p))
 
 
-def _dropout_samples() -> Any:
-    yield Sample((values((3, 4)), 0.5, True), {"generator": Generator(0)}, "half", smooth=False)
+def _dropout_forward(xp: Any, x: Any, *, p: float, seed: int, call: int) -> Any:
+    if xp is np:
+        u = _uniform01(seed, call, x.size, wide=False).reshape(x.shape)
+    else:
+        u = xp.empty(x.shape, np.float32)
+        cuda.uniform(u, seed, call)
+    mask = xp.greater_equal(u, np.float32(p))
+    return xp.multiply(xp.multiply(x, mask), _scale(x, p)), mask
+
+
+def _dropout_backward(
+    xp: Any, gy: Any, *, needs: Any, p: float, seed: int, call: int, aux: Any
+) -> Any:
+    # The kernel draws the mask again; on the CPU that would take several times as long as to
+    # read a kept one.
+    return (xp.multiply(xp.multiply(gy, aux), _scale(gy, p)),)
+
+
+def _dropout_samples() -> Iterator[Sample]:
+    for shape in ((3, 4), (0, 3), (33,), (2, 3, 7)):
+        yield Sample((values(shape), 0.5, True), {"generator": Generator(0)}, f"{shape}")
+    yield Sample((values((3, 4)), 1.0, True), {"generator": Generator(0)}, "everything")
     yield Sample((values((3, 4)), 0.5, False), {}, "in evaluation")
+    yield Sample((values(LARGE), 0.1, True), {"generator": Generator(1)}, "large", large=True)
+
+
+def _drops(x: Any, **_: Any) -> bool:
+    return x.dtype.name in cuda.FLOATS
 
 
 DROPOUT = Op(
     "dropout",
     _dropout_forward,
-    inputs=("x", "mask"),
-    gradients={"x": lambda gy, mask, scale: apply(DROPOUT, (gy, mask), {"scale": scale})},
+    gradients={
+        "x": lambda gy, p, seed, call: apply(DROPOUT, (gy,), {"p": p, "seed": seed, "call": call})
+    },
+    fused=Op(
+        "dropout_backward",
+        _dropout_backward,
+        inputs=("gy",),
+        halves=True,
+        kernels=[
+            Kernel(
+                "cuda", "philox", _drops, casts=False,
+                run=lambda gy, *, p, seed, call, **_: (cuda.dropout(gy, p, seed, call),),
+            )
+        ],
+    ),
+    aux=True,
+    kinds="fcV",
     halves=True,
     samples=_dropout_samples,
-)
+    kernels=[
+        Kernel(
+            "cuda", "philox", _drops, casts=False,
+            run=lambda x, **options: (cuda.dropout(x, **options), ()),
+        )
+    ],
+)  # fmt: skip
 
 
 @public(DROPOUT)
@@ -397,5 +488,6 @@ def dropout(
         raise DTypeError(message("dropout", expected="a floating dtype", got=x.dtype.name))
     if not training or p == 0:
         return x
-    mask = rand(x.shape, generator=generator, device=x.device, dtype="float32") >= p
-    return apply(DROPOUT, (x, mask), {"scale": 0.0 if p == 1 else 1 / (1 - p)})
+    source = default_generator if generator is None else generator
+    drawn = {"seed": source.initial_seed(), "call": source.next_call()}
+    return apply(DROPOUT, (x,), {"p": float(p), **drawn})
