@@ -15,7 +15,7 @@ PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types torch bench
+.PHONY: help demo test lint format types torch bench resources gpu
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -41,6 +41,14 @@ torch: $(VENV)/with-torch ## add PyTorch without CUDA, for tests/parity
 
 bench: $(VENV)/with-torch $(VENV)/with-bench ## time gradlab beside its peers; ARGS="-k mlp" picks some cases
 	@$(RUN) -m benchmarks $(ARGS)
+
+resources: $(VENV)/with-test ## registers, shared memory and spills of every CUDA kernel; needs no GPU
+	@$(RUN) -m gradlab.kernels.cuda.resources $(ARGS)
+
+# In the environment that $(PYTHON) belongs to, since CuPy and its peers have to fit the machine.
+gpu: ## check and time everything on a GPU; needs CuPy and pytest in the environment of $(PYTHON)
+	@$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(PYTHON) -m benchmarks.gpu $(ARGS)
 
 # Only PyTorch itself comes from its own index, and the second line adds what it needs. A host out
 # of reach is found out quickly: pip would retry for minutes.

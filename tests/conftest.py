@@ -52,3 +52,28 @@ def emulator(request: pytest.FixtureRequest, fake_cuda: Any) -> Any:
     """
     fake_cuda.order = int(request.param == "backwards")
     return fake_cuda
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--resources",
+        action="store_true",
+        help="print what each CUDA kernel takes: registers, shared memory, stack, spills",
+    )
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if not config.getoption("--resources"):
+        return
+    from gradlab.kernels.cuda import resources
+
+    found = [
+        resources.Resources(*kernel)
+        for report in terminalreporter.stats.get("passed", [])
+        for name, kernels in report.user_properties
+        if name == "kernels"
+        for kernel in kernels
+    ]
+    if found:
+        terminalreporter.section("CUDA kernels")
+        terminalreporter.write_line(resources.table([resources.Report("", "", 0.0, found, [])]))

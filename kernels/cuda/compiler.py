@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,8 +64,7 @@ def describe(source: str, defines: Defines) -> str:
 def cubin(source: str, defines: Defines, arch: str) -> bytes:
     """The machine code of a module, compiled now or found on disk."""
     text, options = sources.read(source), sources.options(defines)
-    key = hashlib.sha256(repr((text, options, arch, nvrtc.version())).encode()).hexdigest()[:32]
-    file = cache_folder() / f"{Path(source).stem}-{arch}-{key}.cubin"
+    file = cache_file(source, text, options, arch, ".cubin")
     with contextlib.suppress(OSError):
         return file.read_bytes()
     with _announced(describe(source, defines), arch):
@@ -73,7 +72,7 @@ def cubin(source: str, defines: Defines, arch: str) -> bytes:
             made = nvrtc.compile_source(text, source, arch, options).cubin
         except nvrtc.CompileError as error:
             raise KernelCompileError(describe(source, defines), arch, error) from None
-    _save(file, made)
+    save(file, made)
     return made
 
 
@@ -83,7 +82,13 @@ def cache_folder() -> Path:
     return Path(folder) / "gradlab"
 
 
-def _save(file: Path, content: bytes) -> None:
+def cache_file(source: str, text: str, options: Sequence[str], arch: str, suffix: str) -> Path:
+    """Where what comes of a compilation is kept."""
+    key = hashlib.sha256(repr((text, options, arch, nvrtc.version())).encode()).hexdigest()[:32]
+    return cache_folder() / f"{Path(source).stem}-{arch}-{key}{suffix}"
+
+
+def save(file: Path, content: bytes) -> None:
     """Write a file at once, so that no other process reads half of it; a full disk is no error."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)

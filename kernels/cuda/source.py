@@ -35,8 +35,8 @@ def _expand(name: str, seen: set[str]) -> str:
 
 
 def options(defines: tuple[tuple[str, str | int], ...]) -> tuple[str, ...]:
-    """What every compiler is told: the language and the macros of a variant."""
-    return ("-std=c++17", *(f"-D{name}={value}" for name, value in defines))
+    """What NVRTC is told: the language, that all functions are device code, a variant's macros."""
+    return ("-std=c++17", "-default-device", *(f"-D{name}={value}" for name, value in defines))
 
 
 def names() -> list[str]:

@@ -1,0 +1,193 @@
+"""Every CUDA kernel is compiled for the GPUs it is tuned for; no GPU is needed for that."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from gradlab.kernels.cuda import compiler, nvrtc, resources, source as sources
+from gradlab.kernels.cuda.driver import Variant
+
+pytestmark = pytest.mark.skipif(bool(nvrtc.available()), reason=nvrtc.available())
+
+
+@pytest.mark.parametrize(
+    ("variant", "arch"),
+    resources.tasks(),
+    ids=lambda each: (
+        compiler.describe(each.source, each.defines) if isinstance(each, Variant) else each
+    ),
+)
+def test_kernels_compile_without_spills_and_warnings(variant, arch, record_property):
+    report = resources.report(variant, arch)
+    assert not report.problems, "\n".join(report.problems)
+    assert report.kernels, f"{report.module} has no kernel"
+    record_property("kernels", [tuple(each) for each in report.kernels])
+
+
+def test_every_source_has_a_family_that_lists_its_variants():
+    listed = {variant.source for variant in resources.variants()}
+    assert listed == set(sources.names())
+
+
+# ------------------------------------------------------------------------- planted faults
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Sources and a cache of the test's own."""
+    monkeypatch.setattr(sources, "FOLDER", tmp_path)
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "cache"))
+    sources.read.cache_clear()
+    yield tmp_path
+    sources.read.cache_clear()
+
+
+SPILLING = """
+extern "C" __global__ void __launch_bounds__(1024, 2) greedy(float* x) {
+  float kept[64];
+#pragma unroll
+  for (int i = 0; i < 64; ++i) kept[i] = x[i * 1024 + threadIdx.x];
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < 64; ++i) x[i * 1024 + threadIdx.x] = kept[63 - i] * kept[(7 * i) % 64];
+}
+"""
+
+
+def test_a_spill_is_a_problem(folder):
+    (folder / "greedy.cu").write_text(SPILLING)
+    report = resources.report(Variant("greedy.cu"), "sm_80")
+    (kernel,) = report.kernels
+    assert (kernel.kernel, kernel.registers) == ("greedy", 32)
+    assert kernel.spill_stores > 0
+    (problem,) = report.problems
+    assert problem.startswith("greedy: ")
+    assert f"{kernel.spill_stores} bytes spill stores" in problem
+
+
+def test_a_warning_is_a_problem(folder):
+    text = 'extern "C" __global__ void k(int* x) { asm("setmaxnreg.dec.sync.aligned.u32 24;"); }'
+    (folder / "warned.cu").write_text(text)
+    report = resources.report(Variant("warned.cu"), "sm_90a")
+    (problem,) = report.problems
+    assert "'setmaxnreg' ignored" in problem
+
+
+def test_what_does_not_compile_is_a_problem(folder, capsys, monkeypatch):
+    (folder / "wrong.cu").write_text('extern "C" __global__ void k(int* x) {\n  x[0] = y;\n}')
+    monkeypatch.setattr(resources, "variants", lambda: [Variant("wrong.cu", (("DTYPE", "int32"),))])
+    assert resources.main(["--arch", "sm_89"]) == 1
+    said = capsys.readouterr().out
+    assert 'wrong.cu (int32) for sm_89: wrong.cu(2): error: identifier "y" is undefined' in said
+    assert said.endswith("1 problems\n")
+
+
+def test_shared_memory_and_stack_are_read(folder):
+    (folder / "shared.cu").write_text(
+        '#include "more.cuh"\nextern "C" __global__ void k(int* x) {\n'
+        "  __shared__ int tile[SIZE];\n  tile[threadIdx.x] = x[threadIdx.x];\n  __syncthreads();\n"
+        "  x[threadIdx.x] = tile[31 - threadIdx.x];\n}"
+    )
+    (folder / "more.cuh").write_text("#define SIZE (32 * FACTOR)\n")
+    variant = Variant("shared.cu", (("FACTOR", 4),))
+    (first,) = resources.report(variant, "sm_80").kernels
+    assert (first.shared, first.stack, first.spill_loads) == (512, 0, 0)
+    assert first.module == "shared.cu (FACTOR=4)"
+    assert resources.report(variant, "sm_80").kernels == [first]  # from the cache
+    assert "kernel  module                arch   registers" in resources.table(
+        [resources.report(variant, "sm_80")]
+    )
+
+
+def test_variants_for_newer_gpus_are_compiled_for_those_only(monkeypatch):
+    monkeypatch.setattr(
+        resources, "variants", lambda: [Variant("a.cu"), Variant("b.cu", (), (8, 9)),
+                                        Variant("c.cu", (), (9, 0))]
+    )  # fmt: skip
+    assert [(variant.source[0], arch) for variant, arch in resources.tasks()] == [
+        ("a", "sm_80"), ("a", "sm_89"), ("a", "sm_90a"), ("b", "sm_89"), ("b", "sm_90a"),
+        ("c", "sm_90a"),
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------ as the driver compiles
+
+
+def test_architectures():
+    assert compiler.architecture((7, 5)) == "sm_75"
+    assert compiler.architecture((8, 0)) == "sm_80"
+    assert compiler.architecture((8, 9)) == "sm_89"
+    assert compiler.architecture((9, 0)) == "sm_90a"
+    assert compiler.architecture((8, 99)) == "sm_89"
+    with pytest.raises(RuntimeError, match=r"compute capability 7\.0, and NVRTC \d+\.\d+ compiles"):
+        compiler.architecture((7, 0))
+
+
+GOOD = 'extern "C" __global__ void k(int* x) { x[0] = VALUE; }'
+
+
+def test_a_module_is_compiled_once_and_says_so(folder, caplog):
+    (folder / "good.cu").write_text(GOOD)
+    with caplog.at_level(logging.INFO, "gradlab.cuda"):
+        made = compiler.cubin("good.cu", (("VALUE", 1),), "sm_80")
+        assert compiler.cubin("good.cu", (("VALUE", 1),), "sm_80") == made
+    assert made[:4] == b"\x7fELF"
+    (record,) = caplog.records
+    assert record.getMessage().startswith("compiled good.cu (VALUE=1) for sm_80 in 0.")
+    caplog.clear()
+    (folder / "good.cu").write_text(GOOD + "\n")
+    sources.read.cache_clear()
+    with caplog.at_level(logging.INFO, "gradlab.cuda"):
+        compiler.cubin("good.cu", (("VALUE", 1),), "sm_80")
+        compiler.cubin("good.cu", (("VALUE", 1),), "sm_90a")
+    assert len(caplog.records) == 2  # another text, another architecture
+
+
+@pytest.fixture
+def no_handlers(monkeypatch):
+    """A program that has not set up logging; pytest itself has."""
+    monkeypatch.setattr(compiler.LOG, "hasHandlers", lambda: False)
+
+
+def test_without_logging_the_line_goes_to_standard_error(folder, capsys, no_handlers):
+    (folder / "good.cu").write_text(GOOD)
+    compiler.cubin("good.cu", (("VALUE", 2),), "sm_80")
+    said = capsys.readouterr().err
+    assert said.startswith("gradlab: compiling good.cu (VALUE=2) for sm_80 ... 0.")
+    assert said.endswith(" s (once: the result is kept on disk)\n")
+    assert said.count("\n") == 1
+    compiler.cubin("good.cu", (("VALUE", 2),), "sm_80")
+    assert capsys.readouterr().err == ""
+
+
+def test_the_line_can_be_turned_off(folder, capsys, no_handlers, monkeypatch):
+    (folder / "good.cu").write_text(GOOD)
+    monkeypatch.setenv("GRADLAB_QUIET", "1")
+    compiler.cubin("good.cu", (("VALUE", 3),), "sm_80")
+    monkeypatch.setenv("GRADLAB_QUIET", "0")
+    monkeypatch.setattr(logging.getLogger("gradlab"), "level", logging.WARNING)
+    compiler.cubin("good.cu", (("VALUE", 4),), "sm_80")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(folder, monkeypatch):
+    (folder / "good.cu").write_text(GOOD)
+    (folder / "file").write_text("")
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(folder / "file"))
+    assert compiler.cubin("good.cu", (("VALUE", 5),), "sm_80")
+
+
+def test_the_error_names_kernel_architecture_and_the_first_error(folder):
+    (folder / "wrong.cu").write_text('extern "C" __global__ void k(int* x) {\n  x[0] = y + z;\n}')
+    with pytest.raises(compiler.KernelCompileError) as caught:
+        compiler.cubin("wrong.cu", (("DTYPE", "float32"),), "sm_90a")
+    assert str(caught.value) == (
+        "wrong.cu (float32) does not compile for sm_90a: "
+        'wrong.cu(2): error: identifier "y" is undefined'
+    )
+    assert '"z"' in caught.value.log
+
+
+def test_small_numbers_are_not_flushed_to_zero():
+    assert "-ftz=true" not in sources.options(())
