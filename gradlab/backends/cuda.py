@@ -21,6 +21,8 @@ from gradlab.kernels.cuda.driver import Defines, Dim, Driver, Properties
 class CupyDriver:
     """CuPy, imported when the first CUDA tensor is made."""
 
+    untimed = ""
+
     def __init__(self) -> None:
         import cupy
 
@@ -81,6 +83,35 @@ class CupyDriver:
         if shared > kernel.shared_limit:
             kernel.allow_shared(shared)
         kernel.function(grid, block, args, shared)  # on the current stream of the device
+
+    def launch_ptx(self, kernel: Any, grid: Dim, block: Dim, args: Sequence[Any]) -> None:
+        key = (self._current_device(), kernel)
+        found = self._kernels.get(key)
+        if found is None:
+            module = self.xp.cuda.Module()
+            module.load(kernel.ptx.encode())  # the GPU's driver compiles PTX, and keeps the result
+            self._modules[key] = module
+            found = _Kernel(self.xp.cuda.driver, module.get_function(kernel.symbol))
+            self._kernels[key] = found
+        found.function(grid, block, kernel.words(args, self.pointer))
+
+    def timed(self, function: Callable[[], Any], repeats: int) -> list[float]:
+        """GPU seconds of each call, between two CUDA events around what it queues.
+
+        Before each call a buffer twice as large as the L2 is read. That empties the cache of all
+        that the call will need, leaves no writes to be done in its time, and keeps the GPU busy
+        while Python queues the call, so that no wait for Python is counted.
+        """
+        xp = self.xp
+        spill = xp.zeros(max(2 * self.properties().l2_size, 64 << 20) // 4, xp.float32)
+        events = [(xp.cuda.Event(), xp.cuda.Event()) for _ in range(repeats)]
+        for start, end in events:
+            spill.max()
+            start.record()
+            function()
+            end.record()
+        self.synchronize(self.current_device())
+        return [xp.cuda.get_elapsed_time(start, end) / 1e3 for start, end in events]
 
     def _load(self, index: int, source: str, symbol: str, defines: Defines) -> _Kernel:
         """A kernel, its module compiled or found on disk the first time."""
@@ -192,7 +223,7 @@ class CudaBackend:
         return self.driver.memory(self.index)
 
     def explain(self, operation: str, error: Exception) -> Exception:
-        return self.driver.explain(operation, error)
+        return self.driver.explain(operation, error, self.index)
 
 
 class _Namespace:

@@ -65,6 +65,7 @@ class Gate:
         self.driver = driver
         self.xp: Any = driver.xp
         self.array_type: type = driver.array_type
+        self.untimed = driver.untimed
         self.sync = os.environ.get("GRADLAB_SYNC", "0") not in ("", "0")
 
     def __getattr__(self, name: str) -> Any:
@@ -86,25 +87,42 @@ class Gate:
             launch = f" with grid {grid}, block {block} and {shared:,} bytes of shared memory"
             raise self._of_launch(kernel, launch, error) from None
 
+    def launch_ptx(self, kernel: Any, grid: Dim, block: Dim, args: Sequence[Any]) -> None:
+        counters.launches += 1
+        try:
+            self.driver.launch_ptx(kernel, grid, block, args)
+            if self.sync:
+                self.driver.synchronize(self.driver.current_device())
+        except (MemoryError, RuntimeError) as error:
+            named, launch = f"{kernel.source!r}"[1:-1], f" with grid {grid} and block {block}"
+            raise self._of_launch(named, launch, error) from None
+
+    def timed(self, function: Callable[[], Any], repeats: int) -> list[float]:
+        counters.synchronizations += 1
+        found: list[float] = self._guarded("timing", self.driver.timed, function, repeats)
+        return found
+
     def to_device(self, array: np.ndarray, index: int) -> Any:
         counters.copies_to_device += 1
-        return self._guarded("to", self.driver.to_device, array, index)
+        return self._guarded("to", index, self.driver.to_device, array, index)
 
     def to_host(self, array: Any) -> np.ndarray:
         counters.copies_to_host += 1
         counters.synchronizations += 1
-        found: np.ndarray = self._guarded("copy to the host", self.driver.to_host, array)
+        found: np.ndarray = self._guarded(
+            "copy to the host", array.device.id, self.driver.to_host, array
+        )
         return found
 
     def synchronize(self, index: int) -> None:
         counters.synchronizations += 1
-        self._guarded("synchronize", self.driver.synchronize, index)
+        self._guarded("synchronize", index, self.driver.synchronize, index)
 
-    def _guarded(self, operation: str, function: Callable[..., Any], *args: Any) -> Any:
+    def _guarded(self, operation: str, index: int, function: Callable[..., Any], *args: Any) -> Any:
         try:
             return function(*args)
         except (MemoryError, RuntimeError) as error:
-            raise self.explain(operation, error) from None
+            raise self.explain(operation, error, index) from None
 
     # Stated for the type checker; __getattr__ would find them.
 
@@ -141,16 +159,16 @@ class Gate:
 
         return run
 
-    def explain(self, operation: str, error: Exception) -> Exception:
-        """What to raise for an exception of the machine that came up in ``operation``."""
-        found = self._translate(error)
+    def explain(self, operation: str, error: Exception, index: int) -> Exception:
+        """What to raise for an exception of device ``index`` that came up in ``operation``."""
+        found = self._translate(error, index)
         return _of_op(operation, found) if isinstance(found, _MACHINE_ERRORS) else found
 
-    def _translate(self, error: Exception) -> Exception:
+    def _translate(self, error: Exception, index: int) -> Exception:
         if isinstance(error, GradlabError):
             return error
         if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
-            return OutOfMemoryError(self._out_of_memory(error))
+            return OutOfMemoryError(self._out_of_memory(error, index))
         if isinstance(error, KernelCompileError):
             return CompileError(str(error))
         if _status(error) in _STICKY:
@@ -168,13 +186,12 @@ class Gate:
             return LaunchError(
                 f"{kernel} failed ({error}){launch}; this process can no longer use the GPU"
             )
-        found = self._translate(error)
+        found = self._translate(error, self.driver.current_device())
         if found is error and _status(error) is not None:
             return LaunchError(f"{kernel} was refused by the GPU ({error}){launch}")
         return found
 
-    def _out_of_memory(self, error: Exception) -> str:
-        index = self.driver.current_device()
+    def _out_of_memory(self, error: Exception, index: int) -> str:
         memory = self.driver.memory(index)
         found = re.search(r"allocating ([\d,]+) bytes", str(error))
         request = f"{amount(int(found[1].replace(',', '')))} asked for" if found else str(error)
