@@ -13,3 +13,8 @@ if __name__ == "kernels":
         "Write `import gradlab.kernels`; if you meant the PyPI package named kernels, "
         "run Python from another folder than gradlab's checkout."
     )
+
+from gradlab.kernels.ladder import policy, use
+from gradlab.kernels.race import RaceResult, race
+
+__all__ = ["RaceResult", "policy", "race", "use"]
