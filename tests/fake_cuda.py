@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import operator
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -19,6 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gradlab.kernels.cuda.driver import Properties
 
+import python_kernels
 from cuda_emulator import build
 from gradlab.backends.gate import counters
 
@@ -350,6 +352,8 @@ def _host_inside(value: Any) -> Any:
 class FakeDriver:
     """Stands where CuPy's driver stands: ``use_driver(FakeDriver())``."""
 
+    untimed = "the emulator runs kernels on the CPU"
+
     def __init__(self, devices: int = 2, *, mode: str = "") -> None:
         self.devices = devices
         self.xp = Namespace(np)
@@ -377,6 +381,29 @@ class FakeDriver:
         build.kernel(source, symbol, defines, self.mode).launch(
             grid, block, given, shared, self.order
         )
+
+    def launch_ptx(self, kernel: Any, grid: Any, block: Any, args: Any) -> None:
+        """The PTX is only compiled: the Python kernel that it was made from runs."""
+        self.launches.append((f"{kernel.source.name}.ptx", kernel.symbol))
+        places = {x.device_index for x in args if isinstance(x, Array)}
+        if places - {_current[0]}:
+            raise ValueError(f"{kernel.symbol}: arrays on {sorted(places)}, current {_current[0]}")
+        # One register-sized parameter for each word, or a GPU would read beyond them.
+        words = kernel.words(args, self.pointer)
+        head = kernel.ptx.partition(kernel.symbol + "(")[2].partition(")")[0]
+        assert head.count(".param") == len(words), (head, words)
+        given = [x.values if isinstance(x, Array) else x for x in args]
+        source = kernel.source
+        with np.errstate(all="ignore"):
+            python_kernels.run(source.build, source.constants, grid, block, given, bool(self.order))
+
+    def timed(self, function: Callable[[], Any], repeats: int) -> list[float]:
+        seconds = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            function()
+            seconds.append(time.perf_counter() - start)
+        return seconds
 
     def device_count(self) -> int:
         return self.devices

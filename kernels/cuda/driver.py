@@ -38,6 +38,7 @@ class Driver(Protocol):
 
     xp: Any
     array_type: type
+    untimed: str  # why times mean nothing here; empty on a GPU
 
     def device_count(self) -> int: ...
 
@@ -61,6 +62,15 @@ class Driver(Protocol):
         args: Sequence[Any], shared: int,
     ) -> None:  # fmt: skip
         """Queue a kernel on the current device's current stream."""
+
+    def launch_ptx(self, kernel: Any, grid: Dim, block: Dim, args: Sequence[Any]) -> None:
+        """Queue a kernel written in Python (`numba_cuda.launch.CompiledKernel`)."""
+
+    def timed(self, function: Callable[[], Any], repeats: int) -> list[float]:
+        """The seconds that the work queued by ``function`` takes, of each of ``repeats`` calls.
+
+        Caches are cold: nothing of an earlier call is found in the L2.
+        """
 
     def pointer(self, array: Any) -> int:
         """The address of an array's first element."""
