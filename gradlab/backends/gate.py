@@ -99,7 +99,9 @@ class Gate:
 
     def timed(self, function: Callable[[], Any], repeats: int) -> list[float]:
         counters.synchronizations += 1
-        found: list[float] = self._guarded("timing", self.driver.timed, function, repeats)
+        found: list[float] = self._guarded(
+            "timing", self.driver.current_device(), self.driver.timed, function, repeats
+        )
         return found
 
     def to_device(self, array: np.ndarray, index: int) -> Any:
