@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from gradlab import dtypes
-from gradlab.ops.core import Op
+from gradlab.kernels.cuda import update as cuda
+from gradlab.ops.core import Kernel, Op
 
 # Elements whose squares are added in float32, by a dot product: four times as fast as squaring and
 # adding pairwise, and of the same relative error (2e-7) as long as the partial sums are not many.
 PIECE = 1 << 16
+
+
+def _multi_tensor(run: Callable[..., None]) -> Kernel:
+    """A kernel for lists of arrays: a few launches for all of them, and no wait for the norm."""
+
+    def accepts(arrays: Any, total: Any = (), **_: Any) -> bool:
+        wide = all(x.dtype in (dtypes.float32, dtypes.float64) for x in total)
+        return wide and all(map(cuda.dense, arrays))
+
+    return Kernel("cuda", "multi_tensor", accepts, run)
 
 
 def _pieces(xp: Any, x: Any) -> Iterator[Any]:
@@ -47,7 +58,15 @@ def _total_norm(xp: Any, arrays: Any, total: Any, *, ord: float) -> None:
 
 
 # The norm of all elements of all arrays, written into `total`.
-TOTAL_NORM = Op("total_norm", _total_norm, inputs=("arrays", "total"), mutates=("total",))
+TOTAL_NORM = Op(
+    "total_norm",
+    _total_norm,
+    inputs=("arrays", "total"),
+    mutates=("total",),
+    kernels=[
+        _multi_tensor(lambda arrays, total, *, ord: cuda.total_norm(arrays, total[0], ord)),
+    ],
+)
 
 
 def _clip_norm(xp: Any, grads: Any, total: Any, *, max_norm: float) -> None:
@@ -59,7 +78,15 @@ def _clip_norm(xp: Any, grads: Any, total: Any, *, max_norm: float) -> None:
         xp.multiply(grad, factor, out=grad)
 
 
-CLIP_NORM = Op("clip_grad_norm", _clip_norm, inputs=("grads", "total"), mutates=("grads",))
+CLIP_NORM = Op(
+    "clip_grad_norm",
+    _clip_norm,
+    inputs=("grads", "total"),
+    mutates=("grads",),
+    kernels=[
+        _multi_tensor(lambda grads, total, *, max_norm: cuda.clip_norm(grads, total[0], max_norm)),
+    ],
+)
 
 
 def _clip_value(xp: Any, grads: Any, *, limit: float) -> None:
@@ -68,4 +95,10 @@ def _clip_value(xp: Any, grads: Any, *, limit: float) -> None:
         xp.minimum(grad, limit, out=grad)
 
 
-CLIP_VALUE = Op("clip_grad_value", _clip_value, inputs=("grads",), mutates=("grads",))
+CLIP_VALUE = Op(
+    "clip_grad_value",
+    _clip_value,
+    inputs=("grads",),
+    mutates=("grads",),
+    kernels=[_multi_tensor(cuda.clip_value)],
+)

@@ -1,23 +1,25 @@
 """The updates of the optimizers, as in-place ops over lists of arrays.
 
 Each follows PyTorch's arithmetic step by step, so that parameters agree to float32 rounding. The
-Python loop over parameters is the plain definition; a GPU kernel may take all of them in a launch.
-Gradients are never written to. A float16 or bfloat16 parameter is updated in float32 and rounded
-once, at the end; its state is float32 (`state_dtype`).
+Python loop over parameters is the plain definition; a GPU kernel takes all of them in a launch,
+with the same roundings (``kernels/cuda/update.cu``). Gradients are never written to. A float16 or
+bfloat16 parameter is updated in float32 and rounded once, at the end; its state is float32
+(`state_dtype`).
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from gradlab.dtypes import HALVES, DType, float32
-from gradlab.ops.core import Op
+from gradlab.kernels.cuda import driver, update as cuda
+from gradlab.ops.core import Kernel, Op
 
 # Elements of a piece. The operands of one (five float32 arrays of 1 MiB at most) stay in a shared
 # cache from one pass over them to the next. Adam on an EPYC with 32 MiB of L3, as a share of the
@@ -123,6 +125,27 @@ def _average(xp: Any, mean: Any, g: Any, keep: Any, new: Any, out: Any) -> Any:
     return out
 
 
+def _multi_tensor(plain: Callable[..., None], step: Callable[..., None]) -> Kernel:
+    """``step`` for all parameters that a kernel can update, ``plain`` for what is left."""
+
+    def run(*lists: Any, **options: Any) -> None:
+        used = [each for each in lists if each]
+        fit = [cuda.fits(*arrays) for arrays in zip(*used, strict=True)]
+        if all(fit):
+            step(*lists, **options)
+            return
+        for function, wanted in ((step, True), (partial(plain, driver.current().xp), False)):
+            chosen = [i for i, each in enumerate(fit) if each is wanted]
+            # `steps` and `first` are lists too: an entry per parameter, where they are in use.
+            some = {
+                name: [value[i] for i in chosen] if isinstance(value, list) and value else value
+                for name, value in options.items()
+            }
+            function(*[[each[i] for i in chosen] if each else each for each in lists], **some)
+
+    return Kernel("cuda", "multi_tensor", accepts=lambda *_, **__: True, run=run)
+
+
 def _sgd(
     xp: Any, params: Any, grads: Any, buffers: Any, *, lr: float, momentum: float,
     dampening: float, weight_decay: float, nesterov: bool, maximize: bool, first: list[bool],
@@ -152,7 +175,13 @@ def _sgd(
         xp.subtract(p, u, out=p)
 
 
-SGD = Op("sgd_step", _sgd, inputs=("params", "grads", "buffers"), mutates=("params", "buffers"))
+SGD = Op(
+    "sgd_step",
+    _sgd,
+    inputs=("params", "grads", "buffers"),
+    mutates=("params", "buffers"),
+    kernels=[_multi_tensor(_sgd, cuda.sgd)],
+)
 
 
 def _adam(
@@ -194,6 +223,7 @@ ADAM = Op(
     _adam,
     inputs=("params", "grads", "means", "squares", "largest"),
     mutates=("params", "means", "squares", "largest"),
+    kernels=[_multi_tensor(_adam, cuda.adam)],
 )
 
 
@@ -236,6 +266,7 @@ RMSPROP = Op(
     _rmsprop,
     inputs=("params", "grads", "squares", "buffers", "means"),
     mutates=("params", "squares", "buffers", "means"),
+    kernels=[_multi_tensor(_rmsprop, cuda.rmsprop)],
 )
 
 
@@ -258,5 +289,9 @@ def _adagrad(
 
 
 ADAGRAD = Op(
-    "adagrad_step", _adagrad, inputs=("params", "grads", "sums"), mutates=("params", "sums")
+    "adagrad_step",
+    _adagrad,
+    inputs=("params", "grads", "sums"),
+    mutates=("params", "sums"),
+    kernels=[_multi_tensor(_adagrad, cuda.adagrad)],
 )
