@@ -27,7 +27,6 @@
 #define A_K_MAJOR 1
 #define B_K_MAJOR 0
 #define ALIGN 16
-#define BLOCKS 1
 #endif
 
 constexpr int THREADS = (TILE_M / WARP_M) * (TILE_N / WARP_N) * WARP;
@@ -40,24 +39,34 @@ constexpr int STEPS = TILE_K / STEP;
 // to registers. The tile keeps the layout of the matrix, in rows of 16-byte chunks. A chunk's place
 // in its row is changed with the row (exclusive or), so that the 8 rows of an ldmatrix, which stand
 // below one another, lie in 8 different groups of 4 banks.
-template <int X, bool K_MAJOR> struct Operand {
+template <int X, int WARP_X, bool K_MAJOR> struct Operand {
   static constexpr int ROWS = K_MAJOR ? X : TILE_K, COLUMNS = K_MAJOR ? TILE_K : X;
-  static constexpr int CHUNKS = COLUMNS / CHUNK;  // per row
-  static constexpr int BYTES = ROWS * COLUMNS * int(sizeof(T));
-  static constexpr int COPIES = (ROWS * CHUNKS + THREADS - 1) / THREADS;
-  static_assert(THREADS % CHUNKS == 0, "a thread copies the same chunk of several rows");
+  static constexpr int CHUNKS = COLUMNS / CHUNK, ROW_BYTES = CHUNKS * 16;
+  static constexpr int BYTES = ROWS * ROW_BYTES;
+  static constexpr int APART = THREADS / CHUNKS;  // rows between the chunks that a thread copies
+  static constexpr int COPIES = (ROWS + APART - 1) / APART;
+  static_assert(THREADS % CHUNKS == 0 && APART % 8 == 0, "a chunk's place differs by rows only");
 
   const T* from;  // this thread's first chunk
-  int64 line, advance;  // elements from row to row, and from one tile to the next along k
+  int64 apart, advance;  // elements from one chunk to its next, and from one tile to the next
   int row, chunk, x_left;
+  int write, read;  // where in a tile this thread's first chunk goes, and its first fragment is
 
-  INLINE Operand(const T* matrix, int64 stride, int64 x, int64 size, int64 k) {
+  INLINE Operand(const T* matrix, int64 stride, int64 x, int64 size, int64 k, int warp_x) {
     row = int(threadIdx.x) / CHUNKS;
     chunk = int(threadIdx.x) % CHUNKS;
-    line = stride;
+    apart = APART * stride;
     advance = K_MAJOR ? TILE_K : TILE_K * stride;
     x_left = size - x < X ? int(size - x) : X;
     from = matrix + (K_MAJOR ? x * stride + k : k * stride + x) + row * stride + chunk * CHUNK;
+    write = place(row, chunk);
+    int lane = int(threadIdx.x) % WARP;
+    if (K_MAJOR)
+      read = place(warp_x + lane % 16, lane / 16);
+    else if (sizeof(T) == 2)
+      read = place(lane % 8 + lane / 16 * 8, warp_x / CHUNK + lane / 8 % 2);
+    else
+      read = place(lane % 4, (warp_x + lane / 4) / CHUNK) + lane / 4 % CHUNK * int(sizeof(T));
   }
 
   static INLINE int place(int row, int chunk) {
@@ -66,20 +75,21 @@ template <int X, bool K_MAJOR> struct Operand {
       turn = (COLUMNS >= 32 ? row & 3 : row >> 1 & 1) << 1;
     else
       turn = CHUNKS >= 8 ? row & 7 : row / (8 / CHUNKS) & (CHUNKS - 1);
-    return (row * CHUNKS + (chunk ^ turn)) * 16;
+    return row * ROW_BYTES + (chunk ^ turn) * 16;
   }
 
   // Start to copy the next tile along k, of which k_left remain; what is outside becomes 0.
-  INLINE void copy(unsigned char* tile, int64 k_left) {
-    int k = k_left < TILE_K ? int(k_left) : TILE_K;
-    int rows = K_MAJOR ? x_left : k, columns = K_MAJOR ? k : x_left;
+  INLINE void copy(unsigned char* tile, int k_left) {
+    int k = min(k_left, TILE_K), rows = K_MAJOR ? x_left : k, columns = K_MAJOR ? k : x_left;
     int count = min(max(columns - chunk * CHUNK, 0), CHUNK);
+    const T* at = from;
+    tile += write;
 #pragma unroll
     for (int i = 0; i < COPIES; i++) {
-      int r = row + i * (THREADS / CHUNKS);
-      if (COPIES * THREADS > ROWS * CHUNKS && r >= ROWS) break;
-      copy_chunk(tile + place(r, chunk), from + int64(i) * (THREADS / CHUNKS) * line,
-                 r < rows ? count : 0);
+      int r = row + i * APART;
+      if (COPIES * APART > ROWS && r >= ROWS) break;
+      copy_chunk(tile + i * APART * ROW_BYTES, at, r < rows ? count : 0);
+      at += apart;
     }
     from += advance;
   }
@@ -100,28 +110,28 @@ template <int X, bool K_MAJOR> struct Operand {
     }
   }
 
-  // 16 of X from x on, at k = step·STEP: the registers of mma's a, in its order: lower and upper 8
-  // of X at the lower half of k, then at the upper one. (For b: two tiles, registers 0, 2 and 1, 3.)
-  static INLINE void fragment(uint32 (&out)[4], const unsigned char* tile, int x, int step) {
-    int lane = int(threadIdx.x) % WARP;
+  // The warp's 16 of X from 16·i on, at k = step·STEP: the registers of mma's a, in its order:
+  // lower and upper 8 of X at the lower half of k, then at the upper one. (For b: two tiles,
+  // registers 0, 2 and 1, 3.) Chunk numbers differ from those of `read` in bits that are 0 there,
+  // so that they, too, are changed by an exclusive or, whatever the turn.
+  INLINE void fragment(uint32 (&out)[4], const unsigned char* tile, int i, int step) const {
+    static_assert(WARP_X % 16 == 0 && (WARP_X & (WARP_X - 1)) == 0, "bits of their own");
     if constexpr (K_MAJOR) {
-      ldmatrix(out, tile + place(x + lane % 16, step * 2 + lane / 16));
+      ldmatrix(out, tile + (read ^ step * 32) + i * 16 * ROW_BYTES);
     } else if constexpr (sizeof(T) == 2) {
-      int k = step * STEP + lane % 8 + lane / 16 * 8;
-      ldmatrix_transposed(out, tile + place(k, x / CHUNK + lane / 8 % 2));
+      ldmatrix_transposed(out, tile + (read ^ i * 32) + step * STEP * ROW_BYTES);
     } else {
       // No ldmatrix transposes words of 4 bytes. A warp reads 4 rows of 8 words.
 #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        int k = step * STEP + lane % 4 + i / 2 * 4, at = x + lane / 4 + i % 2 * 8;
-        out[i] = reinterpret_cast<const uint32*>(tile + place(k, at / CHUNK))[at % CHUNK];
-      }
+      for (int part = 0; part < 4; part++)
+        out[part] = *reinterpret_cast<const uint32*>(tile + (read ^ i * 64 ^ part % 2 * 32) +
+                                                     (step * STEP + part / 2 * 4) * ROW_BYTES);
     }
   }
 };
 
-using OperandA = Operand<TILE_M, A_K_MAJOR>;
-using OperandB = Operand<TILE_N, B_K_MAJOR>;
+using OperandA = Operand<TILE_M, WARP_M, A_K_MAJOR>;
+using OperandB = Operand<TILE_N, WARP_N, B_K_MAJOR>;
 
 constexpr int STAGE_BYTES = OperandA::BYTES + OperandB::BYTES;
 constexpr int FRAGMENTS_M = WARP_M / 16, FRAGMENTS_N = WARP_N / 16;
@@ -129,12 +139,11 @@ constexpr int FRAGMENTS_M = WARP_M / 16, FRAGMENTS_N = WARP_N / 16;
 struct Fragments {
   uint32 a[FRAGMENTS_M][4], b[FRAGMENTS_N][4];
 
-  INLINE void read(const unsigned char* stage, int x_a, int x_b, int step) {
+  INLINE void read(const OperandA& from_a, const OperandB& from_b, const unsigned char* stage, int step) {
 #pragma unroll
-    for (int i = 0; i < FRAGMENTS_M; i++) OperandA::fragment(a[i], stage, x_a + 16 * i, step);
+    for (int i = 0; i < FRAGMENTS_M; i++) from_a.fragment(a[i], stage, i, step);
 #pragma unroll
-    for (int i = 0; i < FRAGMENTS_N; i++)
-      OperandB::fragment(b[i], stage + OperandA::BYTES, x_b + 16 * i, step);
+    for (int i = 0; i < FRAGMENTS_N; i++) from_b.fragment(b[i], stage + OperandA::BYTES, i, step);
   }
 
   INLINE void round() {
@@ -157,9 +166,9 @@ struct Fragments {
 };
 
 // acc += A·B over one block's part of k.
-INLINE void accumulate(float (&acc)[FRAGMENTS_M][2 * FRAGMENTS_N][4], OperandA a, OperandB b, int64 k,
-                       unsigned char* shared, int x_a, int x_b) {
-  int64 tiles = (k + TILE_K - 1) / TILE_K;
+INLINE void accumulate(float (&acc)[FRAGMENTS_M][2 * FRAGMENTS_N][4], OperandA a, OperandB b, int k,
+                       unsigned char* shared) {
+  int tiles = (k + TILE_K - 1) / TILE_K;
   if (tiles == 0) return;
 #pragma unroll
   for (int stage = 0; stage < STAGES - 1; stage++) {
@@ -174,8 +183,8 @@ INLINE void accumulate(float (&acc)[FRAGMENTS_M][2 * FRAGMENTS_N][4], OperandA a
 
   Fragments fragments[2];
   int reads = 0, writes = STAGES - 1;  // stages
-  fragments[0].read(shared, x_a, x_b, 0);
-  for (int64 tile = 0; tile < tiles; tile++) {
+  fragments[0].read(a, b, shared, 0);
+  for (int tile = 0; tile < tiles; tile++) {
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
       if (step == STEPS - 1) {
@@ -186,9 +195,9 @@ INLINE void accumulate(float (&acc)[FRAGMENTS_M][2 * FRAGMENTS_N][4], OperandA a
         reads = reads + 1 == STAGES ? 0 : reads + 1;
       }
       if (step < STEPS - 1 || tile + 1 < tiles)
-        fragments[(step + 1) % 2].read(shared + reads * STAGE_BYTES, x_a, x_b, (step + 1) % STEPS);
+        fragments[(step + 1) % 2].read(a, b, shared + reads * STAGE_BYTES, (step + 1) % STEPS);
       if (step == 0) {
-        int64 k_left = k - (tile + STAGES - 1) * TILE_K;
+        int k_left = k - (tile + STAGES - 1) * TILE_K;
         if (k_left > 0) {
           a.copy(shared + writes * STAGE_BYTES, k_left);
           b.copy(shared + writes * STAGE_BYTES + OperandA::BYTES, k_left);
@@ -241,7 +250,7 @@ INLINE void write_tile(const float (&acc)[FRAGMENTS_M][2 * FRAGMENTS_N][4], unsi
 
 // Grid: tiles of C, times the splits of k, times the batches. With splits the sums go to `partial`,
 // (splits, batches, m, n), and matmul_mma_finish adds them up.
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 NAME(matmul_mma)(const T* a, const T* b, T* c, float* partial, const T* bias, const T* residual,
                  const Problem p) {
   DYNAMIC_SHARED(shared);
@@ -254,9 +263,9 @@ NAME(matmul_mma)(const T* a, const T* b, T* c, float* partial, const T* bias, co
   int warp = int(threadIdx.x) / WARP;
   int warp_m = warp % (TILE_M / WARP_M) * WARP_M, warp_n = warp / (TILE_M / WARP_M) * WARP_N;
   float acc[FRAGMENTS_M][2 * FRAGMENTS_N][4] = {};
-  accumulate(acc, OperandA(a + batch_offset(p, p.a_batch, batch), p.a_stride, m, p.m, k),
-             OperandB(b + batch_offset(p, p.b_batch, batch), p.b_stride, n, p.n, k),
-             p.k - k < p.split_k ? p.k - k : p.split_k, shared, warp_m, warp_n);
+  accumulate(acc, OperandA(a + batch_offset(p, p.a_batch, batch), p.a_stride, m, p.m, k, warp_m),
+             OperandB(b + batch_offset(p, p.b_batch, batch), p.b_stride, n, p.n, k, warp_n),
+             int(p.k - k < p.split_k ? p.k - k : p.split_k), shared);
 
   __syncthreads();  // the stages have been read
   m += warp_m;

@@ -58,15 +58,19 @@ class Tile(NamedTuple):
         return self.m // self.warp_m * (self.n // self.warp_n) * 32
 
 
-# The stages leave room for two blocks of 128 x 128 on a multiprocessor of 100 KiB. The two tiles of
-# 16 are for products that read one large matrix, such as a few rows times weights.
+# Two blocks of 128 x 128 find room on a multiprocessor of 100 KiB. The two tiles of 16 are for
+# products that read one large matrix, such as a few rows times weights.
 TILES = (
     Tile(128, 256, 64, 64, 4, 0.90),
-    Tile(128, 128, 64, 32, 3, 0.80),
+    Tile(128, 128, 64, 64, 3, 0.85),
     Tile(64, 64, 32, 32, 4, 0.55),
     Tile(16, 128, 16, 32, 4, 0.20),
     Tile(128, 16, 32, 16, 4, 0.20),
 )
+# A warp's 64 x 64 does not fit the registers where TF32 is loaded by words (k not along memory) or
+# elements are copied one by one.
+TILES_TF32 = (Tile(128, 128, 64, 32, 3, 0.80), *TILES[2:])
+TILES_UNALIGNED = TILES_TF32[:2]  # copies of less than 16 bytes are the limit
 
 
 class Operand(NamedTuple):
@@ -329,12 +333,9 @@ def _tile(
 
 
 def _tiles(dtype: str, aligned: bool) -> tuple[Tile, ...]:
-    """The tiles to choose from. Where copies are of less than 16 bytes, they are the limit."""
     if not aligned:
-        return TILES[1:3]
-    # Fragments of 128 x 256 in TF32, loaded by words where k does not lie along memory, do not fit
-    # the registers.
-    return TILES[1:] if dtype == "float32" else TILES
+        return TILES_UNALIGNED
+    return TILES_TF32 if dtype == "float32" else TILES
 
 
 def variants() -> list[Variant]:
