@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import operator
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from gradlab.kernels.cuda.driver import Properties
+from numpy.lib.array_utils import byte_bounds
 
 import python_kernels
 from cuda_emulator import build
@@ -349,6 +349,15 @@ def _host_inside(value: Any) -> Any:
     return value if isinstance(value, np.ndarray) else _host(value, [])
 
 
+def _extents(args: Any) -> list[tuple[int, int]] | None:
+    """Where the arrays of a launch lie; None where a struct may hold further addresses."""
+    for struct in (x for x in args if isinstance(x, np.ndarray)):
+        words = np.frombuffer(struct.tobytes()[: struct.nbytes // 8 * 8], np.uint64)
+        if ((words >= 1 << 32) & (words < 1 << 48)).any():
+            return None
+    return [byte_bounds(x.values) if x.size else (0, 0) for x in args if isinstance(x, Array)]
+
+
 class FakeDriver:
     """Stands where CuPy's driver stands: ``use_driver(FakeDriver())``."""
 
@@ -360,7 +369,7 @@ class FakeDriver:
         self.array_type = Array
         self.copies_to_host = 0
         self.waits = 0
-        self.mode = mode or os.environ.get("GRADLAB_EMULATOR_MODE", "plain")  # see build.FLAGS
+        self.mode = mode or build.MODE
         self.order = 0  # 1: the threads of a block run from the last to the first
         self.launches: list[tuple[str, str]] = []  # source and symbol
 
@@ -379,7 +388,7 @@ class FakeDriver:
         if places - {_current[0]}:
             raise ValueError(f"{symbol}: arrays on {sorted(places)}, current {_current[0]}")
         build.kernel(source, symbol, defines, self.mode).launch(
-            grid, block, given, shared, self.order
+            grid, block, given, shared, self.order, _extents(args)
         )
 
     def launch_ptx(self, kernel: Any, grid: Any, block: Any, args: Any) -> None:

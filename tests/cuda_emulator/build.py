@@ -1,4 +1,21 @@
-"""Builds the CUDA sources with the host's C++ compiler, once per content, and calls kernels."""
+"""Builds the CUDA sources with the host's C++ compiler, once per content, and calls kernels.
+
+A source can be built in three modes:
+
+``plain``
+    as it is. Barriers, warp operations and launches are checked by the scheduler, nothing else.
+``checked``
+    every access to memory is reported to the emulator's own checker (the compiler's instrumentation
+    for ThreadSanitizer, with other functions behind it), and so is undefined behaviour of C++:
+    accesses beyond an array in shared or global memory, shared memory that nobody wrote, missing
+    barriers, misaligned vectors, overflow. Runs in any process.
+``sanitized``
+    AddressSanitizer, with redzones between shared arrays, and the same checks of undefined
+    behaviour. Needs a process that AddressSanitizer was loaded into first, see
+    `sanitized_environment`; its report ends the process.
+
+What a mode finds is an `EmulatorError` that names kernel, block, thread and place.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +27,10 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,32 +40,70 @@ from gradlab.kernels.cuda import source as sources
 
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("GRADLAB_EMULATOR_CACHE", HERE / ".build"))
+CACHE_BYTES, CACHE_SECONDS = 512 << 20, 3600  # what is kept at most, and how long at least
 COMPILER = os.environ.get("CXX", "g++")
 
-# How a source can be built. `plain` runs inside the test process. `sanitized` needs a process
-# that AddressSanitizer was loaded into first (see `sanitized_environment`).
-FLAGS = {
-    "plain": ["-O1"],
-    "sanitized": [
-        "-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined",
-        "-fno-sanitize-recover=all", "-fno-sanitize=vptr",
-    ],
-}  # fmt: skip
 COMMON = [
-    "-std=c++20", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-strict-aliasing",
+    "-std=c++20", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE",
     "-Wall", "-Wno-unknown-pragmas", "-Wno-unused", "-Wno-attributes",
 ]  # fmt: skip
+# The calls that report undefined behaviour end in the emulator, not in libubsan.
+UNDEFINED = ["-fsanitize=undefined", "-fno-sanitize=vptr,return", "-fno-sanitize-recover=undefined"]
+FLAGS = {
+    "plain": ["-O1", "-g1"],
+    "checked": ["-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=thread", *UNDEFINED],
+    "sanitized": ["-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address", *UNDEFINED],
+}
+RUNTIME = ["runtime.cpp", "checker.cpp", "undefined.cpp"]
+RUNTIME_FLAGS = {
+    "plain": [],
+    "checked": ["-DCHECKED=1"],
+    "sanitized": ["-D__SANITIZE_ADDRESS__=1"],
+}
+
+
+MODE = os.environ.get("GRADLAB_EMULATOR_MODE", "plain")  # what is meant where none is named
 
 
 class EmulatorError(RuntimeError):
     """A kernel did what a GPU forbids, or what it leaves undefined."""
 
 
-def available() -> str:
-    """Why kernels cannot be emulated here; empty where they can."""
+# ---------------------------------------------------------------------- what this machine has
+
+
+@cache
+def available(mode: str = "plain") -> str:
+    """Why kernels cannot be emulated in this process; empty where they can."""
     if shutil.which(COMPILER) is None:
         return f"no C++ compiler: {COMPILER} is not on the PATH (set CXX)"
+    if mode == "sanitized" and not hasattr(ctypes.CDLL(None), "__asan_init"):
+        return "AddressSanitizer was not loaded into this process (see sanitized_environment)"
     return ""
+
+
+def sanitized_environment() -> dict[str, str]:
+    """Environment variables for a process that runs kernels in `sanitized` mode.
+
+    Raises `EmulatorError` where the compiler comes without AddressSanitizer.
+    """
+    if why := available():
+        raise EmulatorError(why)
+    # libstdc++ comes along: AddressSanitizer looks for __cxa_throw before Python loads it.
+    libraries = [_run([COMPILER, f"-print-file-name=lib{name}.so"]).strip()
+                 for name in ("asan", "stdc++")]  # fmt: skip
+    if not all(os.path.isabs(path) for path in libraries):
+        raise EmulatorError(f"{COMPILER} has no shared AddressSanitizer (libasan.so)")
+    return {
+        "LD_PRELOAD": " ".join(libraries),
+        # Python keeps memory until its end, and asks for more than there is to see what happens.
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:handle_abort=0",
+        "PYTHONMALLOC": "malloc",
+        "GRADLAB_EMULATOR_MODE": "sanitized",
+    }
+
+
+# ------------------------------------------------------------------------------------- builds
 
 
 def _run(command: Sequence[str]) -> str:
@@ -59,75 +116,124 @@ def _run(command: Sequence[str]) -> str:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Only one process builds a file; the others wait for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
+def _once(made: Path, make: Any) -> Path:
+    """``made``, by ``make(a temporary path)`` where it is not there yet."""
+    if not made.exists():
+        with _locked(made.with_suffix(".lock")):
+            if not made.exists():
+                part = made.with_suffix(f".{os.getpid()}.part")
+                make(part)
+                part.replace(made)
+        prune(CACHE)
+    os.utime(made)
+    return made
+
+
+def prune(folder: Path, limit: int = CACHE_BYTES, age: float = CACHE_SECONDS) -> None:
+    """Delete the builds that were not used for longest, until ``limit`` bytes are left."""
+    entries = []
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            entries.append((stat.st_mtime, stat.st_size, path))
+    total = sum(size for _, size, _ in entries)
+    for used, size, path in sorted(entries):
+        if total <= limit or time.time() - used < age:
+            return
+        path.unlink(missing_ok=True)
+        total -= size
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
+
+
+@cache
+def _compiler() -> str:
+    return _run([COMPILER, "--version"]).splitlines()[0]
+
+
+@cache
+def _headers() -> list[str]:
+    return [path.read_text() for path in sorted(HERE.glob("*.h"))]
+
+
 @cache
 def _runtime(mode: str) -> Path:
-    text = (HERE / "runtime.cpp").read_text() + (HERE / "emulator.h").read_text()
-    flags = [*COMMON, "-O2", *FLAGS[mode]] if mode == "sanitized" else [*COMMON, "-O2"]
-    key = hashlib.sha256(repr((text, flags)).encode()).hexdigest()[:20]
-    made = CACHE / f"runtime-{mode}-{key}.o"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with _locked(made.with_suffix(".lock")):
-        if not made.exists():
-            # What the scheduler does with stacks is not the kernels' doing.
-            flags = [flag for flag in flags if not flag.startswith(("-fsanitize", "-fno-sanit"))]
-            if mode == "sanitized":
-                flags += ["-D__SANITIZE_ADDRESS__=1"]
-            part = made.with_suffix(f".{os.getpid()}.o")
-            _run([COMPILER, *flags, "-c", str(HERE / "runtime.cpp"), "-o", str(part)])
-            part.replace(made)
-    return made
+    """The scheduler, as a library of its own: kernels of one mode share its stacks."""
+    texts = [(HERE / name).read_text() for name in RUNTIME]
+    flags = [*COMMON, "-O2", "-g1", *RUNTIME_FLAGS[mode]]
+    made = CACHE / f"runtime-{mode}-{_key(texts, _headers(), flags, _compiler())}.so"
+
+    def make(part: Path) -> None:
+        _run([
+            COMPILER, *flags, "-shared", "-Wl,-Bsymbolic", f"-Wl,-soname,gradlab-emulator-{mode}",
+            *(str(HERE / name) for name in RUNTIME), "-o", str(part), "-ldl",
+        ])  # fmt: skip
+
+    return _once(made, make)
 
 
 @cache
 def build(text: str, name: str, defines: tuple[tuple[str, Any], ...], mode: str) -> Path:
     """The shared library of a source text for one set of macros."""
     macros = [f"-D{macro}={value}" for macro, value in defines]
-    header = HERE / "emulator.h"
-    flags = [*COMMON, *FLAGS[mode], *macros, f"-I{HERE}", "-include", str(header)]
-    runtime = _runtime(mode)
-    headers = [path.read_text() for path in sorted(HERE.glob("*.h"))]
-    key = hashlib.sha256(repr((text, headers, flags, runtime.name)).encode()).hexdigest()
-    variant = "-".join(str(value) for _, value in defines)
-    made = CACHE / f"{Path(name).stem}-{variant[:60]}-{mode}-{key[:20]}.so"
-    with _locked(made.with_suffix(".lock")):
-        if not made.exists():
-            _build(text, name, flags, runtime, made)
-    return made
+    # GNU_UNIQUE symbols would be shared among libraries.
+    flags = [*COMMON, "-fvisibility=hidden", "-fno-gnu-unique", *FLAGS[mode], *macros]
+    flags += [f"-I{HERE}", "-include", str(HERE / "emulator.h")]
+    variant = "-".join(re.sub(r"\W+", "_", str(value)) for _, value in defines)
+    key = _key(text, name, _headers(), flags, _compiler())
+    made = CACHE / f"{Path(name).stem}-{variant[:60]}-{mode}-{key}.so"
+    return _once(made, lambda part: _build(text, name, flags, mode, part))
 
 
-def _build(text: str, name: str, flags: list[str], runtime: Path, made: Path) -> None:
+# A kernel's name and its __launch_bounds__ in the preprocessed text.
+_KERNEL = re.compile(
+    r"EMU_GLOBAL\s+(?:EMU_BOUNDS\((?P<before>(?:[^()]|\([^()]*\))*)\)\s*)?void\s+"
+    r"(?:EMU_BOUNDS\((?P<after>(?:[^()]|\([^()]*\))*)\)\s*)?(?P<symbol>\w+)\s*\("
+)
+
+
+def _build(text: str, name: str, flags: list[str], mode: str, made: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{Path(name).stem}.cpp"
+        file, part = Path(folder) / f"{Path(name).stem}.cpp", Path(folder) / "part.o"
         # The kernels are found in the preprocessed text: macros may have made their names. The
-        # header defines __global__ as nothing, so the mark comes after it.
-        file.write_text(f"#undef __global__\n#define __global__ EMU_GLOBAL\n{text}")
-        found = _run([COMPILER, *flags, "-E", "-P", str(file)])
-        symbols = re.findall(r"EMU_GLOBAL\s+void\s+(\w+)\s*\(", found)
-        calls = "\n".join(f"EMU_KERNEL({symbol})" for symbol in symbols)
-        file.write_text(f'{text}\n#line 1 "calls"\n{calls}\n')
-        part = made.with_suffix(f".{os.getpid()}.part")
-        _run([
-            COMPILER, *flags, "-fvisibility=default", "-shared", "-Wl,-Bsymbolic",
-            str(file), str(runtime), "-o", str(part),
-        ])  # fmt: skip
-        part.replace(made)
+        # header defines the marks as nothing, so they come after it.
+        marks = ("__global__ EMU_GLOBAL", "__launch_bounds__(...) EMU_BOUNDS(__VA_ARGS__)")
+        undo = "#undef __global__\n#undef __launch_bounds__\n"
+        file.write_text(undo + "".join(f"#define {mark}\n" for mark in marks) + text)
+        found = _KERNEL.finditer(_run([COMPILER, *flags, "-E", "-P", str(file)]))
+        calls = [f"EMU_KERNEL({each['symbol']}, {each['before'] or each['after'] or 0})"
+                 for each in found]  # fmt: skip
+        file.write_text("\n".join([f'#line 1 "{name}"', text, '#line 1 "calls"', *calls, ""]))
+        _run([COMPILER, *flags, "-c", str(file), "-o", str(part)])
+        # Linked without the sanitizers' libraries: libasan is in the process already.
+        objects = [str(part), str(_runtime(mode))]
+        _run([COMPILER, "-shared", "-Wl,-Bsymbolic", *objects, "-o", str(made)])
+
+
+# ------------------------------------------------------------------------------------ kernels
+
+Extents = Sequence[tuple[int, int]]
+_one_launch = threading.Lock()  # the scheduler's state is global
 
 
 class Kernel:
     """A kernel of a built library."""
 
-    def __init__(self, library: ctypes.CDLL, symbol: str) -> None:
+    def __init__(self, library: ctypes.CDLL, runtime: ctypes.CDLL, symbol: str) -> None:
         self.symbol = symbol
-        self.call = getattr(library, f"emu_call_{symbol}")
-        self.launch_function = library.emu_launch
+        self.call = ctypes.cast(getattr(library, f"emu_call_{symbol}"), ctypes.c_void_p)
+        self.launch_function = runtime.emu_launch
         self.launch_function.restype = ctypes.c_char_p
-        kinds, sizes = ctypes.create_string_buffer(64), (ctypes.c_int64 * 64)()
-        getattr(library, f"emu_signature_{symbol}")(kinds, sizes)
+        kinds, sizes = ctypes.create_string_buffer(256), (ctypes.c_int64 * 256)()
+        self.bounds = getattr(library, f"emu_signature_{symbol}")(kinds, sizes)
         self.kinds = kinds.value.decode()
         self.sizes = list(sizes)[: len(self.kinds)]
 
@@ -136,22 +242,42 @@ class Kernel:
         grid: Sequence[int],
         block: Sequence[int],
         args: Sequence[Any],
-        shared: int,
-        order: int,
+        shared: int = 0,
+        order: int = 0,
+        extents: Extents | None = None,
     ) -> None:
+        """Run the kernel on a grid.
+
+        ``order`` 1 runs blocks and threads from the last to the first. ``extents`` are the ranges
+        of addresses that the kernel may use, where they are known; the `checked` mode minds them.
+        """
         if len(args) != len(self.kinds):
             raise EmulatorError(
                 f"{self.symbol} has {len(self.kinds)} parameters, got {len(args)} arguments"
             )
+        threads = int(np.prod(block))
+        if self.bounds and threads > self.bounds:
+            raise EmulatorError(
+                f"{self.symbol} is launched with blocks of {threads} threads, beyond its "
+                f"__launch_bounds__({self.bounds})"
+            )
         held = [self._pack(i, each) for i, each in enumerate(args)]
         pointers = (ctypes.c_void_p * len(held))(*[ctypes.addressof(each) for each in held])
-        dims = [(ctypes.c_uint * 3)(*(*dim, 1, 1)[:3]) for dim in (grid, block)]
-        said = self.launch_function(
-            ctypes.cast(self.call, ctypes.c_void_p), self.symbol.encode(), pointers, *dims,
-            ctypes.c_int64(shared), order,
-        )  # fmt: skip
+        dims = [self._dim(each, what) for each, what in ((grid, "grid"), (block, "block"))]
+        ends = [end for extent in extents or () for end in extent]
+        with _one_launch:
+            said = self.launch_function(
+                self.call, self.symbol.encode(), pointers, *dims, ctypes.c_int64(shared), order,
+                (ctypes.c_void_p * len(ends))(*ends), -1 if extents is None else len(extents),
+            )  # fmt: skip
         if said:
-            raise EmulatorError(said.decode())
+            raise EmulatorError(_PLACE.sub(_look_up, said.decode()))
+
+    def _dim(self, dim: Sequence[int], what: str) -> Any:
+        dim = tuple(map(int, dim))
+        if not 1 <= len(dim) <= 3 or not all(0 < size < 1 << 32 for size in dim):
+            raise EmulatorError(f"{self.symbol} is launched with a {what} of {dim}")
+        return (ctypes.c_uint * 3)(*(*dim, 1, 1)[:3])
 
     def _pack(self, i: int, value: Any) -> Any:
         """An argument as bytes, checked against the parameter: a GPU would read on in silence."""
@@ -172,21 +298,40 @@ class Kernel:
 
 
 @cache
-def kernel(name: str, symbol: str, defines: tuple[tuple[str, Any], ...], mode: str) -> Kernel:
+def kernel(name: str, symbol: str, defines: tuple[tuple[str, Any], ...], mode: str = "") -> Kernel:
     """The kernel ``symbol`` of one of gradlab's own sources."""
     return kernel_of(sources.read(name), name, symbol, defines, mode)
 
 
-def kernel_of(text: str, name: str, symbol: str, defines: Any = (), mode: str = "plain") -> Kernel:
+def kernel_of(text: str, name: str, symbol: str, defines: Any = (), mode: str = "") -> Kernel:
     """The kernel ``symbol`` of any source text."""
-    return Kernel(_load(str(build(text, name, defines, mode))), symbol)
+    mode = mode or MODE
+    if why := available(mode):
+        raise EmulatorError(why)
+    runtime = _load(_runtime(mode))  # before the kernels, which ask for it by its soname
+    return Kernel(_load(build(text, name, defines, mode)), runtime, symbol)
 
 
 @cache
-def _load(path: str) -> ctypes.CDLL:
-    return ctypes.CDLL(path)
+def _load(path: Path) -> ctypes.CDLL:
+    return ctypes.CDLL(str(path))
 
 
 def address(array: np.ndarray) -> ctypes.c_void_p:
     """A host array as a kernel's pointer argument."""
     return ctypes.c_void_p(array.ctypes.data)
+
+
+# ------------------------------------------------------------------------------------- places
+
+_PLACE = re.compile(r" at @@(?P<library>[^@]+)\+(?P<offset>0x[0-9a-f]+)@@")
+
+
+def _look_up(found: re.Match[str]) -> str:
+    """The source line of an address, from the line tables."""
+    try:
+        lines = _run(["addr2line", "-i", "-e", found["library"], found["offset"]]).splitlines()
+    except (OSError, EmulatorError):
+        return ""
+    places = [Path(line.partition(" (")[0]).name for line in lines if "?" not in line]
+    return " at " + ", called at ".join(places) if places else ""

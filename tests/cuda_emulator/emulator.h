@@ -25,6 +25,9 @@
 #define __align__(n) alignas(n)
 #define __constant__ static const
 
+// What is no access of a kernel's, though it is compiled with one.
+#define EMU_UNWATCHED __attribute__((no_sanitize("thread")))
+
 struct uint3 { unsigned x, y, z; };
 using dim3 = uint3;
 
@@ -55,7 +58,8 @@ extern Block* here;     // its block
 
 // -------------------------------------------------------------------------------- waiting
 
-void barrier(Site site);  // __syncthreads()
+// __syncthreads() and its relatives: how many threads of the block vote with something but 0.
+int barrier(int vote, const char* what, Site site);
 // bar.sync and bar.arrive of barrier `id`, 0 to 15, for `threads` threads (a multiple of 32).
 void named_barrier(int id, int threads, Site site);
 void named_barrier_arrive(int id, int threads, Site site);
@@ -63,6 +67,8 @@ void named_barrier_arrive(int id, int threads, Site site);
 // All lanes of `mask` bring their arguments; the last one to come computes for all of them.
 using Collective = void (*)(void** lanes, uint32_t mask);
 void collective(const char* what, uint32_t mask, void* mine, Collective compute, Site site);
+// __syncwarp(): of these operations the only one that orders accesses to memory.
+void sync_warp(uint32_t mask, Site site);
 // The same for a warpgroup: 128 threads, four warps in a row, given as an array of 128.
 void collective_group(const char* what, void* mine, void (*compute)(void** threads), Site site);
 
@@ -116,14 +122,15 @@ template <class F> void async_copy(Region writes, F run, Site site) {
   async_copy(writes, job(run), site);
 }
 
-// Work in groups that the thread itself waits for: bulk copies to global memory and wgmma. It runs
-// when the thread waits for its group. `reads` is the shared memory that must stay as it is.
+// Work in groups that are waited for: a thread's own bulk copies to global memory, and the wgmma of
+// a warpgroup (deferred by one thread, from within collective_group, for all; committed by all 128;
+// run for all when the first of them waits). `reads` is shared memory that must stay as it is.
 enum class Queue { bulk, wgmma };
 void defer(Queue queue, Region reads, Job run, Site site);
 template <class F> void defer(Queue queue, Region reads, F run, Site site) {
   defer(queue, reads, job(run), site);
 }
-void commit_group(Queue queue);
+void commit_group(Queue queue, Site site);
 void wait_group(Queue queue, int groups_left, Site site);
 
 // An mbarrier is eight bytes of shared memory. A wait blocks the thread (kernels write it as a
@@ -184,7 +191,16 @@ constexpr int warpSize = 32;
   name##_array& name = emu::shared_array<name##_array>(name##_key)
 #define DYNAMIC_SHARED(name) unsigned char* name = emu::here->dynamic_shared
 
-inline void __syncthreads(emu::Site site = EMU_SITE) { emu::barrier(site); }
+inline void __syncthreads(emu::Site site = EMU_SITE) { emu::barrier(0, "__syncthreads", site); }
+inline int __syncthreads_count(int predicate, emu::Site site = EMU_SITE) {
+  return emu::barrier(predicate, "__syncthreads_count", site);
+}
+inline int __syncthreads_or(int predicate, emu::Site site = EMU_SITE) {
+  return emu::barrier(predicate, "__syncthreads_or", site) != 0;
+}
+inline int __syncthreads_and(int predicate, emu::Site site = EMU_SITE) {
+  return emu::barrier(!predicate, "__syncthreads_and", site) == 0;
+}
 
 struct EmuVote { int predicate; uint32_t ballot; };
 inline uint32_t __ballot_sync(uint32_t mask, int predicate, emu::Site site = EMU_SITE) {
@@ -204,12 +220,60 @@ inline int __any_sync(uint32_t mask, int predicate, emu::Site site = EMU_SITE) {
 inline int __all_sync(uint32_t mask, int predicate, emu::Site site = EMU_SITE) {
   return __ballot_sync(mask, predicate, site) == mask;
 }
+// The lanes that happen to run together: a kernel may not count on more than itself.
+inline uint32_t __activemask() { return 1u << emu::current->lane; }
 inline void __syncwarp(uint32_t mask = 0xffffffffu, emu::Site site = EMU_SITE) {
-  int nothing = 0;
-  emu::collective("__syncwarp", mask, &nothing, [](void**, uint32_t) {}, site);
+  emu::sync_warp(mask, site);
 }
-inline int __syncthreads_or(int predicate, emu::Site site = EMU_SITE);
-inline int __syncthreads_count(int predicate, emu::Site site = EMU_SITE);
+
+template <class V> struct EmuMatch { V value; uint32_t alike; };
+template <class V>
+uint32_t __match_any_sync(uint32_t mask, V value, emu::Site site = EMU_SITE) {
+  EmuMatch<V> mine{value, 0};
+  emu::collective("__match_any_sync", mask, &mine, [](void** lanes, uint32_t members) {
+    auto at = [&](int i) { return static_cast<EmuMatch<V>*>(lanes[i]); };
+    for (int i = 0; i < 32; i++)
+      for (int j = 0; j < 32; j++)
+        if (members >> i & members >> j & 1 && !std::memcmp(&at(i)->value, &at(j)->value, sizeof(V)))
+          at(i)->alike |= 1u << j;
+  }, site);
+  return mine.alike;
+}
+template <class V>
+uint32_t __match_all_sync(uint32_t mask, V value, int* all, emu::Site site = EMU_SITE) {
+  *all = __match_any_sync(mask, value, site) == mask;
+  return *all ? mask : 0;
+}
+
+template <class V, class F>
+V emu_reduce(const char* what, uint32_t mask, V value, F, emu::Site site) {
+  emu::Shuffle<V> mine{value, value, 0};
+  emu::collective(what, mask, &mine, [](void** lanes, uint32_t members) {
+    auto at = [&](int i) { return static_cast<emu::Shuffle<V>*>(lanes[i]); };
+    int first = __builtin_ctz(members);
+    V sum = at(first)->value;
+    for (int i = first + 1; i < 32; i++)
+      if (members >> i & 1) sum = F()(sum, at(i)->value);
+    for (int i = 0; i < 32; i++)
+      if (members >> i & 1) at(i)->result = sum;
+  }, site);
+  return mine.result;
+}
+#define EMU_REDUCE(op, type, result)                                                          \
+  inline type __reduce_##op##_sync(uint32_t mask, type value, emu::Site site = EMU_SITE) {    \
+    auto combine = [](type a, type b) -> type { return result; };                             \
+    return emu_reduce("__reduce_" #op "_sync", mask, value, combine, site);                   \
+  }
+EMU_REDUCE(add, unsigned, a + b)
+EMU_REDUCE(add, int, int(unsigned(a) + unsigned(b)))
+EMU_REDUCE(min, unsigned, a < b ? a : b)
+EMU_REDUCE(min, int, a < b ? a : b)
+EMU_REDUCE(max, unsigned, a > b ? a : b)
+EMU_REDUCE(max, int, a > b ? a : b)
+EMU_REDUCE(and, unsigned, a & b)
+EMU_REDUCE(or, unsigned, a | b)
+EMU_REDUCE(xor, unsigned, a ^ b)
+#undef EMU_REDUCE
 
 // The lane numbers of PTX's shfl: a source outside the segment leaves the lane its own value.
 template <class V> V __shfl_sync(uint32_t mask, V x, int source, int width = 32,
@@ -240,19 +304,33 @@ inline void __threadfence() {}
 inline void __threadfence_block() {}
 
 // Blocks run one after another and fibers switch only where they wait: plain code is atomic.
-template <class V> V atomicAdd(V* at, std::type_identity_t<V> x) { V old = *at; *at = old + x; return old; }
-template <class V> V atomicMax(V* at, std::type_identity_t<V> x) { V old = *at; if (x > old) *at = x; return old; }
-template <class V> V atomicMin(V* at, std::type_identity_t<V> x) { V old = *at; if (x < old) *at = x; return old; }
-template <class V> V atomicExch(V* at, std::type_identity_t<V> x) { V old = *at; *at = x; return old; }
-template <class V> V atomicCAS(V* at, std::type_identity_t<V> expected, std::type_identity_t<V> x) {
+namespace emu {
+void atomic_access(void* at, int bytes, const void* from);  // tells the checker
+template <class V, class F> EMU_UNWATCHED __noinline__ V atomic(V* at, F change) {
+  atomic_access(at, sizeof(V), __builtin_return_address(0));
   V old = *at;
-  if (old == expected) *at = x;
+  *at = change(old);
   return old;
 }
+}  // namespace emu
+
+template <class V> using EmuSame = std::type_identity_t<V>;
+template <class V> V atomicAdd(V* at, EmuSame<V> x) { return emu::atomic(at, [=](V old) { return V(old + x); }); }
+template <class V> V atomicSub(V* at, EmuSame<V> x) { return emu::atomic(at, [=](V old) { return V(old - x); }); }
+template <class V> V atomicMax(V* at, EmuSame<V> x) { return emu::atomic(at, [=](V old) { return x > old ? x : old; }); }
+template <class V> V atomicMin(V* at, EmuSame<V> x) { return emu::atomic(at, [=](V old) { return x < old ? x : old; }); }
+template <class V> V atomicAnd(V* at, EmuSame<V> x) { return emu::atomic(at, [=](V old) { return V(old & x); }); }
+template <class V> V atomicOr(V* at, EmuSame<V> x) { return emu::atomic(at, [=](V old) { return V(old | x); }); }
+template <class V> V atomicXor(V* at, EmuSame<V> x) { return emu::atomic(at, [=](V old) { return V(old ^ x); }); }
+template <class V> V atomicExch(V* at, EmuSame<V> x) { return emu::atomic(at, [=](V) { return x; }); }
+template <class V> V atomicCAS(V* at, EmuSame<V> expected, EmuSame<V> x) {
+  return emu::atomic(at, [=](V old) { return old == expected ? x : old; });
+}
 inline unsigned atomicInc(unsigned* at, unsigned limit) {
-  unsigned old = *at;
-  *at = old >= limit ? 0 : old + 1;
-  return old;
+  return emu::atomic(at, [=](unsigned old) { return old >= limit ? 0 : old + 1; });
+}
+inline unsigned atomicDec(unsigned* at, unsigned limit) {
+  return emu::atomic(at, [=](unsigned old) { return old == 0 || old > limit ? limit : old - 1; });
 }
 
 // ------------------------------------------------------------------------ intrinsics
@@ -307,28 +385,33 @@ struct alignas(16) double2 { double x, y; };
 
 // --------------------------------------------------------------- how the driver calls a kernel
 
-// EMU_KERNEL(name) makes a symbol emu_call_name that unpacks an array of pointers to arguments,
-// and emu_signature_name, a letter and a size for each parameter.
+// EMU_KERNEL(name, bounds) makes a symbol emu_call_name that unpacks an array of pointers to
+// arguments, and emu_signature_name: a letter and a size for each parameter, and the largest block.
 namespace emu {
 template <class A> constexpr char kind() {
   return std::is_pointer_v<A> ? 'p' : std::is_floating_point_v<A> ? 'f' : std::is_integral_v<A> ? 'i' : 's';
 }
 template <class... A, size_t... I>
-void call(void (*kernel)(A...), void** args, std::index_sequence<I...>) {
+EMU_UNWATCHED void call(void (*kernel)(A...), void** args, std::index_sequence<I...>) {
   kernel(*static_cast<std::remove_cv_t<std::remove_reference_t<A>>*>(args[I])...);
 }
-template <class... A> void call(void (*kernel)(A...), void** args) {
+template <class... A> EMU_UNWATCHED void call(void (*kernel)(A...), void** args) {
   call(kernel, args, std::index_sequence_for<A...>{});
 }
-template <class... A> void signature(void (*)(A...), char* kinds, int64_t* sizes) {
+struct Bounds {  // __launch_bounds__
+  int threads, blocks = 0, clusters = 0;
+};
+template <class... A> int signature(void (*)(A...), char* kinds, int64_t* sizes, Bounds bounds) {
   size_t i = 0;
   ((kinds[i] = kind<A>(), sizes[i] = sizeof(A), i++), ...);
   kinds[i] = 0;
+  return bounds.threads;
 }
 }  // namespace emu
 
-#define EMU_KERNEL(name)                                                                 \
-  extern "C" void emu_call_##name(void** args) { emu::call(name, args); }                \
-  extern "C" void emu_signature_##name(char* kinds, int64_t* sizes) {                    \
-    emu::signature(name, kinds, sizes);                                                  \
+#define EMU_EXPORT extern "C" __attribute__((visibility("default")))
+#define EMU_KERNEL(name, ...)                                                            \
+  EMU_EXPORT void emu_call_##name(void** args) { emu::call(name, args); }                \
+  EMU_EXPORT int emu_signature_##name(char* kinds, int64_t* sizes) {                     \
+    return emu::signature(name, kinds, sizes, {__VA_ARGS__});                            \
   }

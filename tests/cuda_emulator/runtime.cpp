@@ -1,19 +1,28 @@
 // The emulator's scheduler: runs the threads of a block as fibers, one block after another.
 //
-// Compiled without instrumentation, so that what it does itself is never taken for a kernel's
-// access. A launch ends with a message where a kernel did something that a GPU forbids or leaves
-// undefined; the fibers of that launch are then dropped where they stand.
-#include "emulator.h"
+// A thread runs until it has to wait (at a barrier, for the other lanes of its warp, for a copy) and
+// hands over to the next thread that can go on. Threads that have not begun are started one after
+// another on the same stack; a thread that waits keeps its stack, and the next one gets another. So
+// a kernel without barriers needs one stack and no switch at all.
+//
+// Whoever can go on does so before new threads are started. With `order` 1 threads start from the
+// last to the first and blocks run from the last to the first: what only works in one order lacks a
+// barrier. When nobody can go on, an asynchronous copy arrives; when there is none, the launch ends
+// with a message that says who waits where.
+//
+// Everything here is compiled without instrumentation: what the scheduler does is never taken for a
+// kernel's access. After a message the fibers of that launch are dropped where they stand.
+#include "runtime.h"
 
+#include <dlfcn.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
-#include <deque>
-#include <map>
-#include <string>
-#include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -25,15 +34,48 @@
 #define UNPOISON(at, bytes) (void)0
 #endif
 
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
 namespace emu {
 
-// ------------------------------------------------------------------------------ fibers
+Fiber* current;
+Block* here;
+Thread threads[MAX_THREADS];
+int count;
+const char* kernel_name = "";
+
+static std::string error;
+
+// ------------------------------------------------------------------------------ stacks
 //
-// swapcontext saves the signal mask with a system call per switch; this saves the registers that
-// a call preserves and changes stacks. Other processors than these two take swapcontext.
+// swapcontext saves the signal mask with a system call per switch. The assembly saves the registers
+// that a call preserves, and changes stacks; processors that have none here take swapcontext.
+
+struct Stack {
+  void* sp;
+  unsigned char* bottom;
+  size_t bytes;
+  void* sanitizers;  // AddressSanitizer's notion of this stack, while it is left
+#if !defined(__x86_64__) && !defined(__aarch64__) || defined(EMU_SWAPCONTEXT)
+  ucontext_t context;
+#endif
+};
+
+#if defined(EMU_SWAPCONTEXT) || !defined(__x86_64__) && !defined(__aarch64__)
+
+static void switch_stacks(Stack* from, Stack* to) { swapcontext(&from->context, &to->context); }
+static void enter_at(Stack* stack, void (*entry)(), size_t offset) {
+  getcontext(&stack->context);
+  stack->context.uc_stack.ss_sp = stack->bottom;
+  stack->context.uc_stack.ss_size = stack->bytes - offset;
+  stack->context.uc_link = nullptr;
+  makecontext(&stack->context, entry, 0);
+}
+
+#else
 
 #if defined(__x86_64__)
-extern "C" void emu_switch(void** save, void* to);
+constexpr int SAVED = 6, ENTRY = 6;
 asm(R"(
 .text
 .hidden emu_switch
@@ -58,168 +100,371 @@ emu_switch:
 .size emu_switch,.-emu_switch
 )");
 #else
-#error "to be written"
+constexpr int SAVED = 20, ENTRY = 11;  // x19 to x30, d8 to d15; x30 is where to go
+asm(R"(
+.text
+.hidden emu_switch
+.globl emu_switch
+.type emu_switch,%function
+emu_switch:
+  sub sp, sp, #160
+  stp x19, x20, [sp, #0]
+  stp x21, x22, [sp, #16]
+  stp x23, x24, [sp, #32]
+  stp x25, x26, [sp, #48]
+  stp x27, x28, [sp, #64]
+  stp x29, x30, [sp, #80]
+  stp d8, d9, [sp, #96]
+  stp d10, d11, [sp, #112]
+  stp d12, d13, [sp, #128]
+  stp d14, d15, [sp, #144]
+  mov x9, sp
+  str x9, [x0]
+  mov sp, x1
+  ldp x19, x20, [sp, #0]
+  ldp x21, x22, [sp, #16]
+  ldp x23, x24, [sp, #32]
+  ldp x25, x26, [sp, #48]
+  ldp x27, x28, [sp, #64]
+  ldp x29, x30, [sp, #80]
+  ldp d8, d9, [sp, #96]
+  ldp d10, d11, [sp, #112]
+  ldp d12, d13, [sp, #128]
+  ldp d14, d15, [sp, #144]
+  add sp, sp, #160
+  ret
+.size emu_switch,.-emu_switch
+)");
 #endif
+extern "C" void emu_switch(void** save, void* to);
 
-enum class State { ready, waiting, done };
-
-struct Thread : Fiber {
-  void* sp;
-  unsigned char* stack;
-  State state;
-  const char* waits_for;
-  Site site;
-  void* fake_stack;
-  struct Copy { void* to; const void* from; int bytes, valid; };
-  std::vector<Copy> copies;
-  std::deque<size_t> groups;  // how many of `copies` each committed group holds
-  size_t ungrouped;
-  struct { std::vector<Job> open; std::deque<std::vector<Job>> groups; } deferred[2];
-};
-
-constexpr size_t STACK = 128 << 10;
-constexpr size_t SHARED_BYTES = 256 << 10, GUARD = 128;
-
-Fiber* current;
-Block* here;
-
-static std::vector<Thread*> threads;  // kept from launch to launch, with their stacks
-static int count;                     // threads of this launch's blocks
-static void* scheduler_sp;
-static void* scheduler_fake_stack;
-static const void* scheduler_stack;
-static size_t scheduler_stack_size;
-static void (*body)(void**);
-static void** body_args;
-static const char* kernel_name;
-static std::string error;
-static bool backwards;
-
-static void to_scheduler(bool leaving) {
-  Thread* me = static_cast<Thread*>(current);
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_start_switch_fiber(leaving ? nullptr : &me->fake_stack, scheduler_stack, scheduler_stack_size);
-#endif
-  emu_switch(&me->sp, scheduler_sp);
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(me->fake_stack, nullptr, nullptr);
-#endif
-}
-
-static void to_thread(Thread* thread) {
-  current = thread;
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_start_switch_fiber(&scheduler_fake_stack, thread->stack, STACK);
-#endif
-  emu_switch(&scheduler_sp, thread->sp);
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(scheduler_fake_stack, nullptr, nullptr);
-#endif
-}
-
-static void thread_main() {
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_size);
-#endif
-  body(body_args);
-  static_cast<Thread*>(current)->state = State::done;
-  to_scheduler(true);
-  abort();
-}
-
-static void prepare(Thread* thread, int i, uint3 dim) {
-  thread->linear = i;
-  thread->lane = i % 32;
-  thread->warp = i / 32;
-  thread->thread = {i % dim.x, i / dim.x % dim.y, i / (dim.x * dim.y)};
-  thread->state = State::ready;
-  thread->copies.clear();
-  thread->groups.clear();
-  thread->ungrouped = 0;
-  for (auto& each : thread->deferred) each.open.clear(), each.groups.clear();
-  thread->fake_stack = nullptr;
-  UNPOISON(thread->stack, STACK);
-  // As emu_switch leaves it: six registers, then where to return to; the stack is aligned for a
-  // call, which pushes its return address.
-  void** top = reinterpret_cast<void**>(thread->stack + STACK - 64);
+static void switch_stacks(Stack* from, Stack* to) { emu_switch(&from->sp, to->sp); }
+static void enter_at(Stack* stack, void (*entry)(), size_t offset) {
+  // As emu_switch leaves a stack. On x86-64 a function begins with its return address at a multiple
+  // of 16 plus 8.
+  void** top = reinterpret_cast<void**>(stack->bottom + stack->bytes - offset - 64);
+#if defined(__x86_64__)
   *--top = nullptr;
-  *--top = reinterpret_cast<void*>(thread_main);
-  for (int r = 0; r < 6; r++) *--top = nullptr;
-  thread->sp = top;
+  *--top = reinterpret_cast<void*>(entry);
+#endif
+  for (int r = SAVED; r-- > 0;) *--top = r == ENTRY ? reinterpret_cast<void*>(entry) : nullptr;
+  stack->sp = top;
 }
 
-static std::string position() {
-  char text[256];
-  snprintf(text, sizeof text, "%s, block (%u, %u, %u), thread (%u, %u, %u)", kernel_name,
-           here->block.x, here->block.y, here->block.z, current->thread.x, current->thread.y,
-           current->thread.z);
+#endif
+
+constexpr size_t STACK = 128 << 10, PAGE = 64 << 10;  // the largest page of the usual systems
+
+static unsigned char* stacks;  // one range, each stack above a page that nobody may touch
+static Stack fibers[MAX_THREADS + 1], scheduler;
+static Stack* idle[MAX_THREADS + 1];
+static int idle_count, stack_count;
+static Stack* active = &scheduler;
+
+static Stack* take_stack() {
+  if (idle_count) return idle[--idle_count];
+  if (!stacks) {
+    void* made = mmap(nullptr, (STACK + PAGE) * (MAX_THREADS + 1), PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (made == MAP_FAILED) abort();
+    stacks = static_cast<unsigned char*>(made);
+  }
+  Stack* stack = &fibers[stack_count];
+  stack->bottom = stacks + (STACK + PAGE) * stack_count++ + PAGE;
+  stack->bytes = STACK;
+  mprotect(stack->bottom, STACK, PROT_READ | PROT_WRITE);
+  return stack;
+}
+
+bool on_a_stack(const void* at) {
+  auto* byte = static_cast<const unsigned char*>(at);
+  return byte >= stacks && byte < stacks + (STACK + PAGE) * (MAX_THREADS + 1);
+}
+
+// Go on on another stack. `ends`: nothing of this one is needed any more.
+static void jump(Stack* to, bool ends) {
+  Stack* from = active;
+  active = to;
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_start_switch_fiber(ends ? nullptr : &from->sanitizers, to->bottom, to->bytes);
+#endif
+  switch_stacks(from, to);
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(active->sanitizers, nullptr, nullptr);
+#endif
+  (void)ends;
+}
+
+static void begin(Stack* stack, void (*entry)()) {
+  // Stacks that begin at the same place in their pages would fight for a few lines of the cache.
+  enter_at(stack, entry, size_t(stack - fibers) % 32 * 320);
+  stack->sanitizers = nullptr;
+}
+
+// ----------------------------------------------------------------------------- messages
+
+std::string name(const Thread* thread) {
+  char text[80];
+  snprintf(text, sizeof text, "thread (%u, %u, %u)", thread->thread.x, thread->thread.y,
+           thread->thread.z);
   return text;
 }
 
-static std::string place(Site site) {
+std::string position(const Thread* thread) {
+  char text[80];
+  snprintf(text, sizeof text, ", block (%u, %u, %u), ", here->block.x, here->block.y, here->block.z);
+  return kernel_name + (text + name(thread));
+}
+
+std::string place(Site site) {
   const char* file = strrchr(site.file, '/');
   return std::string(file ? file + 1 : site.file) + ":" + std::to_string(site.line);
 }
 
-void fail(const char* what, Site site) {
-  error = position() + ": " + what + (site.file ? " at " + place(site) : "");
-  to_scheduler(true);
+// Python looks the line up: @@library+offset@@.
+std::string place(const void* return_address) {
+  Dl_info info{};
+  if (!dladdr(return_address, &info)) return "an unknown place";
+  char text[32];
+  snprintf(text, sizeof text, "+%#zx@@", size_t(return_address) - size_t(info.dli_fbase) - 1);
+  return std::string("@@") + info.dli_fname + text;
+}
+
+// "lane 3", "lanes 0-15, 31"
+static std::string lanes(uint32_t mask) {
+  std::string text = mask & (mask - 1) ? "lanes " : "lane ";
+  for (int i = 0; i < 32; i++) {
+    if (!(mask >> i & 1)) continue;
+    int first = i;
+    while (i < 31 && mask >> (i + 1) & 1) i++;
+    if (text.back() != ' ') text += ", ";
+    text += std::to_string(first);
+    if (i > first) text += "-" + std::to_string(i);
+  }
+  return text;
+}
+
+[[noreturn]] static void drop_launch() {
+  jump(&scheduler, true);
   abort();
 }
 
-void yield() { to_scheduler(false); }
+void fail(const std::string& what, Site site) {
+  error = position(running()) + ": " + what;
+  if (site.file) error += " at " + place(site);
+  drop_launch();
+}
+void fail(const char* what, Site site) { fail(std::string(what), site); }
+void fail_at(const std::string& what, const void* return_address) {
+  error = position(running()) + ": " + what + " at " + place(return_address);
+  drop_launch();
+}
+
+// -------------------------------------------------------------------------- who runs next
+
+struct Ring {  // each thread is in it at most once
+  Thread* items[2 * MAX_THREADS];
+  unsigned head, tail;
+  bool empty() const { return head == tail; }
+  void push(Thread* thread) { items[tail++ % (2 * MAX_THREADS)] = thread; }
+  Thread* pop() { return items[head++ % (2 * MAX_THREADS)]; }
+};
+static Ring ready;
+static int started, finished;
+static unsigned idle_turns;  // turns given away since a thread last came further
+static bool backwards;
+static void (*body)(void**);
+static void** body_args;
+
+struct Pending {
+  Job job;
+  Thread* by;
+  Region writes;
+  check::Clock* clock;
+};
+static std::deque<Pending> pending;  // asynchronous copies of the block
+static bool dirty;                   // a thread has copies or groups of its own
+
+static void wake(Thread* thread) {
+  thread->waits_for = nullptr;
+  idle_turns = 0;
+  ready.push(thread);
+}
+
+// Copies are not ordered among themselves: with `order` 1 the last one arrives first.
+static void run_pending() {
+  Pending next = backwards ? pending.back() : pending.front();
+  if (backwards) pending.pop_back();
+  else pending.pop_front();
+  Fiber* before = current;
+  current = next.by;
+  check::arrived(next.writes.at, next.writes.bytes);
+  check::act_as(next.clock);
+  next.job.run(next.job.state);
+  check::act_as(nullptr);
+  check::forget(next.clock);
+  current = before;
+  idle_turns = 0;
+}
+
+static void run_threads();
+
+// Hand over to whoever can go on; comes back when this thread's turn has come. Null: this fiber's
+// threads are all done, and it comes back if there are threads to start.
+static void hand_over(Thread* me) {
+  for (;;) {
+    if (!ready.empty()) {
+      Thread* next = ready.pop();
+      current = next;
+      if (next == me) return;
+      if (!me) idle[idle_count++] = active;
+      jump(next->stack, !me);
+      return;
+    }
+    if (started < count) {
+      if (!me) return;
+      Stack* fresh = take_stack();
+      begin(fresh, run_threads);
+      jump(fresh, false);
+      return;
+    }
+    if (!pending.empty()) {
+      run_pending();
+      continue;
+    }
+    if (!me) idle[idle_count++] = active;
+    jump(&scheduler, !me);  // the block is done, or nobody can go on
+    abort();
+  }
+}
+
+static void run_threads() {
+#if defined(__SANITIZE_ADDRESS__)
+  const void* bottom;
+  size_t bytes;
+  __sanitizer_finish_switch_fiber(nullptr, &bottom, &bytes);
+  if (!scheduler.bottom) {  // the first fiber of a launch is entered from there
+    scheduler.bottom = static_cast<unsigned char*>(const_cast<void*>(bottom));
+    scheduler.bytes = bytes;
+  }
+#endif
+  for (;;) {
+    while (started < count && ready.empty()) {
+      int i = backwards ? count - 1 - started : started;
+      started++;
+      idle_turns = 0;
+      current = &threads[i];
+      running()->left = false;
+      running()->waits_for = nullptr;
+      body(body_args);
+      Thread* me = running();
+      if (!me->bulk.closed.empty() || !me->bulk.open.empty())
+        fail("leaves the kernel while bulk copies still read its shared memory (wait for the group)",
+             {nullptr, 0});
+      me->left = true;
+      finished++;
+    }
+    hand_over(nullptr);
+  }
+}
 
 static void wait(const char* what, Site site) {
-  Thread* me = static_cast<Thread*>(current);
-  me->state = State::waiting;
+  Thread* me = running();
   me->waits_for = what;
   me->site = site;
-  to_scheduler(false);
+  me->stack = active;
+  hand_over(me);
+}
+
+void yield() {
+  Thread* me = running();
+  idle_turns++;
+  if (idle_turns > 2u * count && !pending.empty()) run_pending();
+  if (idle_turns > 10000u * count)
+    fail("waits in a loop for what no thread of this block will do (blocks run one after another)",
+         {nullptr, 0});
+  me->stack = active;
+  if (started < count) {  // somebody new comes first, or they would starve
+    Stack* fresh = take_stack();
+    begin(fresh, run_threads);
+    ready.push(me);
+    jump(fresh, false);
+    return;
+  }
+  ready.push(me);
+  hand_over(me);
 }
 
 // ---------------------------------------------------------------------------- barriers
 
-struct Barrier {
-  int arrived = 0, expected = 0;
-  Site site{};
-  std::vector<Thread*> waiting;
-};
-static Barrier barriers[17];  // the last one is __syncthreads(), which is also barrier 0
-
-static void arrive(Barrier& b, int expected, bool waits, const char* what, Site site) {
-  b.site = site;
-  b.expected = expected;
-  if (++b.arrived == expected) {
-    b.arrived = 0;
-    for (Thread* each : b.waiting) each->state = State::ready;
-    b.waiting.clear();
-    return;
-  }
-  if (!waits) return;
-  b.waiting.push_back(static_cast<Thread*>(current));
-  wait(what, site);
+static bool same(Site a, Site b) {
+  return a.line == b.line && (a.file == b.file || !strcmp(a.file, b.file));
 }
 
-void barrier(Site site) {
-  Barrier& b = barriers[16];
-  if (b.arrived && (b.site.line != site.line || strcmp(b.site.file, site.file)))
-    fail(("__syncthreads() is reached here by some threads of the block, and at " + place(b.site) +
-          " by others").c_str(), site);
-  arrive(b, count, true, "__syncthreads()", site);
+struct Barrier {
+  int arrived, expected, votes, waiting;
+  Site site;
+  check::Clock* clock;
+  Thread* who[MAX_THREADS];
+};
+static Barrier block_barrier, named_barriers[16];
+
+static void release_all(Barrier& b) {
+  b.arrived = 0;
+  for (int i = 0; i < b.waiting; i++) {
+    b.who[i]->votes = b.votes;
+    wake(b.who[i]);
+  }
+  b.waiting = 0;
+  b.votes = 0;
+}
+
+int barrier(int vote, const char* what, Site site) {
+  Barrier& b = block_barrier;
+  if (b.arrived && !same(b.site, site))
+    fail(std::string(what) + " is reached here by some threads of the block, and another at " +
+         place(b.site) + " by others", site);
+  b.site = site;
+  b.votes += vote != 0;
+  Thread* me = running();
+  if (++b.arrived < count) {
+    b.who[b.waiting++] = me;
+    wait(what, site);
+    return me->votes;
+  }
+  int votes = b.votes;
+  release_all(b);
+  check::block_synchronised();
+  return votes;
 }
 
 static void named(int id, int expected, bool waits, const char* what, Site site) {
-  if (id < 0 || id > 15) fail((std::string(what) + ": there is no barrier " + std::to_string(id) + ", they are 0 to 15").c_str(), site);
+  if (id < 0 || id > 15)
+    fail(std::string(what) + ": there is no barrier " + std::to_string(id) + ", they are 0 to 15", site);
   if (expected <= 0 || expected % 32 || expected > count)
-    fail((std::string(what) + " for " + std::to_string(expected) + " threads, which is not a multiple of 32 up to the block's " + std::to_string(count)).c_str(), site);
-  Barrier& b = barriers[id];
+    fail(std::string(what) + " for " + std::to_string(expected) +
+         " threads: it takes a multiple of 32, up to the block's " + std::to_string(count), site);
+  Barrier& b = named_barriers[id];
   if (b.arrived && b.expected != expected)
-    fail((std::string(what) + " waits for " + std::to_string(expected) + " threads, and for " + std::to_string(b.expected) + " at " + place(b.site)).c_str(), site);
-  arrive(b, expected, waits, what, site);
+    fail(std::string(what) + " of barrier " + std::to_string(id) + " is for " +
+         std::to_string(expected) + " threads here, and for " + std::to_string(b.expected) + " at " +
+         place(b.site), site);
+  if (!b.clock) b.clock = check::make_clock();
+  check::release(b.clock);
+  b.site = site;
+  b.expected = expected;
+  if (++b.arrived == expected) release_all(b);
+  else if (waits) {
+    b.who[b.waiting++] = running();
+    wait(what, site);
+  }
+  if (waits) check::acquire(b.clock);
 }
 
 void named_barrier(int id, int threads, Site site) { named(id, threads, true, "bar.sync", site); }
-void named_barrier_arrive(int id, int threads, Site site) { named(id, threads, false, "bar.arrive", site); }
+void named_barrier_arrive(int id, int threads, Site site) {
+  named(id, threads, false, "bar.arrive", site);
+}
 
 // --------------------------------------------------------------------- warp operations
 
@@ -228,90 +473,137 @@ struct Meeting {  // lanes that come together for one warp operation
   uint32_t mask, arrived;
   Site site;
   void* lanes[32];
-  Thread* who[32];
 };
-static std::vector<Meeting> meetings[32];  // of each warp
+struct Warp {
+  int meetings;  // their masks have no lane in common
+  Meeting at[32];
+};
+static Warp warps[MAX_THREADS / 32];
+
+static void check_mask(const char* what, uint32_t mask, Site site) {
+  Thread* me = running();
+  if (!(mask >> me->lane & 1))
+    fail(std::string(what) + " is called by a lane that its mask leaves out", site);
+  int present = count - me->warp * 32;
+  if (present < 32 && mask >> present)
+    fail(std::string(what) + " names " + emu::lanes(mask >> present << present) +
+         " in its mask, which the block of " + std::to_string(count) + " threads does not have", site);
+}
 
 void collective(const char* what, uint32_t mask, void* mine, Collective compute, Site site) {
-  Thread* me = static_cast<Thread*>(current);
-  uint32_t bit = 1u << me->lane;
-  if (!(mask & bit)) fail((std::string(what) + " is called by a lane that its mask leaves out").c_str(), site);
-  auto& pending = meetings[me->warp];
-  auto found = std::find_if(pending.begin(), pending.end(), [&](Meeting& m) { return m.mask & mask; });
-  if (found == pending.end()) {
-    pending.push_back({what, mask, 0, site, {}, {}});
-    found = pending.end() - 1;
+  Thread* me = running();
+  Warp& warp = warps[me->warp];
+  Meeting* met = std::find_if(warp.at, warp.at + warp.meetings,
+                              [&](Meeting& m) { return m.mask & mask; });
+  if (met == warp.at + warp.meetings || !(mask >> me->lane & 1)) {
+    check_mask(what, mask, site);
+    met = &warp.at[warp.meetings++];
+    met->what = what, met->mask = mask, met->arrived = 0, met->site = site;
+  } else if (met->mask != mask || !same(met->site, site) || strcmp(met->what, what)) {
+    fail(std::string(what) + " of " + emu::lanes(mask) + " is called here, while " +
+         emu::lanes(met->arrived) + " of the warp " + (met->arrived & (met->arrived - 1) ? "wait" : "waits") +
+         " in " + met->what + " of " + emu::lanes(met->mask) + " at " + place(met->site), site);
   }
-  if (found->mask != mask || found->what != what || found->site.line != site.line)
-    fail((std::string(what) + " is called here, while other lanes of the warp wait in " + found->what +
-          " at " + place(found->site)).c_str(), site);
-  found->arrived |= bit;
-  found->lanes[me->lane] = mine;
-  found->who[me->lane] = me;
-  if (found->arrived != mask) return wait(what, site);
-  compute(found->lanes, mask);
-  for (int i = 0; i < 32; i++)
-    if (mask >> i & 1 && found->who[i] != me) found->who[i]->state = State::ready;
-  pending.erase(found);
+  met->arrived |= 1u << me->lane;
+  met->lanes[me->lane] = mine;
+  if (met->arrived != mask) return wait(what, site);
+  compute(met->lanes, mask);
+  Thread* first = &threads[me->warp * 32];
+  for (int k = 0; k < 32; k++) {
+    int i = backwards ? 31 - k : k;
+    if (mask >> i & 1 && i != me->lane) wake(first + i);
+  }
+  if (met != &warp.at[--warp.meetings]) *met = warp.at[warp.meetings];
+}
+
+void sync_warp(uint32_t mask, Site site) {
+  int nothing = 0;
+  collective("__syncwarp", mask, &nothing, [](void**, uint32_t members) {
+    check::lanes_synchronised(running()->warp, members);
+  }, site);
 }
 
 void check_source(uint32_t mask, int lane, Site site) {
-  if (!(mask >> lane & 1)) fail("a shuffle reads from a lane that its mask leaves out", site);
+  if (!(mask >> (lane & 31) & 1))
+    fail("a shuffle of " + lanes(mask) + " reads from lane " + std::to_string(lane) +
+         ", which its mask leaves out", site);
 }
 
-struct GroupMeeting {
-  const char* what = nullptr;
-  Site site{};
-  int arrived = 0;
+struct WarpGroup {
+  int arrived;
+  const char* what;
+  Site site;
   void* mine[128];
-  Thread* who[128];
+  // wgmma belongs to the group: whoever waits first lets it happen for all.
+  Groups wgmma;
+  check::Clock* clock;
 };
-static GroupMeeting group_meetings[8];
+static WarpGroup warpgroups[MAX_THREADS / 128];
 
 void collective_group(const char* what, void* mine, void (*compute)(void**), Site site) {
-  Thread* me = static_cast<Thread*>(current);
-  GroupMeeting& m = group_meetings[me->linear / 128];
-  if (count < (me->linear / 128 + 1) * 128) fail((std::string(what) + " needs four whole warps").c_str(), site);
-  if (!m.arrived) m.what = what, m.site = site;
-  if (m.what != what || m.site.line != site.line)
-    fail((std::string(what) + " is called here, while other threads of the warpgroup wait in " + m.what +
-          " at " + place(m.site)).c_str(), site);
-  m.mine[me->linear % 128] = mine;
-  m.who[me->linear % 128] = me;
-  if (++m.arrived < 128) return wait(what, site);
-  m.arrived = 0;
-  compute(m.mine);
-  for (Thread* each : m.who)
-    if (each != me) each->state = State::ready;
+  Thread* me = running();
+  int group = me->linear / 128;
+  WarpGroup& g = warpgroups[group];
+  if (count < (group + 1) * 128)
+    fail(std::string(what) + " takes four whole warps, which the block of " + std::to_string(count) +
+         " threads does not have here", site);
+  if (!g.arrived) g.what = what, g.site = site;
+  if (!same(g.site, site) || strcmp(g.what, what))
+    fail(std::string(what) + " is called here, while other threads of the warpgroup wait in " +
+         g.what + " at " + place(g.site), site);
+  g.mine[me->linear % 128] = mine;
+  if (++g.arrived < 128) return wait(what, site);
+  g.arrived = 0;
+  compute(g.mine);
+  for (int k = 0; k < 128; k++) {
+    Thread* each = &threads[group * 128 + (backwards ? 127 - k : k)];
+    if (each != me) wake(each);
+  }
 }
 
 // ------------------------------------------------------------------------ shared memory
+//
+// Every array begins at a multiple of its alignment and of nothing more, between redzones.
 
+constexpr size_t STATIC_LIMIT = 48 << 10, BLOCK_LIMIT = 227 << 10, ARENA = 1 << 20, REDZONE = 512;
+
+unsigned char* reservation;
 static unsigned char* arena;
-static size_t used;
+static size_t used, static_bytes;
 static uint64_t generation;
 
-static unsigned char* take(int64_t bytes) {
-  if (!arena) {
-    arena = static_cast<unsigned char*>(aligned_alloc(1024, 2 * SHARED_BYTES));
-  }
-  size_t start = (used + GUARD + 1023) & ~size_t(1023);
+static unsigned char* take(const char* name, int64_t bytes, size_t align) {
+  size_t start = (used + REDZONE + 2 * align - 1) / (2 * align) * (2 * align) + align;
   used = start + bytes;
+  if (used > ARENA) fail("too many arrays in shared memory", {nullptr, 0});
   UNPOISON(arena + start, bytes);
   memset(arena + start, 0xff, bytes);  // NaN for floats: what nobody wrote shows in the result
+  check::shared_array(name, arena + start, bytes);
   return arena + start;
 }
 
 static void clear_shared() {
-  used = 0;
+  if (!reservation) {
+    void* made = mmap(nullptr, RESERVATION, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (made == MAP_FAILED) abort();
+    reservation = static_cast<unsigned char*>(made);
+    arena = reservation + RESERVATION / 2;
+    mprotect(arena, ARENA, PROT_READ | PROT_WRITE);
+    used = ARENA;
+  }
+  if (used) POISON(arena, used);
+  used = static_bytes = 0;
   generation++;
-  if (arena) POISON(arena, 2 * SHARED_BYTES);
 }
 
 void* shared(SharedKey& key, int64_t bytes) {
   if (key.generation != generation) {
     key.generation = generation;
-    key.memory = take(bytes);
+    static_bytes += bytes;
+    if (static_bytes > STATIC_LIMIT)
+      fail("static shared memory is limited to 48 KiB, " + std::string(key.name) + " makes it " +
+           std::to_string(static_bytes) + " bytes (use DYNAMIC_SHARED)", key.site);
+    key.memory = take(key.name, bytes, 128);
   }
   return key.memory;
 }
@@ -321,205 +613,402 @@ void* shared(SharedKey& key, int64_t bytes) {
 // Nothing arrives before it is waited for: a kernel that reads too early reads what was there.
 
 void cp_async(void* to, const void* from, int bytes, int valid, Site site) {
-  Thread* me = static_cast<Thread*>(current);
   if (reinterpret_cast<uintptr_t>(to) % bytes || (valid && reinterpret_cast<uintptr_t>(from) % bytes))
     fail("cp.async: an address is not a multiple of the size of the copy", site);
-  me->copies.push_back({to, from, bytes, valid});
-  me->ungrouped++;
+  dirty = true;
+  check::under_way(to, bytes, true, site);
+  running()->copies.push_back({static_cast<unsigned char*>(to), from, bytes, valid, site});
 }
 
-void cp_async_commit() {
-  Thread* me = static_cast<Thread*>(current);
-  me->groups.push_back(me->ungrouped);
-  me->ungrouped = 0;
-}
-
-void cp_async_wait(int groups_left) {
-  Thread* me = static_cast<Thread*>(current);
-  while (int(me->groups.size()) > groups_left) {
-    size_t n = me->groups.front();
-    me->groups.pop_front();
-    for (size_t i = 0; i < n; i++) {
-      auto& copy = me->copies[i];
-      if (copy.valid) memcpy(copy.to, copy.from, copy.valid);
-      memset(static_cast<char*>(copy.to) + copy.valid, 0, copy.bytes - copy.valid);
-    }
-    me->copies.erase(me->copies.begin(), me->copies.begin() + n);
+static void copy_until(Thread* me, size_t end) {
+  for (; me->copied < end; me->copied++) {
+    Copy& copy = me->copies[me->copied];
+    check::arrived(copy.to, copy.bytes);
+    check::wrote(copy.to, copy.bytes, copy.site);
+    if (copy.valid) memcpy(copy.to, copy.from, copy.valid);
+    memset(copy.to + copy.valid, 0, copy.bytes - copy.valid);
   }
 }
 
-struct Pending {
-  Job job;
-  Thread* by;
-  Site site;
-};
-static std::deque<Pending> pending;  // of the block
+void cp_async_commit() {
+  dirty = true;
+  running()->group_ends.push_back(running()->copies.size());
+}
 
-void async_copy(Region, Job run, Site site) {
-  pending.push_back({run, static_cast<Thread*>(current), site});
+void cp_async_wait(int groups_left) {
+  Thread* me = running();
+  int groups = int(me->group_ends.size());
+  if (groups > groups_left) copy_until(me, me->group_ends[groups - groups_left - 1]);
 }
 
 void cp_async_mbarrier_arrive(void* at, bool noinc, Site site) {
-  if (!noinc) fail("cp.async.mbarrier.arrive without .noinc is not emulated", site);
-  async_copy({nullptr, 0}, [at, site] {
-    cp_async_commit();
-    cp_async_wait(0);
+  if (!noinc) mbarrier_expect_arrivals(at, 1, site);
+  size_t end = running()->copies.size();
+  async_copy({nullptr, 0}, [at, end, site] {
+    copy_until(running(), end);
     mbarrier_arrive(at, 1, site);
   }, site);
 }
 
-void defer(Queue queue, Region, Job run, Site) {
-  static_cast<Thread*>(current)->deferred[int(queue)].open.push_back(run);
-}
-void commit_group(Queue queue) {
-  auto& q = static_cast<Thread*>(current)->deferred[int(queue)];
-  q.groups.push_back(std::move(q.open));
-  q.open.clear();
-}
-void wait_group(Queue queue, int groups_left, Site) {
-  auto& q = static_cast<Thread*>(current)->deferred[int(queue)];
-  while (int(q.groups.size()) > groups_left) {
-    auto group = std::move(q.groups.front());
-    q.groups.pop_front();
-    for (Job& each : group) each.run(each.state);
-  }
+void async_copy(Region writes, Job run, Site site) {
+  check::under_way(writes.at, writes.bytes, true, site);
+  pending.push_back({run, running(), writes, check::split()});
 }
 
+static Groups& groups_of(Queue queue) {
+  Thread* me = running();
+  return queue == Queue::bulk ? me->bulk : warpgroups[me->linear / 128].wgmma;
+}
+
+void defer(Queue queue, Region reads, Job run, Site site) {
+  dirty = true;
+  check::under_way(reads.at, reads.bytes, false, site);
+  groups_of(queue).open.push_back({run, reads});
+}
+
+static void commit(Groups& groups) {
+  dirty = true;
+  groups.closed.push_back(std::move(groups.open));
+  groups.open.clear();
+}
+
+void commit_group(Queue queue, Site site) {
+  if (queue == Queue::bulk) return commit(running()->bulk);
+  collective_group("wgmma.commit_group", nullptr, [](void**) { commit(groups_of(Queue::wgmma)); }, site);
+}
+
+void wait_group(Queue queue, int groups_left, Site) {
+  Groups& groups = groups_of(queue);
+  while (int(groups.closed.size()) > groups_left) {
+    std::vector<Deferred> group = std::move(groups.closed.front());
+    groups.closed.pop_front();
+    for (Deferred each : group) {
+      check::arrived(each.reads.at, each.reads.bytes);
+      each.job.run(each.job.state);
+    }
+  }
+  if (queue == Queue::bulk) return;
+  WarpGroup& g = warpgroups[running()->linear / 128];
+  if (!g.clock) g.clock = check::make_clock();
+  check::release(g.clock);
+  check::acquire(g.clock);
+}
+
+void atomic_access(void* at, int bytes, const void* from) { check::atomic(at, bytes, from); }
+
+// --------------------------------------------------------------------------- mbarriers
+
 struct Mbarrier {
+  void* at;
   int expected, pending, phase;
   int64_t bytes;
   std::vector<Thread*> waiting;
+  check::Clock *arriving, *arrived;
 };
-static std::map<void*, Mbarrier> mbarriers;
+static std::vector<Mbarrier> mbarriers;
 
-static Mbarrier& mbarrier_at(void* at, Site site) {
-  auto found = mbarriers.find(at);
-  if (found == mbarriers.end()) fail("an mbarrier is used before mbarrier.init", site);
-  return found->second;
+// What stands in its eight bytes: whoever writes over them is found out.
+static uint64_t mark(void* at) { return reinterpret_cast<uint64_t>(at) * 0x9e3779b97f4a7c15ull | 1; }
+
+static Mbarrier* find_mbarrier(void* at) {
+  for (Mbarrier& each : mbarriers)
+    if (each.at == at) return &each;
+  return nullptr;
 }
-void mbarrier_init(void* at, int arrivals, Site site) {
-  if (reinterpret_cast<uintptr_t>(at) % 8) fail("mbarrier.init: the address is not a multiple of 8", site);
-  mbarriers[at] = {arrivals, arrivals, 0, 0, {}};
+
+static Mbarrier& mbarrier_at(void* at, const char* what, Site site) {
+  Mbarrier* found = find_mbarrier(at);
+  if (!found) fail(std::string(what) + " on an mbarrier that was not initialised", site);
+  uint64_t bits;
+  memcpy(&bits, at, 8);
+  if (bits != mark(at))
+    fail(std::string(what) + " on an mbarrier whose bytes were written over", site);
+  return *found;
 }
-void mbarrier_invalidate(void* at, Site site) { mbarrier_at(at, site), mbarriers.erase(at); }
+
 static void settle(Mbarrier& m) {
   if (m.pending || m.bytes) return;
   m.phase ^= 1;
   m.pending = m.expected;
-  for (Thread* each : m.waiting) each->state = State::ready;
+  std::swap(m.arriving, m.arrived);
+  for (Thread* each : m.waiting) wake(each);
   m.waiting.clear();
+  idle_turns = 0;
 }
+
+void mbarrier_init(void* at, int arrivals, Site site) {
+  if (reinterpret_cast<uintptr_t>(at) % 8) fail("mbarrier.init: the address is not a multiple of 8", site);
+  if (arrivals < 1 || arrivals >= 1 << 20) fail("mbarrier.init: it counts from 1 to 1048575 arrivals", site);
+  if (find_mbarrier(at)) fail("mbarrier.init of an mbarrier that was not invalidated", site);
+  check::wrote(at, 8, site);
+  uint64_t bits = mark(at);
+  memcpy(at, &bits, 8);
+  mbarriers.push_back({at, arrivals, arrivals, 0, 0, {}, check::make_clock(), check::make_clock()});
+}
+
+static void forget_mbarrier(Mbarrier& m) { check::forget(m.arriving), check::forget(m.arrived); }
+
+void mbarrier_invalidate(void* at, Site site) {
+  Mbarrier& m = mbarrier_at(at, "mbarrier.inval", site);
+  if (!m.waiting.empty()) fail("mbarrier.inval while threads wait for it", site);
+  forget_mbarrier(m);
+  mbarriers.erase(mbarriers.begin() + (&m - mbarriers.data()));
+}
+
+void mbarrier_expect_arrivals(void* at, int more, Site site) {
+  mbarrier_at(at, "mbarrier.arrive", site).pending += more;
+}
+
 void mbarrier_arrive(void* at, int arrivals, Site site) {
-  Mbarrier& m = mbarrier_at(at, site);
-  if (arrivals > m.pending) fail("more threads arrive at an mbarrier than it was made for", site);
+  Mbarrier& m = mbarrier_at(at, "mbarrier.arrive", site);
+  if (arrivals > m.pending)
+    fail("more arrivals at an mbarrier than the " + std::to_string(m.expected) + " it was made for", site);
+  check::release(m.arriving);
   m.pending -= arrivals;
   settle(m);
 }
-void mbarrier_expect_tx(void* at, int bytes, Site site) { mbarrier_at(at, site).bytes += bytes; }
+
+void mbarrier_expect_tx(void* at, int bytes, Site site) {
+  mbarrier_at(at, "mbarrier.expect_tx", site).bytes += bytes;
+}
+
 void mbarrier_complete_tx(void* at, int bytes, Site site) {
-  Mbarrier& m = mbarrier_at(at, site);
+  Mbarrier& m = mbarrier_at(at, "mbarrier.complete_tx", site);
+  check::release(m.arriving);
   m.bytes -= bytes;
   settle(m);
 }
+
 void mbarrier_wait(void* at, int parity, Site site) {
-  Mbarrier& m = mbarrier_at(at, site);
-  while (m.phase == parity) {
-    m.waiting.push_back(static_cast<Thread*>(current));
-    wait("an mbarrier", site);
+  while (mbarrier_at(at, "mbarrier.try_wait", site).phase == parity) {
+    mbarrier_at(at, "mbarrier.try_wait", site).waiting.push_back(running());
+    wait("mbarrier.try_wait", site);
   }
+  check::acquire(mbarrier_at(at, "mbarrier.try_wait", site).arrived);
 }
+
 bool mbarrier_test(void* at, int parity, Site site) {
-  yield();
-  return mbarrier_at(at, site).phase != parity;
+  if (mbarrier_at(at, "mbarrier.test_wait", site).phase == parity) yield();
+  Mbarrier& m = mbarrier_at(at, "mbarrier.test_wait", site);
+  if (m.phase == parity) return false;
+  check::acquire(m.arrived);
+  return true;
+}
+
+// --------------------------------------------------------------------- nobody can go on
+
+static std::string missing(const Thread* thread) {
+  const Warp& warp = warps[thread->warp];
+  for (int i = 0; i < warp.meetings; i++)
+    if (warp.at[i].mask >> thread->lane & 1 && !strcmp(warp.at[i].what, thread->waits_for))
+      return " for " + lanes(warp.at[i].mask & ~warp.at[i].arrived);
+  for (const Mbarrier& m : mbarriers)
+    if (std::count(m.waiting.begin(), m.waiting.end(), thread))
+      return " (" + std::to_string(m.pending) + " of " + std::to_string(m.expected) +
+             " arrivals and " + std::to_string(m.bytes) + " bytes have not come)";
+  return "";
+}
+
+static std::string group_of(int size, const Thread* first) {
+  return size == 1 ? name(first) : std::to_string(size) + " threads, among them " + name(first);
+}
+
+static void explain_deadlock() {
+  Thread* first = std::find_if(threads, threads + count, [](Thread& t) { return !t.left; });
+  error = position(first) + ": waits for ever in " + first->waits_for + " at " +
+          place(first->site) + missing(first);
+  std::vector<bool> told(count);
+  for (int i = 0; i < count; i++) {
+    const Thread* one = &threads[i];
+    auto alike = [&](const Thread& t) {
+      return t.left == one->left && (t.left || (t.waits_for == one->waits_for && same(t.site, one->site)));
+    };
+    if (told[i]) continue;
+    int size = 0;
+    for (int j = i; j < count; j++)
+      if (alike(threads[j])) told[j] = true, size++;
+    if (alike(*first)) {
+      if (size > 1) error += ", like " + std::to_string(size - 1) + " others";
+    } else if (one->left) {
+      error += "; " + group_of(size, one) + (size == 1 ? ", has" : ", have") + " left the kernel";
+    } else {
+      error += "; " + group_of(size, one) + (size == 1 ? ", waits in " : ", wait in ") +
+               one->waits_for + " at " + place(one->site);
+    }
+  }
 }
 
 // ------------------------------------------------------------------------------- launch
 
-static void explain_deadlock() {
-  // Nobody can go on: say who waits where.
-  std::string text;
-  int done = 0;
-  Thread* first = nullptr;
+static void forget_copies() {
+  if (!dirty) return;
+  dirty = false;
   for (int i = 0; i < count; i++) {
-    if (threads[i]->state == State::done) done++;
-    else if (!first) first = threads[i];
+    Thread& t = threads[i];
+    t.copies.clear();
+    t.group_ends.clear();
+    t.copied = 0;
+    t.bulk.open.clear();
+    t.bulk.closed.clear();
   }
-  current = first;
-  text = position() + ": waits for ever in " + first->waits_for + " at " + place(first->site);
-  if (done) text += "; " + std::to_string(done) + " of " + std::to_string(count) + " threads have left the kernel";
-  for (int i = 0; i < count; i++) {
-    Thread* t = threads[i];
-    if (t->state == State::waiting && (t->site.line != first->site.line)) {
-      text += "; thread " + std::to_string(t->linear) + " waits in " + t->waits_for + " at " + place(t->site);
-      break;
-    }
+}
+
+static void forget_waiting() {
+  for (Barrier* b = named_barriers; b < named_barriers + 16; b++) b->arrived = b->waiting = 0;
+  block_barrier.arrived = block_barrier.waiting = block_barrier.votes = 0;
+  for (int w = 0; w * 32 < count; w++) warps[w].meetings = 0;
+  for (int g = 0; g * 128 < count; g++) {
+    warpgroups[g].arrived = 0;
+    warpgroups[g].wgmma.open.clear();
+    warpgroups[g].wgmma.closed.clear();
   }
-  error = text;
+  forget_copies();
+  for (Pending& each : pending) check::forget(each.clock);
+  pending.clear();
+  for (Mbarrier& each : mbarriers) forget_mbarrier(each);
+  mbarriers.clear();
 }
 
 static void run_block(Block& block) {
   here = &block;
   clear_shared();
-  block.dynamic_shared = block.dynamic_bytes ? take(block.dynamic_bytes) : nullptr;
-  for (auto& b : barriers) b = Barrier{};
-  for (auto& m : meetings) m.clear();
-  for (auto& m : group_meetings) m.arrived = 0;
-  pending.clear();
-  mbarriers.clear();
-  for (int i = 0; i < count; i++) prepare(threads[i], i, block.block_dim);
-  for (int left = count; left && error.empty();) {
-    bool moved = false;
-    for (int k = 0; k < count; k++) {
-      Thread* thread = threads[backwards ? count - 1 - k : k];
-      if (thread->state != State::ready) continue;
-      moved = true;
-      to_thread(thread);
-      if (!error.empty()) return;
-      if (thread->state == State::done) left--;
-    }
-    if (!moved && !pending.empty()) {
-      Pending next = pending.front();
-      pending.pop_front();
-      current = next.by;
-      next.job.run(next.job.state);
-      continue;
-    }
-    if (!moved) explain_deadlock();
+  check::block_begins();
+  current = &threads[0];
+  block.dynamic_shared = block.dynamic_bytes ? take("dynamic", block.dynamic_bytes, 1024) : nullptr;
+  ready.head = ready.tail = 0;
+  started = finished = 0;
+  Stack* fresh = take_stack();
+  begin(fresh, run_threads);
+  jump(fresh, false);
+  if (!error.empty()) return;
+  if (finished < count) return explain_deadlock();
+}
+
+static void run_blocks(Block& block) {
+  uint64_t x = block.grid_dim.x, y = block.grid_dim.y, all = x * y * block.grid_dim.z;
+  for (uint64_t k = 0; k < all && error.empty(); k++) {
+    uint64_t i = backwards ? all - 1 - k : k;
+    block.block = {unsigned(i % x), unsigned(i / x % y), unsigned(i / (x * y))};
+    run_block(block);
+    forget_waiting();
   }
 }
 
-static std::string last_error;
+static std::string refuse(const unsigned* grid, const unsigned* block, int64_t shared) {
+  auto dims = [](const unsigned* d) {
+    return "(" + std::to_string(d[0]) + ", " + std::to_string(d[1]) + ", " + std::to_string(d[2]) + ")";
+  };
+  uint64_t size = uint64_t(block[0]) * block[1] * block[2];
+  if (!size || block[0] > 1024 || block[1] > 1024 || block[2] > 64 || size > MAX_THREADS)
+    return "a block of " + dims(block) + " threads: it has 1 to 1024, at most 64 along z";
+  if (!grid[0] || !grid[1] || !grid[2] || grid[0] > 0x7fffffffu || grid[1] > 65535 || grid[2] > 65535)
+    return "a grid of " + dims(grid) + " blocks: it has 1 to 2147483647 along x, to 65535 along y and z";
+  if (shared < 0 || shared > int64_t(BLOCK_LIMIT))
+    return std::to_string(shared) + " bytes of dynamic shared memory: a block has up to " +
+           std::to_string(BLOCK_LIMIT);
+  return "";
+}
+
+// ----------------------------------------------------------------------------- signals
+
+// A wild address or a stack that is used up ends the launch with a message, not the process.
+#if !defined(__SANITIZE_ADDRESS__)
+static sigjmp_buf launch_point;
+static struct sigaction before[3];
+constexpr int SIGNALS[3] = {SIGSEGV, SIGBUS, SIGFPE};
+
+static void on_signal(int signal, siginfo_t* info, void*) {
+  if (active == &scheduler) {  // not a kernel's doing: let it happen again without us
+    for (int i = 0; i < 3; i++) sigaction(SIGNALS[i], &before[i], nullptr);
+    return;
+  }
+  siglongjmp(launch_point, 1 + (signal == SIGFPE ? 2 : on_a_stack(info->si_addr) ? 1 : 0));
+}
+
+static void watch_signals() {
+  stack_t have{};
+  sigaltstack(nullptr, &have);
+  if (have.ss_flags & SS_DISABLE) {
+    static unsigned char alternative[64 << 10];
+    stack_t ours{};
+    ours.ss_sp = alternative;
+    ours.ss_size = sizeof alternative;
+    sigaltstack(&ours, nullptr);
+  }
+  struct sigaction action{};
+  action.sa_sigaction = on_signal;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+  for (int i = 0; i < 3; i++) sigaction(SIGNALS[i], &action, &before[i]);
+}
+
+static void run_watched(Block& block) {
+  watch_signals();
+  static const char* const WHAT[] = {"reads or writes memory that is nobody's",
+                                     "its stack of 128 KiB is used up", "an integer division by zero"};
+  if (int what = sigsetjmp(launch_point, 1)) {
+    active = &scheduler;
+    error = position(running()) + ": " + WHAT[what - 1];
+  } else {
+    run_blocks(block);
+  }
+  for (int i = 0; i < 3; i++) sigaction(SIGNALS[i], &before[i], nullptr);
+}
+#else
+static void on_report(const char*) {
+  if (active == &scheduler) return;
+  fprintf(stderr, "gradlab emulator: %s\n", position(running()).c_str());
+}
+
+static void run_watched(Block& block) {
+  __asan_set_error_report_callback(on_report);
+  run_blocks(block);
+}
+#endif
+
+static void lay_out_threads(uint3 dim) {
+  scheduler.bottom = nullptr;
+  count = int(dim.x * dim.y * dim.z);
+  for (int i = 0; i < count; i++) {
+    Thread& t = threads[i];
+    t.linear = i;
+    t.lane = i % 32;
+    t.warp = i / 32;
+    t.thread = {i % dim.x, i / dim.x % dim.y, i / (dim.x * dim.y)};
+  }
+}
 
 }  // namespace emu
 
-extern "C" __attribute__((visibility("default"))) const char* emu_launch(void (*call)(void**), const char* name, void** args,
-                                  const unsigned* grid, const unsigned* block, int64_t shared,
-                                  int order) {
+// Runs a grid. The result is empty, or what went wrong. `extents`: where the arrays that the kernel
+// may use begin and end, `extent_count` of them; -1 where that is not known.
+EXPORT const char* emu_launch(void (*call)(void**), const char* name, void** args,
+                              const unsigned* grid, const unsigned* block, int64_t shared, int order,
+                              const void* const* extents, int extent_count) {
   using namespace emu;
+  error = refuse(grid, block, shared);
+  if (!error.empty()) {
+    error = std::string(name) + " is launched with " + error;
+    return error.c_str();
+  }
   body = call;
   body_args = args;
   kernel_name = name;
   backwards = order;
-  error.clear();
-  count = int(block[0] * block[1] * block[2]);
-  while (int(threads.size()) < count) {
-    auto* thread = new Thread();
-    thread->stack = static_cast<unsigned char*>(
-        mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    threads.push_back(thread);
+  lay_out_threads({block[0], block[1], block[2]});
+  check::launch_begins(call, extents, extent_count);
+  static Block b;
+  b = {{}, {block[0], block[1], block[2]}, {grid[0], grid[1], grid[2]}, nullptr, shared};
+  run_watched(b);
+  if (!error.empty()) {  // the fibers stand where they stood: take their stacks back
+    forget_waiting();
+    for (idle_count = 0; idle_count < stack_count; idle_count++) idle[idle_count] = &fibers[idle_count];
+    UNPOISON(stacks, (STACK + PAGE) * stack_count);
   }
-  Block b{{}, {block[0], block[1], block[2]}, {grid[0], grid[1], grid[2]}, nullptr, shared};
-  for (unsigned z = 0; z < grid[2] && error.empty(); z++)
-    for (unsigned y = 0; y < grid[1] && error.empty(); y++)
-      for (unsigned x = 0; x < grid[0] && error.empty(); x++) {
-        b.block = {x, y, z};
-        run_block(b);
-      }
-  last_error = error;
-  return last_error.c_str();
+  return error.c_str();
 }
 
 namespace emu {
+
 float float_from_half(uint16_t bits) {
   uint32_t sign = uint32_t(bits & 0x8000) << 16, exponent = bits >> 10 & 0x1f, fraction = bits & 0x3ff;
   if (exponent == 31) return bit_cast<float>(sign | 0x7f800000u | fraction << 13);
@@ -527,8 +1016,17 @@ float float_from_half(uint16_t bits) {
   float tiny = float(fraction) * 5.9604644775390625e-8f;  // 2^-24
   return sign ? -tiny : tiny;
 }
+
 uint16_t half_from_float(float x) {
-  _Float16 y = _Float16(x);  // to nearest, ties to even
-  return bit_cast<uint16_t>(y);
+  uint32_t bits = bit_cast<uint32_t>(x), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
+  if (size > 0x7f800000) return uint16_t(sign | 0x7e00);                  // NaN
+  if (size >= 0x477ff000) return uint16_t(sign | 0x7c00);                 // 65520 and above
+  if (size < 0x38800000) {                                                // below 2^-14
+    float scaled = bit_cast<float>(size) * 16777216.0f;                   // in units of 2^-24
+    return uint16_t(sign | uint32_t(std::nearbyint(scaled)));
+  }
+  uint32_t odd = size >> 13 & 1;
+  return uint16_t(sign | ((size + 0xfff + odd - (112u << 23)) >> 13));
 }
+
 }  // namespace emu
