@@ -99,4 +99,180 @@ INLINE uint32 round_tf32(uint32 bits) {
 
 #endif  // __CUDA_ARCH__ >= 800
 
+// ------------------------------------------------------------------------------- sm_90 and sm_90a
+
+#if __CUDA_ARCH__ >= 900
+
+// A tensor map as cuTensorMapEncodeTiled makes it: where a matrix lies, and the boxes it is copied in.
+struct alignas(64) TensorMap {
+  uint64 opaque[16];
+};
+
+// An mbarrier's phase is over when `arrivals` threads have arrived and all bytes that were
+// announced have come; then the next phase begins. Phases have the parities 0, 1, 0, …
+INLINE void mbarrier_init(uint64* at, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(at)), "r"(arrivals)
+               : "memory");
+}
+// Makes the mbarriers that this thread initialised known to the copy engine.
+INLINE void fence_mbarrier_init() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+INLINE void mbarrier_arrive(uint64* at) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(at)) : "memory");
+}
+// Announce `bytes` more in this phase, and arrive.
+INLINE void mbarrier_arrive_expect_tx(uint64* at, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
+               ::"r"(shared_address(at)), "r"(bytes) : "memory");
+}
+// Wait for the end of the phase of that parity. (That of parity 1 before the first is over.)
+INLINE void mbarrier_wait(uint64* at, int parity) {
+  uint32 over;
+  do {
+    asm volatile(
+        "{\n.reg .pred p;\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;\n}"
+        : "=r"(over) : "r"(shared_address(at)), "r"(parity) : "memory");
+  } while (!over);
+}
+
+// What this thread wrote to shared memory is seen by the copy engine and by wgmma.
+INLINE void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+INLINE void tensor_prefetch(const TensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+// Copy the box of a map that begins at element (x, y, z), x the innermost, to shared memory; its
+// bytes are counted at `barrier`. What lies outside the matrix becomes 0.
+INLINE void tensor_load(void* to, const TensorMap& map, uint64* barrier, int x, int y, int z) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%3, %4, %5}], [%2];"
+      ::"r"(shared_address(to)), "l"(&map), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z)
+      : "memory");
+}
+INLINE void tensor_load(void* to, const TensorMap& map, uint64* barrier, int x, int y) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%3, %4}], [%2];"
+      ::"r"(shared_address(to)), "l"(&map), "r"(shared_address(barrier)), "r"(x), "r"(y)
+      : "memory");
+}
+// The way back; nothing is written outside the matrix. Such copies are waited for in groups.
+INLINE void tensor_store(const TensorMap& map, const void* from, int x, int y, int z) {
+  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];"
+               ::"l"(&map), "r"(shared_address(from)), "r"(x), "r"(y), "r"(z) : "memory");
+}
+INLINE void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// Until all but the LEFT newest groups of this thread have read their shared memory.
+template <int LEFT> INLINE void bulk_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(LEFT) : "memory");
+}
+
+// Barrier `id` of 1 to 15 for `threads` threads; 0 is that of __syncthreads().
+INLINE void named_barrier(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// Four matrices of 8 rows of 16 bytes go to where lane l says row l % 8 of matrix l / 8 should be;
+// each lane holds of each what ldmatrix would give it.
+INLINE void stmatrix(void* row, const uint32 (&in)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
+               ::"r"(shared_address(row)), "r"(in[0]), "r"(in[1]), "r"(in[2]), "r"(in[3])
+               : "memory");
+}
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL  // sm_90a
+
+// The registers per thread of this warpgroup, from those the kernel was launched with.
+template <int REGISTERS> INLINE void setmaxnreg_dec() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+}
+template <int REGISTERS> INLINE void setmaxnreg_inc() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+}
+
+// Between what this thread did with the registers of a wgmma and that wgmma.
+INLINE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+INLINE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int LEFT, int N> INLINE void wgmma_wait(float (&acc)[N]) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+  if constexpr (LEFT == 0) {
+#pragma unroll
+    for (int i = 0; i < N; i++) asm volatile("" : "+f"(acc[i])::"memory");  // not read before
+  }
+}
+
+// acc = a·b, or acc += a·b: a is 64 x 16, b 16 x N, in shared memory where the descriptors say; a is
+// stored along k, or TRANSPOSED along its 64, and likewise b. Warp w of the warpgroup holds rows
+// 16w to 16w + 15: lane l, with g = l / 4 and t = l % 4, in acc[4j] and acc[4j + 1] columns 8j + 2t
+// and the next of row 16w + g, in acc[4j + 2] and acc[4j + 3] those of row 16w + g + 8.
+#define GRADLAB_ACC8(i)                                                                       \
+  "+f"(acc[i]), "+f"(acc[i + 1]), "+f"(acc[i + 2]), "+f"(acc[i + 3]), "+f"(acc[i + 4]),       \
+      "+f"(acc[i + 5]), "+f"(acc[i + 6]), "+f"(acc[i + 7])
+#define GRADLAB_WGMMA_128(type, ptx)                                                          \
+  template <bool A_TRANSPOSED, bool B_TRANSPOSED>                                             \
+  INLINE void wgmma(type, float (&acc)[64], uint64 a, uint64 b, bool accumulate) {            \
+    asm volatile(                                                                             \
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                                          \
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32." ptx "." ptx " {"                       \
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "              \
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "    \
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "    \
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"      \
+        "}, %64, %65, p, 1, 1, %67, %68;\n}"                                                  \
+        : GRADLAB_ACC8(0), GRADLAB_ACC8(8), GRADLAB_ACC8(16), GRADLAB_ACC8(24),               \
+          GRADLAB_ACC8(32), GRADLAB_ACC8(40), GRADLAB_ACC8(48), GRADLAB_ACC8(56)              \
+        : "l"(a), "l"(b), "r"(int(accumulate)), "n"(int(A_TRANSPOSED)),                       \
+          "n"(int(B_TRANSPOSED)));                                                            \
+  }
+#define GRADLAB_WGMMA_256(type, ptx)                                                          \
+  template <bool A_TRANSPOSED, bool B_TRANSPOSED>                                             \
+  INLINE void wgmma(type, float (&acc)[128], uint64 a, uint64 b, bool accumulate) {           \
+    asm volatile(                                                                             \
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"                                         \
+        "wgmma.mma_async.sync.aligned.m64n256k16.f32." ptx "." ptx " {"                       \
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "              \
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "    \
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "    \
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "    \
+        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "    \
+        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "    \
+        "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "\
+        "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"\
+        "}, %128, %129, p, 1, 1, %131, %132;\n}"                                              \
+        : GRADLAB_ACC8(0), GRADLAB_ACC8(8), GRADLAB_ACC8(16), GRADLAB_ACC8(24),               \
+          GRADLAB_ACC8(32), GRADLAB_ACC8(40), GRADLAB_ACC8(48), GRADLAB_ACC8(56),             \
+          GRADLAB_ACC8(64), GRADLAB_ACC8(72), GRADLAB_ACC8(80), GRADLAB_ACC8(88),             \
+          GRADLAB_ACC8(96), GRADLAB_ACC8(104), GRADLAB_ACC8(112), GRADLAB_ACC8(120)           \
+        : "l"(a), "l"(b), "r"(int(accumulate)), "n"(int(A_TRANSPOSED)),                       \
+          "n"(int(B_TRANSPOSED)));                                                            \
+  }
+GRADLAB_WGMMA_128(float16, "f16")
+GRADLAB_WGMMA_128(bfloat16, "bf16")
+GRADLAB_WGMMA_256(float16, "f16")
+GRADLAB_WGMMA_256(bfloat16, "bf16")
+
+#endif  // sm_90a
+
+#endif  // __CUDA_ARCH__ >= 900
+
 #endif  // GRADLAB_EMULATOR
+
+#if defined(GRADLAB_EMULATOR) || __CUDA_ARCH__ >= 900
+
+// Where a matrix for wgmma lies in shared memory, in the 128-byte swizzle: rows of 128 bytes, in
+// groups of eight that begin at a multiple of 1024 bytes, where the 16-byte chunk c of row r stands
+// in place c ^ r. `stride` is the number of bytes from one group of eight rows to the next.
+// `leading` counts only for a matrix that is not stored along k and wider than the 64 elements of a
+// row: it is the number of bytes from 64 of them to the next 64.
+INLINE uint64 matrix_descriptor(const void* at, int leading, int stride) {
+  constexpr uint64 SWIZZLE_128 = 1;
+  return uint64(shared_address(at) >> 4 & 0x3fff) | uint64(leading >> 4) << 16 |
+         uint64(stride >> 4) << 32 | SWIZZLE_128 << 62;
+}
+INLINE uint64 advance_descriptor(uint64 descriptor, int bytes) { return descriptor + (bytes >> 4); }
+
+#endif

@@ -117,3 +117,223 @@ inline uint32 round_tf32(uint32 bits) {
   if ((bits & 0x7f800000u) == 0x7f800000u) return bits;
   return (bits + 0x1000u) & 0xffffe000u;
 }
+
+// ------------------------------------------------------- mbarriers and the bulk copy engine, sm_90
+
+namespace emu {
+
+// Addresses in shared memory are counted from the block's dynamic shared memory, which stands at
+// 1024 on sm_90, too: the first KiB is the system's.
+constexpr uint32_t SHARED_START = 1024;
+inline unsigned char* shared_pointer(uint32_t address) {
+  return here->dynamic_shared + (address - SHARED_START);
+}
+
+// CU_TENSOR_MAP_SWIZZLE_128B: bits 4 to 6 of an address in shared memory are combined with bits 7
+// to 9 by exclusive or.
+inline uint32_t swizzle_128(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
+
+}  // namespace emu
+
+inline uint32 shared_address(const void* at) {
+  return uint32(static_cast<const unsigned char*>(at) - emu::here->dynamic_shared) +
+         emu::SHARED_START;
+}
+
+// What tests/fake_cuda.py puts in the place of cuTensorMapEncodeTiled's 128 bytes.
+struct alignas(8) TensorMap {
+  uint64 address, sizes[3], strides[2];  // sizes in elements, x first; strides in bytes, of y and z
+  uint64 box[3], itemsize;
+  uint64 unused[6];
+};
+
+namespace emu {
+
+inline void check_tensor_copy(const TensorMap& map, const void* shared, Site site) {
+  if (map.address % 16 || map.strides[0] % 16 || map.strides[1] % 16)
+    fail("cp.async.bulk.tensor: the matrix is not aligned to 16 bytes", site);
+  if (map.box[0] * map.itemsize > 128)
+    fail("cp.async.bulk.tensor: a box's rows have more than the 128 bytes of the swizzle", site);
+  if (shared_address(shared) % 1024)
+    fail("cp.async.bulk.tensor: the place in shared memory is not a multiple of 1024", site);
+}
+
+// Calls f(where in shared memory, where in global memory or null) for each element of a box.
+template <class F> void each_element(const TensorMap& map, uint32_t shared, int x, int y, int z, F f) {
+  for (uint64 k = 0; k < map.box[2]; k++)
+    for (uint64 j = 0; j < map.box[1]; j++)
+      for (uint64 i = 0; i < map.box[0]; i++) {
+        int64 at[3] = {x + int64(i), y + int64(j), z + int64(k)};
+        bool inside = true;
+        for (int axis = 0; axis < 3; axis++)
+          inside = inside && at[axis] >= 0 && at[axis] < int64(map.sizes[axis]);
+        auto* global = reinterpret_cast<unsigned char*>(map.address) + at[0] * int64(map.itemsize) +
+                       at[1] * int64(map.strides[0]) + at[2] * int64(map.strides[1]);
+        f(swizzle_128(shared + uint32_t(((k * map.box[1] + j) * map.box[0] + i) * map.itemsize)),
+          inside ? global : nullptr);
+      }
+}
+
+}  // namespace emu
+
+inline void mbarrier_init(uint64* at, int arrivals, emu::Site site = EMU_SITE) {
+  emu::mbarrier_init(at, arrivals, site);
+}
+inline void fence_mbarrier_init() {}
+inline void mbarrier_arrive(uint64* at, emu::Site site = EMU_SITE) {
+  emu::mbarrier_arrive(at, 1, site);
+}
+inline void mbarrier_arrive_expect_tx(uint64* at, int bytes, emu::Site site = EMU_SITE) {
+  emu::mbarrier_expect_tx(at, bytes, site);
+  emu::mbarrier_arrive(at, 1, site);
+}
+inline void mbarrier_wait(uint64* at, int parity, emu::Site site = EMU_SITE) {
+  emu::mbarrier_wait(at, parity, site);
+}
+inline void fence_proxy_async() {}
+inline void named_barrier(int id, int threads, emu::Site site = EMU_SITE) {
+  emu::named_barrier(id, threads, site);
+}
+
+inline void tensor_prefetch(const TensorMap&) {}
+inline void tensor_load(void* to, const TensorMap& map, uint64* barrier, int x, int y, int z,
+                        emu::Site site = EMU_SITE) {
+  emu::check_tensor_copy(map, to, site);
+  int bytes = int(map.box[0] * map.box[1] * map.box[2] * map.itemsize);
+  unsigned char* base = emu::here->dynamic_shared;
+  uint32 address = shared_address(to);
+  emu::async_copy({to, bytes}, [=, map = map] {
+    emu::each_element(map, address, x, y, z, [&](uint32 shared, const unsigned char* global) {
+      unsigned char* place = base + (shared - emu::SHARED_START);
+      if (global) memcpy(place, global, map.itemsize);
+      else memset(place, 0, map.itemsize);
+    });
+    emu::mbarrier_complete_tx(barrier, bytes, site);
+  }, site);
+}
+inline void tensor_load(void* to, const TensorMap& map, uint64* barrier, int x, int y,
+                        emu::Site site = EMU_SITE) {
+  tensor_load(to, map, barrier, x, y, 0, site);
+}
+inline void tensor_store(const TensorMap& map, const void* from, int x, int y, int z,
+                         emu::Site site = EMU_SITE) {
+  emu::check_tensor_copy(map, from, site);
+  int64_t bytes = int64_t(map.box[0] * map.box[1] * map.box[2] * map.itemsize);
+  const unsigned char* base = emu::here->dynamic_shared;
+  uint32 address = shared_address(from);
+  emu::defer(emu::Queue::bulk, {const_cast<void*>(from), bytes}, [=, map = map] {
+    emu::each_element(map, address, x, y, z, [&](uint32 shared, unsigned char* global) {
+      if (global) memcpy(global, base + (shared - emu::SHARED_START), map.itemsize);
+    });
+  }, site);
+}
+inline void bulk_commit() { emu::commit_group(emu::Queue::bulk); }
+template <int LEFT> void bulk_wait_read(emu::Site site = EMU_SITE) {
+  emu::wait_group(emu::Queue::bulk, LEFT, site);
+}
+
+namespace emu {
+struct StoreMatrix {
+  unsigned char* row;
+  uint32_t in[4];
+};
+}  // namespace emu
+// PTX ISA, "stmatrix": the way back of ldmatrix.
+inline void stmatrix(void* row, const uint32 (&in)[4], emu::Site site = EMU_SITE) {
+  if (reinterpret_cast<uintptr_t>(row) % 16)
+    emu::fail("stmatrix: the address of a row is not a multiple of 16", site);
+  emu::StoreMatrix mine{static_cast<unsigned char*>(row), {in[0], in[1], in[2], in[3]}};
+  emu::collective("stmatrix", 0xffffffffu, &mine, [](void** lanes, uint32_t) {
+    for (int matrix = 0; matrix < 4; matrix++)
+      for (int l = 0; l < 32; l++) {
+        auto* owner = static_cast<emu::StoreMatrix*>(lanes[8 * matrix + l / 4]);
+        memcpy(owner->row + l % 4 * 4, &static_cast<emu::StoreMatrix*>(lanes[l])->in[matrix], 4);
+      }
+  }, site);
+}
+
+// --------------------------------------------------------------------------------- wgmma, sm_90a
+
+namespace emu {
+
+// PTX ISA, "Matrix descriptor format" and "Canonical layouts" (128-byte swizzle): where element
+// (x, k) of an operand is, x being its row (a) or column (b).
+struct Descriptor {
+  uint32_t start, leading, stride;
+  bool along_k;
+  Descriptor(uint64_t bits, bool transposed)
+      : start(uint32_t(bits & 0x3fff) << 4), leading(uint32_t(bits >> 16 & 0x3fff) << 4),
+        stride(uint32_t(bits >> 32 & 0x3fff) << 4), along_k(!transposed) {}
+  uint32_t operator()(int x, int k) const {
+    uint32_t at = along_k ? x / 8 * stride + x % 8 * 128 + k * 2
+                          : x / 64 * leading + k / 8 * stride + k % 8 * 128 + x % 64 * 2;
+    return swizzle_128(start + at);
+  }
+};
+
+struct SameDescriptors {
+  uint64_t a, b;
+  bool accumulate, same;
+};
+inline void compare(void** threads) {
+  auto* first = static_cast<SameDescriptors*>(threads[0]);
+  for (int i = 0; i < 128; i++) {
+    auto* each = static_cast<SameDescriptors*>(threads[i]);
+    first->same = first->same && each->a == first->a && each->b == first->b &&
+                  each->accumulate == first->accumulate;
+  }
+}
+
+template <class S>
+float element_at(const unsigned char* shared, const Descriptor& operand, int x, int k) {
+  uint32_t bits = 0;
+  memcpy(&bits, shared + (operand(x, k) - SHARED_START), 2);
+  return element(S{}, &bits, 0);
+}
+
+template <class S, int N>
+void warpgroup_multiply(float* acc, const unsigned char* shared, int thread, const Descriptor& a,
+                        const Descriptor& b, bool accumulate) {
+  int warp = thread / 32, group = thread % 32 / 4, in_group = thread % 4;
+  for (int part = 0; part < 2; part++) {  // PTX ISA, the accumulator fragment of wgmma .m64nNk16
+    int row = 16 * warp + group + 8 * part;
+    float left[16];
+    for (int k = 0; k < 16; k++) left[k] = element_at<S>(shared, a, row, k);
+    for (int j = 0; j < N / 8; j++)
+      for (int e = 0; e < 2; e++) {
+        float& out = acc[4 * j + 2 * part + e];
+        double sum = accumulate ? out : 0.0f;
+        for (int k = 0; k < 16; k++)
+          sum += double(left[k]) * element_at<S>(shared, b, 8 * j + 2 * in_group + e, k);
+        out = float(sum);
+      }
+  }
+}
+
+}  // namespace emu
+
+template <int REGISTERS> void setmaxnreg_dec() {
+  static_assert(REGISTERS % 8 == 0 && REGISTERS >= 24 && REGISTERS <= 256);
+}
+template <int REGISTERS> void setmaxnreg_inc() { setmaxnreg_dec<REGISTERS>(); }
+inline void wgmma_fence() {}
+inline void wgmma_commit() { emu::commit_group(emu::Queue::wgmma); }
+template <int LEFT, int N> void wgmma_wait(float (&)[N], emu::Site site = EMU_SITE) {
+  emu::wait_group(emu::Queue::wgmma, LEFT, site);
+}
+
+template <bool A_TRANSPOSED, bool B_TRANSPOSED, class S, int COUNT>
+void wgmma(S, float (&acc)[COUNT], uint64 a, uint64 b, bool accumulate, emu::Site site = EMU_SITE) {
+  if (a >> 62 != 1 || b >> 62 != 1 || (a >> 49 & 7) || (b >> 49 & 7))
+    emu::fail("wgmma: only the 128-byte swizzle without a base offset is emulated", site);
+  emu::SameDescriptors mine{a, b, accumulate, true};
+  emu::collective_group("wgmma", &mine, emu::compare, site);
+  if (!mine.same) emu::fail("wgmma: the threads of a warpgroup give different operands", site);
+  float* to = acc;
+  const unsigned char* shared = emu::here->dynamic_shared;
+  int thread = emu::current->linear % 128;
+  emu::defer(emu::Queue::wgmma, {nullptr, 0}, [=] {
+    emu::warpgroup_multiply<S, COUNT * 2>(to, shared, thread, emu::Descriptor(a, A_TRANSPOSED),
+                                          emu::Descriptor(b, B_TRANSPOSED), accumulate);
+  }, site);
+}

@@ -1,0 +1,235 @@
+// Matrix products of float16 and bfloat16 on the tensor cores of sm_90a: one warpgroup copies, two
+// multiply.
+//
+// Operations 2·m·n·k; bytes at least 2·(m·k + k·n + m·n). At 8192³ that is 1.1 TFLOP and 0.4 GB,
+// 2700 operations per byte where an H200 has 206: arithmetic is the limit, and how few cycles pass
+// without a wgmma in flight. A tile of 128 x 256 reads 384 elements per k for 65536 operations, 85 per
+// byte: at the full rate (4096 multiply-adds per cycle and multiprocessor) 96 bytes per cycle and
+// multiprocessor out of L2, less than half of it out of device memory as blocks that run together
+// share rows and columns. Shared memory gives 64 rows of A and 256 columns of B to each wgmma, 256
+// bytes per k and 16384 multiply-adds. Not yet measured on a GPU.
+//
+// A producer keeps a ring of STAGES tiles filled by the bulk copy engine, which also does the 128-byte
+// swizzle and the edges: what is outside A and B arrives as 0, what is outside C is not written. Each
+// consumer has 64 of the tile's rows, and accumulators of 64 x TILE_N in the registers that the
+// producer gave up. Blocks stay and take one tile after another, so that the producer fetches the next
+// tile's first stages while the consumers write this one's results, through shared memory and by the
+// copy engine, which goes on while they multiply again.
+//
+// Compiled for one layout, tile and activation at a time: A_K_MAJOR says that A's rows lie along k in
+// memory (else its columns do), B_K_MAJOR the same of B's columns; TILE_N is 128 or 256.
+#include "common.cuh"
+#include "ptx.cuh"
+#include "tensor_cores.cuh"
+
+#if defined(GRADLAB_EMULATOR) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+#ifndef TILE_N
+#undef DTYPE
+#define DTYPE bfloat16
+#define TILE_N 256
+#define A_K_MAJOR 1
+#define B_K_MAJOR 1
+#define ACTIVATION 0
+#endif
+
+constexpr int TILE_M = 128, TILE_K = 64;  // 64 elements are the 128 bytes of the swizzle
+constexpr int STAGES = TILE_N == 256 ? 4 : 6;
+constexpr int WARPGROUP = 128, CONSUMERS = 2;
+constexpr int BOX = 64 * 128;  // bytes of 64 rows of 128 bytes
+constexpr int A_BYTES = TILE_M * TILE_K * 2, B_BYTES = TILE_N * TILE_K * 2;
+constexpr int STAGE_BYTES = A_BYTES + B_BYTES;
+// A consumer's results leave in two boxes of 64 x 64 at a time.
+constexpr int OUTPUT = STAGES * STAGE_BYTES, BARRIERS = OUTPUT + CONSUMERS * 2 * BOX;
+constexpr int GROUP = 16;  // tiles down, by about 8 across: 2048 x 2048 of C for 132 blocks
+
+struct Maps {
+  TensorMap a, b, c;
+};
+
+// The blocks' places in the tiles, and in the ring.
+struct Ring {
+  int stage = 0, parity = 0;
+  INLINE void advance() {
+    if (++stage == STAGES) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+struct Place {
+  int m, n, batch;
+  INLINE Place(const Problem& p, int64 tile) {
+    int64 rows = (p.m + TILE_M - 1) / TILE_M, columns = (p.n + TILE_N - 1) / TILE_N, row, column;
+    batch = int(tile / (rows * columns));
+    tile_of<GROUP>(tile % (rows * columns), rows, columns, row, column);
+    m = int(row) * TILE_M;
+    n = int(column) * TILE_N;
+  }
+};
+
+INLINE int64 tiles_of(const Problem& p) {
+  return (p.m + TILE_M - 1) / TILE_M * ((p.n + TILE_N - 1) / TILE_N) * p.batches;
+}
+
+// One tile of X rows (A) or columns (B) at k. Along k it is one box of rows of 64 k; else one of 64
+// rows (k) for every 64 of X, behind one another.
+template <int X, bool K_MAJOR>
+INLINE void load_operand(unsigned char* to, const TensorMap& map, uint64* full, int x, int k, int batch) {
+  if constexpr (K_MAJOR)
+    tensor_load(to, map, full, k, x, batch);
+  else
+#pragma unroll
+    for (int i = 0; i < X / 64; i++) tensor_load(to + i * BOX, map, full, x + 64 * i, k, batch);
+}
+
+INLINE void produce(const Maps& maps, const Problem& p, unsigned char* shared, uint64* full, uint64* empty) {
+  Ring ring;
+  int k_tiles = int((p.k + TILE_K - 1) / TILE_K);
+  for (int64 tile = blockIdx.x; tile < tiles_of(p); tile += gridDim.x) {
+    Place place(p, tile);
+    // A matrix that is the same for the whole batch is a batch of one.
+    int batch_a = p.a_batch[0] ? place.batch : 0, batch_b = p.b_batch[0] ? place.batch : 0;
+    for (int k_tile = 0; k_tile < k_tiles; k_tile++, ring.advance()) {
+      mbarrier_wait(empty + ring.stage, ring.parity ^ 1);
+      unsigned char* stage = shared + ring.stage * STAGE_BYTES;
+      uint64* arrived = full + ring.stage;
+      mbarrier_arrive_expect_tx(arrived, STAGE_BYTES);
+      load_operand<TILE_M, A_K_MAJOR>(stage, maps.a, arrived, place.m, k_tile * TILE_K, batch_a);
+      load_operand<TILE_N, B_K_MAJOR>(stage + A_BYTES, maps.b, arrived, place.n, k_tile * TILE_K, batch_b);
+    }
+  }
+}
+
+// 16 of k are 32 bytes of each row along k, else 16 rows of 128 bytes.
+template <bool K_MAJOR> INLINE uint64 descriptor(const unsigned char* tile) {
+  return matrix_descriptor(tile, K_MAJOR ? 16 : BOX, 1024);
+}
+template <bool K_MAJOR> constexpr int STEP_BYTES = K_MAJOR ? 32 : 16 * 128;
+
+INLINE void multiply_stage(float (&acc)[TILE_N / 2], const unsigned char* a, const unsigned char* b,
+                           bool accumulate) {
+  uint64 at_a = descriptor<A_K_MAJOR>(a), at_b = descriptor<B_K_MAJOR>(b);
+  wgmma_fence();
+#pragma unroll
+  for (int step = 0; step < TILE_K / 16; step++)
+    wgmma<!A_K_MAJOR, !B_K_MAJOR>(
+        T{}, acc, advance_descriptor(at_a, step * STEP_BYTES<A_K_MAJOR>),
+        advance_descriptor(at_b, step * STEP_BYTES<B_K_MAJOR>), accumulate || step > 0);
+  wgmma_commit();
+}
+
+// The 64 rows of consumer `index`, of a tile. One wgmma group is always in flight: a stage is given
+// back when the next one's group has been issued.
+INLINE void multiply_tile(float (&acc)[TILE_N / 2], int index, int k_tiles, unsigned char* shared,
+                          uint64* full, uint64* empty, Ring& ring) {
+  bool speaks = threadIdx.x % WARP == 0;  // for its warp
+  int before = 0;
+  for (int k_tile = 0; k_tile < k_tiles; k_tile++, ring.advance()) {
+    mbarrier_wait(full + ring.stage, ring.parity);
+    unsigned char* stage = shared + ring.stage * STAGE_BYTES;
+    multiply_stage(acc, stage + index * BOX, stage + A_BYTES, k_tile > 0);
+    wgmma_wait<1>(acc);
+    if (k_tile > 0 && speaks) mbarrier_arrive(empty + before);
+    before = ring.stage;
+  }
+  wgmma_wait<0>(acc);
+  if (speaks) mbarrier_arrive(empty + before);
+}
+
+INLINE uint32 pack(float low, float high) {
+  return uint32(store<T>(low).bits) | uint32(store<T>(high).bits) << 16;
+}
+
+// Two sums that stand side by side at (row, column) of C.
+INLINE uint32 finish_pair(const Problem& p, float low, float high, const T* bias, const T* residual,
+                          int64 row, int64 column) {
+  float x[2] = {low, high};
+  int64 count = p.n - column;
+  if (p.has_bias) add_values(x, bias + column * p.bias_stride, p.bias_stride, count, p.wide_bias);
+  activate(x, ACTIVATION);
+  if (p.has_residual && row < p.m)
+    add_values(x, residual + row * p.residual_row + column * p.residual_column, p.residual_column,
+               count, p.wide_residual);
+  return pack(x[0], x[1]);
+}
+
+INLINE void write_tile(const float (&acc)[TILE_N / 2], int index, const Maps& maps, const Problem& p,
+                       const Place& place, unsigned char* shared, const T* bias, const T* residual) {
+  int thread = int(threadIdx.x) % WARPGROUP, lane = thread % WARP, warp = thread / WARP;
+  int m = place.m + 64 * index;
+  unsigned char* output = shared + OUTPUT + index * 2 * BOX;
+  int64 row = m + warp * 16 + lane / 4;
+  // Where this lane's row of stmatrix goes: lanes 0-7 and 8-15 the upper and lower rows of the first
+  // 8 columns, the others those of the next 8.
+  int store_row = warp * 16 + lane % 16, store_chunk = lane / 16;
+  if (p.has_residual) residual += batch_offset(p, p.residual_batch, place.batch);
+#pragma unroll
+  for (int boxes = 0; boxes < TILE_N / 128; boxes++) {
+    if (thread == 0) bulk_wait_read<0>();  // the copies before this have read the place
+    named_barrier(1 + index, WARPGROUP);
+#pragma unroll
+    for (int j = 0; j < 16; j += 2) {  // groups of 8 columns, of 128
+      uint32 out[4];
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        int at = 4 * (16 * boxes + j + i / 2) + 2 * (i % 2);
+        out[i] = finish_pair(p, acc[at], acc[at + 1], bias, residual, row + 8 * (i % 2),
+                             place.n + 128 * boxes + 8 * (j + i / 2) + 2 * (lane % 4));
+      }
+      int chunk = j % 8 + store_chunk;
+      stmatrix(output + j / 8 * BOX + store_row * 128 + (chunk ^ store_row % 8) * 16, out);
+    }
+    fence_proxy_async();
+    named_barrier(1 + index, WARPGROUP);
+    if (thread == 0) {
+#pragma unroll
+      for (int i = 0; i < 2; i++)
+        tensor_store(maps.c, output + i * BOX, place.n + 128 * boxes + 64 * i, m, place.batch);
+      bulk_commit();
+    }
+  }
+}
+
+INLINE void consume(const Maps& maps, const Problem& p, unsigned char* shared, uint64* full, uint64* empty,
+                    const T* bias, const T* residual) {
+  Ring ring;
+  int index = int(threadIdx.x) / WARPGROUP - 1, k_tiles = int((p.k + TILE_K - 1) / TILE_K);
+  float acc[TILE_N / 2];
+  for (int64 tile = blockIdx.x; tile < tiles_of(p); tile += gridDim.x) {
+    multiply_tile(acc, index, k_tiles, shared, full, empty, ring);
+    write_tile(acc, index, maps, p, Place(p, tile), shared, bias, residual);
+  }
+  if (threadIdx.x % WARPGROUP == 0) bulk_wait_read<0>();  // shared memory ends with the block
+}
+
+// Grid: at most as many blocks as there are multiprocessors. k is at least 1.
+extern "C" __global__ void __launch_bounds__(WARPGROUP * (1 + CONSUMERS), 1)
+NAME(matmul_wgmma)(const __grid_constant__ Maps maps, const __grid_constant__ Problem p, const T* bias,
+                   const T* residual) {
+  DYNAMIC_SHARED(shared);
+  uint64* full = reinterpret_cast<uint64*>(shared + BARRIERS);
+  uint64* empty = full + STAGES;
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < STAGES; stage++) {
+      mbarrier_init(full + stage, 1);
+      mbarrier_init(empty + stage, CONSUMERS * WARPGROUP / WARP);
+    }
+    fence_mbarrier_init();
+    tensor_prefetch(maps.a);
+    tensor_prefetch(maps.b);
+    tensor_prefetch(maps.c);
+  }
+  __syncthreads();
+  // 168 registers per thread at the start: 24 for the producer leave 240 for each consumer.
+  if (threadIdx.x < WARPGROUP) {
+    setmaxnreg_dec<24>();
+    if (threadIdx.x == 0) produce(maps, p, shared, full, empty);
+  } else {
+    setmaxnreg_inc<240>();
+    consume(maps, p, shared, full, empty, bias, residual);
+  }
+}
+
+#endif
