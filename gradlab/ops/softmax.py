@@ -6,12 +6,15 @@ but their range: the greatest becomes exp(0).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gradlab.devices import cpu
-from gradlab.ops.core import FLOAT, Op, apply, public
+from gradlab.kernels import ladder
+from gradlab.kernels.cuda import softmax as cuda  # noqa: F401 - its rungs of the ladder
+from gradlab.ops.core import FLOAT, Kernel, Op, apply, public
 from gradlab.ops.elementwise import TensorLike, exp
 from gradlab.ops.matmul import ones
 from gradlab.ops.samples import LARGE, Sample, values
@@ -85,6 +88,29 @@ def _kept(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return (*shape[:axis], 1, *shape[axis + 1 :])
 
 
+def _on_cuda(function: str) -> Kernel:
+    return Kernel(
+        "cuda",
+        function,
+        accepts=partial(ladder.accepts, "softmax", function),
+        run=partial(ladder.run, "softmax", function),
+        casts=False,
+    )
+
+
+def _backward_on_cuda(function: str) -> Kernel:
+    """As the other kernels; but a backward pass is told which gradients are wanted: the one."""
+    forward = _on_cuda(function)
+
+    def accepts(gy: Any, y: Any, *, needs: Any, axis: int) -> bool:
+        return forward.accepts(gy, y, axis=axis)
+
+    def run(gy: Any, y: Any, *, needs: Any, axis: int) -> Any:
+        return (forward.run(gy, y, axis=axis),)
+
+    return forward._replace(accepts=accepts, run=run)
+
+
 # ------------------------------------------------------------------------------------ softmax
 
 
@@ -111,10 +137,17 @@ SOFTMAX = Op(
     "softmax",
     _softmax_forward,
     gradients={"x": _softmax_gradient},
-    fused=Op("softmax_backward", _softmax_backward, inputs=("gy", "y"), halves=True),
+    fused=Op(
+        "softmax_backward",
+        _softmax_backward,
+        inputs=("gy", "y"),
+        halves=True,
+        kernels=[_backward_on_cuda("softmax_backward")],
+    ),
     dtype=FLOAT,
     kinds="biufV",
     halves=True,
+    kernels=[_on_cuda("softmax")],
     samples=_samples,
 )
 
@@ -170,10 +203,17 @@ LOG_SOFTMAX = Op(
     "log_softmax",
     _log_softmax_forward,
     gradients={"x": _log_softmax_gradient},
-    fused=Op("log_softmax_backward", _log_softmax_backward, inputs=("gy", "y"), halves=True),
+    fused=Op(
+        "log_softmax_backward",
+        _log_softmax_backward,
+        inputs=("gy", "y"),
+        halves=True,
+        kernels=[_backward_on_cuda("log_softmax_backward")],
+    ),
     dtype=FLOAT,
     kinds="biufV",
     halves=True,
+    kernels=[_on_cuda("log_softmax")],
     samples=_samples,
 )
 
