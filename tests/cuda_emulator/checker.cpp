@@ -186,7 +186,6 @@ void launch_begins(void (*kernel)(void**), const void* const* pointers, int n) {
   for (int i = 0; i < n; i++)
     extents.push_back({static_cast<const unsigned char*>(pointers[2 * i]),
                        static_cast<const unsigned char*>(pointers[2 * i + 1])});
-  arena = nullptr;
 }
 
 void block_begins() {
@@ -279,7 +278,6 @@ static void check_shared(const Access& access) {
 }
 
 static void check_global(const Access& access) {
-  static std::pair<const unsigned char*, const unsigned char*> last;
   const unsigned char* end = access.at + access.bytes;
   auto address = reinterpret_cast<ElfW(Addr)>(access.at);
   if (on_a_stack(access.at)) return;
@@ -301,7 +299,7 @@ static void check_global(const Access& access) {
 }
 
 static void check(const Access& access) {
-  if (!arena) return;  // no block runs
+  if (!current) return;  // no kernel runs
   if (size_t(access.at - reservation) < RESERVATION) check_shared(access);
   else if (extents_known) check_global(access);
 }

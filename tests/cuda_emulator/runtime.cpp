@@ -1004,6 +1004,7 @@ EXPORT const char* emu_launch(void (*call)(void**), const char* name, void** arg
     for (idle_count = 0; idle_count < stack_count; idle_count++) idle[idle_count] = &fibers[idle_count];
     UNPOISON(stacks, (STACK + PAGE) * stack_count);
   }
+  current = nullptr;
   return error.c_str();
 }
 
