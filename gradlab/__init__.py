@@ -309,6 +309,9 @@ from gradlab.ops.sorting import (
     unique_inverse,
     unique_values,
 )
+from gradlab.ops.user import (
+    elementwise,
+)
 from gradlab.serialization import (
     load,
     save,
@@ -424,6 +427,7 @@ __all__ = [
     "dtypes",
     "e",
     "einsum",
+    "elementwise",
     "elu",
     "empty",
     "empty_like",

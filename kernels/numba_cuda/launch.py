@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from types import FunctionType
 from typing import Any
@@ -29,6 +30,10 @@ def missing() -> str:
     for module, package in (("numba", "numba"), ("numba_cuda", "numba-cuda")):
         if find_spec(module) is None:
             return f'{package} is not installed; run: pip install "gradlab[numba]"'
+    try:
+        import_module("numba.cuda.cudadrv.nvvm").NVVM()
+    except Exception:  # its type has moved between releases
+        return "NVIDIA's compiler library NVVM is not installed; run: pip install nvidia-nvvm"
     return ""
 
 
@@ -99,17 +104,18 @@ def compile_ptx(source: PythonKernel, kinds: Sequence[Any], capability: tuple[in
     reason = missing()
     if reason:
         raise ImportError(f"{source.name}: {reason}")
-    from numba import cuda, from_dtype, types
+    numba: Any = import_module("numba")
+    cuda, types = import_module("numba.cuda"), numba.types
 
     def numba_type(kind: Any) -> Any:
         if isinstance(kind, tuple):
             dtype, ndim, layout = kind
-            return types.Array(from_dtype(np.dtype(dtype)), ndim, layout)
+            return types.Array(numba.from_dtype(np.dtype(dtype)), ndim, layout)
         return {int: types.int64, float: types.float64}[kind]
 
     signature = types.void(*map(numba_type, kinds))
     function = source.build(cuda, *source.constants)
-    ptx, _ = cuda.compile(  # type: ignore[attr-defined]
+    ptx, _ = cuda.compile(
         function, signature, device=False, abi="numba", cc=capability, output="ptx"
     )
     return str(ptx)

@@ -1,0 +1,352 @@
+"""`gradlab.elementwise`: ops made of scalar Python functions, on the CPU and on CUDA's stand-in."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from gradlab.kernels.numba_cuda.launch import missing
+
+import gradlab as gl
+from gradlab.errors import GradientError, MissingDependencyError, OptionError, ShapeError
+from gradlab.ops.samples import Sample, values
+from gradlab.testing import check_op
+
+pytest.importorskip("numba", reason="the extra numba is not installed")
+on_cuda = pytest.mark.skipif(bool(missing()), reason=missing())
+
+SCALE = 0.5
+
+
+def samples():
+    for shape1, shape2 in (((3, 4), (3, 4)), ((2, 3, 4), (4,)), ((3, 1), (1, 2)), ((), (3,))):
+        x, beta = values(shape1), values(shape2, seed=1)
+        yield Sample((x, beta), name=f"{shape1} with {shape2}")
+    yield Sample((values((6, 8))[::2, ::-2], values((4, 3)).T[:3, :]), name="strided")
+    yield Sample((values((0, 3)), 1.5), name="empty, with a scalar")
+    yield Sample((values(1025), 0.5), name="1025 values", large=True)
+
+
+@gl.elementwise(samples=samples)
+def swish(x, beta=1.0):
+    """x times the logistic function of beta x."""
+    return x / (1 + math.exp(-beta * x))
+
+
+@swish.gradient
+def swish_gradient(gy, x, beta):
+    s = 1 / (1 + math.exp(-beta * x))
+    slope = x * s * (1 - s)
+    return gy * (s + beta * slope), gy * x * slope
+
+
+@swish_gradient.gradient
+def swish_second_gradient(gx, gbeta, gy, x, beta):
+    s = 1 / (1 + math.exp(-beta * x))
+    ds = s * (1 - s)
+    dds = ds * (1 - 2 * s)
+    first = s + beta * x * ds
+    ggy = gx * first + gbeta * x * x * ds
+    xx = 2 * beta * ds + beta * beta * x * dds
+    xbeta = 2 * x * ds + beta * x * x * dds
+    return (
+        ggy,
+        gy * (gx * xx + gbeta * xbeta),
+        gy * (gx * xbeta + gbeta * x * x * x * dds),
+    )
+
+
+def test_samples_on_the_cpu():
+    assert check_op(swish.op, devices=[]) == 7
+
+
+@on_cuda
+def test_samples_on_cuda(emulator):
+    check_op(swish.op, devices=["cuda"])
+    assert {source for source, _ in emulator.launches} == {"swish.ptx", "swish_gradient.ptx"}
+
+
+@on_cuda
+def test_second_order_on_cuda(emulator):
+    found = []
+    for device in ("cpu", "cuda"):
+        x = gl.tensor([0.5, -1.0], device=device, requires_grad=True)
+        beta = gl.tensor([[1.0], [2.0]], device=device, requires_grad=True)
+        first = gl.autograd.grad(swish(x, beta).sum(), [x, beta], create_graph=True)
+        total = first[0].sum() + (first[1] ** 2).sum()
+        found.append([each.numpy(force=True) for each in gl.autograd.grad(total, [x, beta])])
+    for on_cpu, on_gpu in zip(*found, strict=True):
+        np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-5)
+
+
+def test_it_is_an_op_like_others():
+    x = gl.tensor([-1.0, 2.0], requires_grad=True)
+    y = swish(x, 2.0)
+    np.testing.assert_allclose(
+        y.numpy(force=True), x.numpy(force=True) / (1 + np.exp([2, -4])), 1e-6
+    )
+    assert y.grad_fn.name == "SwishBackward"
+    assert repr(swish) == "<elementwise swish(x, beta)>"
+    assert swish.__name__ == "swish"
+    assert swish.__doc__ == "x times the logistic function of beta x."
+    with gl.no_grad():
+        assert not swish(x).requires_grad
+
+
+def test_inputs_by_name_and_by_default():
+    x = gl.tensor([1.0, 2.0])
+    np.testing.assert_array_equal(swish(x).numpy(), swish(x, 1.0).numpy())
+    np.testing.assert_array_equal(swish(beta=3.0, x=x).numpy(), swish(x, 3.0).numpy())
+    np.testing.assert_array_equal(swish(np.float32([1, 2])).numpy(), swish(x).numpy())
+    with pytest.raises(OptionError, match=r"^swish: expected inputs \(x, beta\), got 3 in order"):
+        swish(x, 1.0, 2.0)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_dtypes(dtype):
+    x = gl.tensor([-1.0, 2.0], dtype=dtype)
+    assert swish(x, 2.0).dtype == x.dtype
+    assert swish(x, gl.tensor(1, dtype="int8")).dtype == x.dtype
+
+
+def test_integers_become_the_default_dtype_and_bools_stay():
+    @gl.elementwise
+    def positive(x):
+        return x > 0
+
+    assert swish(gl.tensor([1, 2])).dtype == gl.float32
+    assert positive(gl.tensor([1.0, -1.0])).tolist() == [True, False]
+    gl.set_default_dtype("float64")
+    try:
+        assert swish(gl.tensor([1, 2])).dtype == gl.float64
+    finally:
+        gl.set_default_dtype("float32")
+
+
+def test_literals_take_the_dtype_of_the_inputs():
+    @gl.elementwise
+    def wave(x):
+        total = 0.0
+        for _ in range(3):
+            total += SCALE * x / 2
+        return -total * math.pi + (x**2 if x > -1 else 1)
+
+    tree = wave._scalar.typed(np.float32)
+    import ast
+
+    assert ast.unparse(tree).splitlines()[1:] == [
+        "    total = _literal_(0.0)",
+        "    for _ in range(3):",
+        "        total += _literal_(SCALE) * x / _literal_(2)",
+        "    return -total * _literal_(math.pi) + (x ** 2 if x > _literal_(-1) else _literal_(1))",
+    ]
+    x = np.float32([-2.0, 0.3])
+    expected = -0.75 * x * np.pi + np.where(x > -1, x**2, 1)
+    np.testing.assert_allclose(wave(gl.tensor(x)).numpy(), expected, 1e-6)
+
+
+@on_cuda
+def test_a_float32_kernel_has_no_float64_arithmetic(emulator, monkeypatch):
+    ptx = []
+    launch = emulator.launch_ptx
+    monkeypatch.setattr(
+        emulator,
+        "launch_ptx",
+        lambda kernel, *args: (ptx.append(kernel.ptx), launch(kernel, *args)),
+    )
+    swish(gl.ones(3, device="cuda"), gl.ones(3, device="cuda"))
+    assert ".visible .entry" in ptx[0]
+    assert "sm_90" in ptx[0]
+    assert ".f64" not in ptx[0]
+
+
+def test_a_count_taken_for_a_number_is_still_a_count():
+    @gl.elementwise
+    def power_sum(x):
+        n = 2
+        total = x
+        for _ in range(n + 1):  # n + 1 looks like arithmetic
+            total = total + x
+        return total
+
+    assert power_sum(gl.tensor([1.0, 2.0])).tolist() == [4.0, 8.0]
+
+
+def test_a_gradient_of_one_input():
+    for gradient in (lambda gy, x: gy * 2 * x, lambda gy, x: (gy * 2 * x,)):
+
+        @gl.elementwise(gradient=gradient)
+        def square(x):
+            return x * x
+
+        x = gl.tensor([1.0, -3.0], requires_grad=True)
+        square(x).sum().backward()
+        assert x.grad.tolist() == [2.0, -6.0]
+
+
+def test_inputs_may_be_called_y():
+    @gl.elementwise
+    def product(x, y):
+        return x * y
+
+    @product.gradient
+    def product_gradient(gy, x, y):
+        return gy * y, gy * x
+
+    x, y = (gl.tensor(value, requires_grad=True) for value in (2.0, 5.0))
+    product(x, y).backward()
+    assert (x.grad.item(), y.grad.item()) == (5.0, 2.0)
+
+
+def test_infinities_and_not_exceptions():
+    @gl.elementwise
+    def inverse(x):
+        return 1 / x
+
+    assert inverse(gl.tensor([0.0, 2.0])).tolist() == [math.inf, 0.5]
+
+
+def test_a_missing_gradient_is_refused_when_it_is_needed():
+    @gl.elementwise
+    def cube(x):
+        return x**3
+
+    x = gl.tensor([1.0], requires_grad=True)
+    y = cube(x)  # fine so far
+    with pytest.raises(
+        GradientError,
+        match=r"^cube has no gradient, and one was asked for; give it "
+        r"one with @cube.gradient, or call it inside no_grad\(\) or on x.detach\(\)$",
+    ):
+        y.backward()  # fmt: skip
+    cube(x.detach())
+
+
+def test_a_missing_second_gradient_names_both():
+    @gl.elementwise
+    def cube(x):
+        return x**3
+
+    @cube.gradient
+    def cube_gradient(gy, x):
+        return 3 * gy * x**2
+
+    x = gl.tensor([1.0], requires_grad=True)
+    (gx,) = gl.autograd.grad(cube(x).sum(), x, create_graph=True)
+    with pytest.raises(
+        GradientError,
+        match=r"^cube: a gradient of its gradient was asked for, and "
+        r"cube_gradient has none; give it one with @cube_gradient.gradient$",
+    ):
+        gl.autograd.grad(gx.sum(), x)  # fmt: skip
+
+
+def unknown_name(x):
+    return nothing_here(x)  # noqa: F821
+
+
+def an_import(x):
+    import math
+
+    return math.exp(x)
+
+
+def text(x):
+    return x + math.exp("a")
+
+
+def a_tuple(x):
+    return x, x
+
+
+def a_complex(x):
+    return x * 1j
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (unknown_name, r"an error: NameError: name 'nothing_here' is not defined for float32"),
+        (an_import, r"an import inside the function for float32 \(line \d+\)"),
+        (text, r"no implementation of exp\(Literal\[str\]\(a\)\) for float32 \(line \d+\)"),
+    ],
+)
+def test_what_numba_cannot_compile_is_named(function, reason):
+    with pytest.raises(
+        OptionError,
+        match=rf"^{function.__name__}: expected a function of numbers "
+        rf"that Numba can compile, got one with {reason}.*; use arithmetic",
+    ):
+        gl.elementwise(function)(gl.ones(2))  # fmt: skip
+
+
+def test_what_is_returned_must_be_numbers():
+    with pytest.raises(
+        OptionError, match=r"^a_tuple\(x\): expected it to return one number, got 2"
+    ):
+        gl.elementwise(a_tuple)(gl.ones(2))
+    with pytest.raises(
+        OptionError, match=r"^a_complex: expected it to return real numbers, got com"
+    ):
+        gl.elementwise(a_complex)(gl.ones(2))
+
+    op = gl.elementwise(gradient=lambda gy, x, beta: (gy, gy, gy))(swish.__wrapped__)
+    x = gl.tensor([1.0], requires_grad=True)
+    with pytest.raises(OptionError, match=r"expected it to return 2 numbers, got 3 numbers$"):
+        op(x, 1.0).backward()
+
+
+def test_what_is_no_function_of_numbers_is_refused_at_once():
+    with pytest.raises(
+        OptionError, match=r"^elementwise: expected a Python function of numbers, got"
+    ):
+        gl.elementwise(math.exp)
+    with pytest.raises(OptionError, match=r"one or more inputs, and no \*args .*, got f\(\*xs\)$"):
+
+        @gl.elementwise
+        def f(*xs):
+            return xs[0]
+
+    f = gl.elementwise(a_tuple)
+    with pytest.raises(
+        OptionError, match=r"^a_tuple.gradient: expected a function of \(gy, x\), got"
+    ):
+        f.gradient(text)
+
+
+def test_shapes_that_do_not_broadcast():
+    with pytest.raises(ShapeError, match=r"^swish: expected shapes that broadcast"):
+        swish(gl.ones(3), gl.ones(4))
+
+
+@on_cuda
+def test_without_source_cuda_says_so(emulator):
+    scope = {}
+    exec("def typed_in(x): return x + 1", scope)
+    op = gl.elementwise(scope["typed_in"])
+    assert op(gl.ones(2)).tolist() == [2.0, 2.0]
+    with pytest.raises(
+        OptionError, match=r"^typed_in: expected a function whose source can be read"
+    ):
+        op(gl.ones(2, device="cuda"))
+
+
+def test_without_numba(monkeypatch):
+    from gradlab.ops import user
+
+    monkeypatch.setattr(user, "missing_for_cpu", lambda: "numba")
+    op = gl.elementwise(lambda x: x + 1)
+    with pytest.raises(MissingDependencyError, match=r'numba.*pip install "gradlab\[numba\]"$'):
+        op(gl.ones(2))
+
+
+def test_numba_is_imported_when_an_op_is_called():
+    code = (
+        "import sys, gradlab as gl\n"
+        "op = gl.elementwise(lambda x: x)\n"
+        "assert not {'numba', 'cupy'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
