@@ -747,7 +747,10 @@ def _check_device(call: _Call, device: Device) -> None:
     for y, reference in zip(there, expected, strict=True):
         if y.device is not device:
             raise CheckError(f"expected a result on {device}, got one on {y.device}")
-        assert_close(y, reference, 2e-5, 1e-5, equal_nan=True, check_device=False)
+        # A sum of many terms errs by roundings of the largest of its partial sums.
+        values = _host(reference)
+        scale = float(np.max(np.abs(values), where=np.isfinite(values), initial=5.0))
+        assert_close(y, reference, 2e-5, 2e-6 * scale, equal_nan=True, check_device=False)
     if call.sample.large or not call.op.gradients:
         return
     for one, other in zip(

@@ -35,7 +35,7 @@ from gradlab.ops.loss import (
     nll_loss,
     smooth_l1_loss,
 )
-from gradlab.ops.matmul import linear
+from gradlab.ops.matmul import linear, linear_act
 from gradlab.ops.normalization import batch_norm, layer_norm, normalize, rms_norm
 from gradlab.ops.random import dropout
 from gradlab.ops.shape import flatten, unflatten
@@ -58,6 +58,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_act",
     "log_softmax",
     "logsigmoid",
     "mse_loss",

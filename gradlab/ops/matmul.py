@@ -16,17 +16,95 @@ from typing import Any
 import numpy as np
 
 from gradlab.errors import AxisError, OptionError, ShapeError, message
-from gradlab.ops.core import PROMOTE, Op, apply, public
-from gradlab.ops.elementwise import TensorLike, conj
+from gradlab.kernels import ladder
+from gradlab.kernels.cuda import matmul as cuda, reduction
+from gradlab.ops.core import FLOAT, PROMOTE, Kernel, Op, apply, public
+from gradlab.ops.elementwise import TensorLike, conj, keep, where
 from gradlab.ops.samples import Sample, values
 from gradlab.ops.shape import canonical_axes, canonical_axis, permute, reshape, sum_to
-from gradlab.tensor import Tensor, from_value
+from gradlab.tensor import Tensor, from_value, require_option
 
 _NUMBERS = "iufcV"  # a product of bools has no agreed meaning
 
 
 def _shape(x: Any) -> tuple[int, ...]:
     return x.shape if hasattr(x, "shape") else np.shape(x)
+
+
+# ---------------------------------------------------------------------------------- on a GPU
+#
+# The family of products knows matrices and batches of them; vectors go in as matrices of one row
+# or column. Complex numbers are left to CuPy, by way of the array code of each op.
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """Set how exactly products of float32 matrices are computed on a GPU, in the whole process.
+
+    ``"highest"`` (the default) multiplies and adds in float32. ``"high"`` and ``"medium"`` let the
+    tensor cores of GPUs of compute capability 8.0 and later do it: they round the operands to
+    TF32, which has 10 bits of fraction rather than 23, and add in float32. It is several times as
+    fast; a product then has a relative error of about 3e-4 [1]_. Gradients are products too. On the
+    CPU nothing changes.
+
+    Raises `OptionError` for another word.
+
+    >>> set_float32_matmul_precision("high")
+    >>> get_float32_matmul_precision()
+    'high'
+    >>> set_float32_matmul_precision("highest")
+
+    .. [1] https://docs.pytorch.org/docs/stable/generated/torch.set_float32_matmul_precision.html
+    """
+    require_option("set_float32_matmul_precision", "precision", precision, cuda.PRECISIONS)
+    cuda.precision = precision
+
+
+def get_float32_matmul_precision() -> str:
+    """Return how exactly products of float32 matrices are computed on a GPU.
+
+    ``"highest"``, ``"high"`` or ``"medium"``; see `set_float32_matmul_precision`.
+    """
+    return cuda.precision
+
+
+def _matrices(x1: Any, x2: Any) -> tuple[Any, Any]:
+    """Two arrays as matrices: views, the first a row and the second a column if a vector."""
+    return x1[None, :] if x1.ndim == 1 else x1, x2[:, None] if x2.ndim == 1 else x2
+
+
+def _product_accepts(x1: Any, x2: Any) -> bool:
+    if not getattr(x1, "ndim", 0) or not getattr(x2, "ndim", 0):
+        return False
+    return ladder.accepts("matmul", "matmul", *_matrices(x1, x2))
+
+
+def _product_run(x1: Any, x2: Any) -> Any:
+    y = ladder.run("matmul", "matmul", *_matrices(x1, x2))
+    if x1.ndim == 1:
+        y = y[..., 0, :]
+    return y[..., 0] if x2.ndim == 1 else y
+
+
+def _same(*arrays: Any) -> bool:
+    """True for arrays of one dtype that the family takes; their shapes the forward has checked."""
+    first = arrays[0].dtype
+    return first.name in cuda.KERNEL_DTYPES and all(
+        x.dtype == first and x.ndim <= cuda.AXES + 2 for x in arrays
+    )
+
+
+def _on_cuda(
+    name: str, accepts: Callable[..., bool], run: Callable[..., Any]
+) -> tuple[Kernel, Kernel]:
+    """A kernel for the arrays as they are, and for those that are promoted to one dtype first."""
+    return Kernel("cuda", name, accepts, run, casts=False), Kernel("cuda", name, accepts, run)
+
+
+def array_matmul(xp: Any, x1: Any, x2: Any) -> Any:
+    """Array code: the matrix product, on a GPU by gradlab's kernels."""
+    if xp is not np and _product_accepts(x1, x2):
+        return _product_run(x1, x2)
+    return xp.matmul(x1, x2)
 
 
 # ------------------------------------------------------------------------------------- matmul
@@ -95,6 +173,25 @@ def _matmul_backward(xp: Any, gy: Any, x1: Any, x2: Any, *, needs: tuple[bool, .
     return gx1, gx2
 
 
+def _matmul_backward_cuda(gy: Any, x1: Any, x2: Any, *, needs: tuple[bool, ...]) -> Any:
+    """The same on matrices throughout; the transposes are views that the kernels read as such."""
+    left, right = _matrices(x1, x2)
+    if x1.ndim == 1:
+        gy = gy[..., None, :] if x2.ndim > 1 else gy[..., None]
+    if x2.ndim == 1:
+        gy = gy[..., None]
+    gx1 = gx2 = None
+    if needs[0]:
+        gx1 = ladder.run("matmul", "matmul", gy, right.swapaxes(-1, -2))
+        gx1 = gx1[..., 0, :] if x1.ndim == 1 else gx1
+    if needs[1]:
+        if right.ndim == 2:
+            left, gy = _rows(left, left.shape[-1:]), _rows(gy, gy.shape[-1:])
+        gx2 = ladder.run("matmul", "matmul", left.swapaxes(-1, -2), gy)
+        gx2 = gx2[..., 0] if x2.ndim == 1 else gx2
+    return gx1, gx2
+
+
 def _check_product(operation: str, x1: Any, x2: Any) -> None:
     """Raise the clear error for two shapes that have no matrix product."""
     shape1, shape2 = _shape(x1), _shape(x2)
@@ -145,13 +242,21 @@ MATMUL = Op(
     inputs=("x1", "x2"),
     gradients={"x1": _matmul_gx1, "x2": _matmul_gx2},
     fused=Op(
-        "matmul_backward", _matmul_backward, inputs=("gy", "x1", "x2"), dtype=PROMOTE, halves=True
+        "matmul_backward",
+        _matmul_backward,
+        inputs=("gy", "x1", "x2"),
+        dtype=PROMOTE,
+        halves=True,
+        kernels=_on_cuda(
+            "matmul", lambda gy, x1, x2, needs: _same(gy, x1, x2), _matmul_backward_cuda
+        ),
     ),
     dtype=PROMOTE,
     kinds=_NUMBERS,
     halves=True,
     broadcasts=True,
     check=lambda x1, x2: _check_product("matmul", x1, x2),
+    kernels=_on_cuda("matmul", _product_accepts, _product_run),
     samples=_matmul_samples,
 )
 
@@ -447,6 +552,41 @@ def _linear_backward(xp: Any, gy: Any, x: Any, weight: Any, *, needs: tuple[bool
     return (gx, gw, sum_rows(xp, rows)) if needs[2] else (gx, gw)
 
 
+def _linear_accepts(x: Any, weight: Any, bias: Any = None, activation: str = "") -> bool:
+    if not getattr(x, "ndim", 0) or getattr(weight, "ndim", 0) != 2:
+        return False
+    if x.shape[-1] != weight.shape[1] or (activation and x.dtype.name not in cuda.FLOATING):
+        return False
+    if bias is None:
+        return _same(x, weight)
+    return getattr(bias, "shape", None) == weight.shape[:1] and _same(x, weight, bias)
+
+
+def _linear_cuda(x: Any, weight: Any, bias: Any = None, activation: str = "") -> Any:
+    """The bias and the activation are part of the product's kernel."""
+    options = {} if bias is None else {"bias": bias}
+    if activation:
+        options["activation"] = activation
+    y = ladder.run("matmul", "matmul", _rows(x, x.shape[-1:]), weight.T, **options)
+    return y if x.ndim == 2 else y.reshape((*x.shape[:-1], weight.shape[0]))
+
+
+def _linear_backward_cuda(
+    gy: Any, x: Any, weight: Any, *, needs: tuple[bool, ...]
+) -> tuple[Any, ...]:
+    gx = gw = None
+    rows = _rows(gy, gy.shape[-1:])
+    if needs[0]:
+        gx = ladder.run("matmul", "matmul", rows, weight).reshape(x.shape)
+    if needs[1]:
+        gw = ladder.run("matmul", "matmul", rows.T, _rows(x, x.shape[-1:]))
+    return (gx, gw, _sum_rows_cuda(rows)) if needs[2] else (gx, gw)
+
+
+def _sum_rows_cuda(x: Any) -> Any:
+    return reduction.sum_rows(x) if reduction.accepts("sum", x, (0,)) else x.sum(axis=0)
+
+
 def _check_linear(x: Any, weight: Any, bias: Any = None) -> None:
     shape, weight_shape = _shape(x), _shape(weight)
     if len(weight_shape) != 2:
@@ -498,11 +638,15 @@ LINEAR = Op(
         inputs=("gy", "x", "weight"),
         dtype=PROMOTE,
         halves=True,
+        kernels=_on_cuda(
+            "matmul", lambda gy, x, weight, needs: _same(gy, x, weight), _linear_backward_cuda
+        ),
     ),
     dtype=PROMOTE,
     kinds=_NUMBERS,
     halves=True,
     check=_check_linear,
+    kernels=_on_cuda("matmul", _linear_accepts, _linear_cuda),
     samples=_linear_samples,
 )
 
@@ -520,6 +664,121 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
     tensor([[11.5000]])
     """
     return apply(LINEAR, (x, weight) if bias is None else (x, weight, bias))
+
+
+# --------------------------------------------------------------------- linear with an activation
+
+_ACTIVATIONS = ("relu", "tanh", "sigmoid")
+
+
+def _linear_act_samples() -> Any:
+    for activation in _ACTIVATIONS:
+        for shape in ((5, 3), (3,), (2, 4, 3), (0, 3)):
+            x, weight, bias = values(shape), values((4, 3), seed=1), values(4, seed=2)
+            options = {"activation": activation}
+            yield Sample((x, weight, bias), options, f"{activation}, x of shape {shape}")
+        yield Sample((x, weight), options, f"{activation}, no bias")
+    turned = (values((3, 5)).T, values((3, 4), seed=1).T, values(4, seed=2))
+    yield Sample(turned, {"activation": "tanh"}, name="transposed")
+    large = (values((33, 65)), values((31, 65), seed=1), values(31, seed=2))
+    yield Sample(large, name="33x65 to 31", large=True)
+
+
+def _linear_act_forward(xp: Any, x: Any, weight: Any, bias: Any = None, *, activation: str) -> Any:
+    y = _linear_forward(xp, x, weight, bias)
+    if activation == "relu":
+        return xp.maximum(y, xp.zeros((), y.dtype))
+    if activation == "tanh":
+        return xp.tanh(y)
+    return xp.reciprocal(1 + xp.exp(-y))
+
+
+def _through_activation(gy: Tensor, y: Tensor, activation: str) -> Tensor:
+    """The gradient of what was activated, from the result ``y``."""
+    if activation == "relu":
+        return where(y > 0, gy, 0.0)
+    return gy * (1 - y * y) if activation == "tanh" else gy * y * (1 - y)
+
+
+def _linear_act_gradient(
+    gy: Tensor, x: Tensor, y: Tensor, activation: str, weight_shape: tuple[int, ...]
+) -> Tensor:
+    gz = _through_activation(gy, y, activation)
+    if x.ndim == 1:
+        return gz[:, None] * x
+    return _rows(gz, weight_shape[:1]).T @ _rows(x, weight_shape[1:])
+
+
+def _linear_act_backward(
+    xp: Any, gy: Any, x: Any, weight: Any, y: Any, *, needs: tuple[bool, ...], activation: str
+) -> Any:
+    if activation == "relu":
+        gz = keep(xp, y > 0, gy)
+    elif activation == "tanh":
+        gz = gy * (1 - y * y)
+    else:
+        gz = gy * y * (1 - y)
+    return _linear_backward(xp, gz, x, weight, needs=needs)
+
+
+def _linear_act_backward_cuda(
+    gy: Any, x: Any, weight: Any, y: Any, *, needs: tuple[bool, ...], activation: str
+) -> Any:
+    gz = cuda.activation_gradient(gy, y, activation)
+    return _linear_backward_cuda(gz, x, weight, needs=needs)
+
+
+LINEAR_ACT = Op(
+    "linear_act",
+    _linear_act_forward,
+    inputs=("x", "weight", "bias"),
+    gradients={
+        "x": lambda gy, weight, y, activation: _through_activation(gy, y, activation) @ weight,
+        "weight": _linear_act_gradient,
+        "bias": lambda gy, y, activation, bias_shape: sum_to(
+            _through_activation(gy, y, activation), bias_shape
+        ),
+    },
+    fused=Op(
+        "linear_act_backward",
+        _linear_act_backward,
+        inputs=("gy", "x", "weight", "y"),
+        dtype=PROMOTE,
+        halves=True,
+        kernels=_on_cuda(
+            "matmul",
+            lambda gy, x, weight, y, needs, activation: _same(gy, x, weight, y),
+            _linear_act_backward_cuda,
+        ),
+    ),
+    dtype=FLOAT,
+    kinds="iufV",
+    halves=True,
+    check=lambda x, weight, bias=None, activation="": _check_linear(x, weight, bias),
+    kernels=_on_cuda("matmul", _linear_accepts, _linear_cuda),
+    samples=_linear_act_samples,
+)
+
+
+@public(LINEAR_ACT)
+def linear_act(
+    x: TensorLike, weight: TensorLike, bias: TensorLike | None = None, activation: str = "relu"
+) -> Tensor:
+    """Return ``activation(x @ weight.T + bias)``, a layer of a perceptron in one op.
+
+    The shapes are those of `linear`; ``activation`` is ``"relu"``, ``"tanh"`` or ``"sigmoid"``.
+    On a GPU the bias and the activation are part of the product's kernel: the result is written
+    once, and not read and written again by each of them. The gradient needs the result only, not
+    what was activated. Integers are taken as the default floating dtype.
+
+    Raises `ShapeError` where the shapes do not fit, `OptionError` for another activation.
+
+    >>> linear_act(Tensor([[1.0, 2.0]]), Tensor([[3.0, 4.0], [-3.0, 1.0]]), Tensor([0.5, 0.0]))
+    tensor([[11.5000,  0.0000]])
+    """
+    require_option("linear_act", "activation", activation, _ACTIVATIONS)
+    inputs = (x, weight) if bias is None else (x, weight, bias)
+    return apply(LINEAR_ACT, inputs, {"activation": activation})
 
 
 # ------------------------------------------------------------------------------------- einsum
@@ -611,7 +870,7 @@ def _contract(
     y1 = arranged(x1, term1, batch, left, summed)
     y2 = arranged(x2, term2, batch, summed, right)
     # With nothing to sum these are (batch, left, 1) and (batch, 1, right): many tiny matrices.
-    y = xp.matmul(y1, y2) if summed else y1 * y2
+    y = array_matmul(xp, y1, y2) if summed else y1 * y2
     labels = batch + left + right
     return y.reshape([sizes[label] for label in labels]), "".join(labels)
 
@@ -933,6 +1192,7 @@ def trace(x: Tensor, offset: int = 0) -> Tensor:
 
 
 __all__ = [
-    "addmm", "bmm", "diag", "diag_embed", "diagonal", "dot", "einsum", "inner", "linear", "matmul",
-    "mm", "mv", "outer", "tensordot", "trace", "vdot", "vecdot",
+    "addmm", "bmm", "diag", "diag_embed", "diagonal", "dot", "einsum",
+    "get_float32_matmul_precision", "inner", "linear", "linear_act", "matmul", "mm", "mv", "outer",
+    "set_float32_matmul_precision", "tensordot", "trace", "vdot", "vecdot",
 ]  # fmt: skip

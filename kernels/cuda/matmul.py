@@ -153,32 +153,10 @@ def power_of_two(limit: int) -> int:
 
 AXES = 8
 _FIELDS = [
-    "m",
-    "n",
-    "k",
-    "a_m",
-    "a_k",
-    "b_k",
-    "b_n",
-    "c_m",
-    "c_n",
-    "bias_m",
-    "bias_n",
-    "residual_m",
-    "residual_n",
-    "splits",
-    "split_k",
-    "tiles_m",
-    "tiles_n",
-    "activation",
-    "has_bias",
-    "has_residual",
-    "vector_a",
-    "vector_b",
-    "warps_k",
-    "batches",
-    "axes",
-]
+    "m", "n", "k", "a_m", "a_k", "b_k", "b_n", "c_m", "c_n", "bias_m", "bias_n", "residual_m",
+    "residual_n", "splits", "split_k", "tiles_m", "tiles_n", "activation", "has_bias",
+    "has_residual", "vector_a", "vector_b", "warps_k", "batches", "axes",
+]  # fmt: skip
 PRODUCT = np.dtype(
     [(name, np.int64) for name in _FIELDS]
     + [(name, np.int64, AXES) for name in ("shape", "a_batch", "b_batch", "residual_batch")]
@@ -355,22 +333,19 @@ def _skinny_launch(
 ) -> tuple[Launch, int]:  # fmt: skip
     dtype, size = options.dtype, options.itemsize
     width = values_per_access(size)
-    fits = aligned and _aligned(
-        width,
-        layout.a[0 if kernel == "rows_along_lanes" else 1],
-        (step[1] for step in layout.batch),
-    )
+    row_step = layout.a[0 if kernel == "rows_along_lanes" else 1]
+    fits = aligned and _aligned(width, row_step, [step[1] for step in layout.batch])
     chosen = choose_skinny(
         layout.m, layout.n, layout.k, layout.batches, size, kernel, fits, multiprocessors
     )
     vector_b = (
         chosen.vector and b_aligned and layout.b[0] == 1
-        and _aligned(width, layout.b[1], (step[2] for step in layout.batch))
+        and _aligned(width, layout.b[1], [step[2] for step in layout.batch])
     )  # fmt: skip
     part, parts = _cut(layout.k, chosen.parts)
     product = _product(
-        layout, options, parts=parts, part=part, tiles=(chosen.row_blocks, 1), vector_a=chosen.vector,
-        vector_b=vector_b, warps_k=chosen.warps_k,
+        layout, options, parts=parts, part=part, tiles=(chosen.row_blocks, 1),
+        vector_a=chosen.vector, vector_b=vector_b, warps_k=chosen.warps_k,
     )  # fmt: skip
     defines = (("DTYPE", dtype), ("COLUMNS", chosen.columns))
     blocks = chosen.row_blocks * parts * layout.batches
@@ -414,7 +389,7 @@ def _mode(along_edge: int, along_k: int, edge: int, k: int, aligned: bool, batch
     return GENERAL
 
 
-def _aligned(width: int, step: int, batch: Any) -> bool:
+def _aligned(width: int, step: int, batch: list[int]) -> bool:
     """Whether rows ``step`` apart, in matrices ``batch`` apart, all begin at 16 bytes."""
     return step % width == 0 and all(each % width == 0 for each in batch)
 
@@ -437,7 +412,7 @@ def _sum_launch(layout: Layout, parts: int, options: _Options) -> Launch | None:
         return None
     size = layout.m * layout.n * layout.batches
     many = parts >= 32 and size < 1 << 16
-    blocks = divide_up(size, WARPS if many else 32 * WARPS)
+    blocks = _checked(divide_up(size, WARPS if many else 32 * WARPS), layout)
     product = _product(layout, options, parts=parts, part=0, tiles=(1, 1))
     symbol = f"sum_{'many_' if many else ''}parts_{options.dtype}"
     return Launch(
@@ -530,18 +505,17 @@ def run(chosen: Plan, a: Any, b: Any, bias: Any, residual: Any, c: Any, dtype: s
     if chosen.parts > 1:
         parts = driver.current().xp.empty(chosen.parts * c.size, SUMS.get(dtype, dtype))
     if chosen.product is not None:
-        launch = chosen.product
         left, right = (b, a) if chosen.exchange else (a, b)
-        args = (left, right, bias, residual, c, parts, launch.product)
-        driver.launch(
-            SOURCE, launch.symbol, (launch.blocks,), (launch.threads,), args, defines=launch.defines
-        )
+        _launch(chosen.product, (left, right, bias, residual, c, parts))
     if chosen.sum is not None:
-        launch = chosen.sum
-        args = (bias, residual, c, parts, launch.product)
-        driver.launch(
-            SOURCE, launch.symbol, (launch.blocks,), (launch.threads,), args, defines=launch.defines
-        )
+        _launch(chosen.sum, (bias, residual, c, parts))
+
+
+def _launch(launch: Launch, arrays: tuple[Any, ...]) -> None:
+    driver.launch(
+        SOURCE, launch.symbol, (launch.blocks,), (launch.threads,), (*arrays, launch.product),
+        defines=launch.defines,
+    )  # fmt: skip
 
 
 REREADS = 3  # by how many tiles an operand is read before a copy pays
@@ -570,7 +544,6 @@ def _tensor_cores() -> Any:
     return tensor_cores
 
 
-@ladder.rung("matmul", accepts=lambda gy, y, activation: gy.dtype.name in FLOATING)
 def activation_gradient(gy: Any, y: Any, activation: str) -> Any:
     """Return ``gy`` times the derivative of relu, sigmoid or tanh at the x of ``y``."""
     found = driver.current()
