@@ -500,7 +500,7 @@ def from_value(
     operation: str = "tensor",
     move: bool = False,
 ) -> Tensor:
-    """A tensor of ``value``: a number, nested lists, a NumPy array, a tensor, a DLPack object.
+    """A tensor of ``value``: a number, nested lists, an array, a tensor, a DLPack object.
 
     Python numbers take the default dtypes (float32, int64, bool); arrays keep theirs. The memory
     of an array on the same device is shared unless ``copy``. A tensor on another device stays
@@ -509,6 +509,8 @@ def from_value(
     wanted = None if dtype is None else dtypes.as_dtype(dtype)
     if isinstance(value, Tensor):
         return _from_tensor(value, device if move else value.device, wanted, copy)
+    if device is not cpu and hasattr(value, "__cuda_array_interface__"):
+        return _from_device_array(value, device, wanted, copy)
     array = _host_array(value, operation)
     if wanted is None:
         wanted = array.dtype if _has_dtype(value) else dtypes.default_for(array.dtype)
@@ -538,6 +540,14 @@ def _from_tensor(value: Tensor, device: Device, dtype: DType | None, copy: bool 
     if array is not value._array:
         return Tensor._wrap(array, device)
     return Tensor._wrap(array.copy(), device) if copy else value
+
+
+def _from_device_array(
+    value: Any, device: Device, dtype: DType | None, copy: bool | None
+) -> Tensor:
+    """A tensor of an array that lies on a GPU: CuPy's, PyTorch's, Numba's."""
+    made = Tensor._wrap(device.xp.asarray(value), device)
+    return _from_tensor(made, device, dtype, copy)
 
 
 def _host_array(value: Any, operation: str) -> np.ndarray:

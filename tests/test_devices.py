@@ -384,3 +384,28 @@ def test_assert_close_compares_devices(fake_cuda):
     with pytest.raises(AssertionError, match="expected a tensor on cpu, got one on cuda:0; move"):
         assert_close(x.cuda(), x)
     assert_close(x.cuda(), x, check_device=False)
+
+
+def test_arrays_of_a_gpu_become_tensors_where_they_lie(fake_cuda):
+    array = fake.Namespace(np).asarray(np.arange(3.0, dtype=np.float32))
+    shared, copied = gl.asarray(array), gl.tensor(array)
+    assert shared.device is copied.device is gl.device("cuda")
+    assert shared.dtype == gl.float32
+    array[0] = 7.0
+    assert (shared[0].item(), copied[0].item()) == (7, 0)
+    assert gl.asarray(array, device="cuda", dtype="float64").dtype == gl.float64
+    with fake.Device(1):
+        other = fake.Namespace(np).asarray(np.ones(2))
+    assert gl.asarray(other).device is gl.device("cuda:1")
+
+
+def test_filled_tensors_are_made_on_the_device(fake_cuda):
+    gl.cuda.reset_statistics()
+    made = [gl.zeros(2, 3, device="cuda:1"), gl.ones((2,), device="cuda", dtype="bfloat16"),
+            gl.full((2,), 1.5, device="cuda", dtype="bfloat16"), gl.empty(4, device="cuda"),
+            gl.full((2,), 7, device="cuda")]  # fmt: skip
+    made.append(gl.zeros_like(made[0]))
+    assert gl.cuda.statistics() == gl.cuda.Statistics()
+    assert [str(x.device) for x in made] == ["cuda:1", *["cuda:0"] * 4, "cuda:1"]
+    assert made[2].tolist() == [1.5, 1.5]
+    assert made[4].dtype == gl.int64

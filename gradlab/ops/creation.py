@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlab import dtypes
-from gradlab.devices import DeviceLike, device as find_device
+from gradlab.devices import Device, DeviceLike, device as find_device
 from gradlab.errors import DTypeError, OptionError, message
 from gradlab.ops.core import public
 from gradlab.ops.shape import new_shape as _shape
@@ -19,6 +19,31 @@ def _finish(array: Any, device: DeviceLike, requires_grad: bool) -> Tensor:
     there = find_device(device)
     made = Tensor._wrap(there.backend.from_host(array), there)
     return made.requires_grad_() if requires_grad else made
+
+
+_DLPACK_CUDA = 2  # kDLCUDA, https://dmlc.github.io/dlpack/latest/c_api.html
+
+
+def _filled(name: str, device: DeviceLike, requires_grad: bool, *args: Any) -> Tensor:
+    """What the array library's function ``name`` makes, on the device itself."""
+    there = find_device(device)
+    try:
+        made = Tensor._wrap(getattr(there.xp, name)(*args), there)
+    except (MemoryError, RuntimeError) as error:
+        raise there.backend.explain(name, error) from None
+    return made.requires_grad_() if requires_grad else made
+
+
+def _home(value: Any, device: DeviceLike) -> Device:
+    """The device a tensor of ``value`` lies on: the one given, else that of ``value``."""
+    if device is not None:
+        return find_device(device)
+    if isinstance(value, Tensor):
+        return value.device
+    if not hasattr(value, "__cuda_array_interface__"):
+        return find_device("cpu")
+    place = getattr(value, "device", None)  # CuPy calls its number id, PyTorch index
+    return find_device(f"cuda:{getattr(place, 'id', getattr(place, 'index', None)) or 0}")
 
 
 def _float_or(dtype: Any) -> Any:
@@ -37,7 +62,7 @@ def tensor(
     tensor([[1., 2.],
             [3., 4.]])
     """
-    where = data.device if isinstance(data, Tensor) and device is None else find_device(device)
+    where = _home(data, device)
     made = from_value(data, where, dtype=dtype, copy=True, move=True)
     return made.requires_grad_() if requires_grad else made
 
@@ -50,7 +75,7 @@ def asarray(
     ``copy=True`` always copies; ``copy=False`` raises where a copy would be needed. Gradients flow
     through a tensor's change of dtype or device.
     """
-    where = obj.device if isinstance(obj, Tensor) and device is None else find_device(device)
+    where = _home(obj, device)
     if isinstance(obj, Tensor):
         made = to(obj, device=where, dtype=dtype, copy=bool(copy))
     else:
@@ -90,10 +115,14 @@ def from_numpy(array: np.ndarray) -> Tensor:
 
 
 def from_dlpack(x: Any) -> Tensor:
-    """Make a tensor that shares the memory of any object with ``__dlpack__`` on the CPU."""
+    """Make a tensor that shares the memory of any object with ``__dlpack__``, wherever it lies."""
     if not hasattr(x, "__dlpack__"):
         expected = "an object with __dlpack__"
         raise OptionError(message("from_dlpack", expected=expected, got=type(x).__name__))
+    kind, index = x.__dlpack_device__() if hasattr(x, "__dlpack_device__") else (1, 0)
+    if kind == _DLPACK_CUDA:
+        there = find_device(f"cuda:{index}")
+        return Tensor._wrap(there.xp.from_dlpack(x), there)
     return from_value(np.from_dlpack(x), find_device("cpu"))
 
 
@@ -105,8 +134,8 @@ def full(
     (value,) = _numbers("full", fill_value)
     wanted = dtypes.scalar_dtype(type(value)) if dtype is None else dtypes.as_dtype(dtype)
     filled = from_value(value, find_device("cpu"), dtype=wanted, operation="full").numpy()
-    array = np.full(_shape("full", (shape,)), filled, wanted)
-    return _finish(array, device, requires_grad)
+    number = float(filled) if wanted == dtypes.bfloat16 else filled.item()
+    return _filled("full", device, requires_grad, _shape("full", (shape,)), number, wanted)
 
 
 def _numbers(operation: str, *values: Any) -> tuple[Any, ...]:
@@ -126,8 +155,8 @@ def zeros(
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Make a tensor of zeros: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
-    array = np.zeros(_shape("zeros", shape if size is None else (size,)), _float_or(dtype))
-    return _finish(array, device, requires_grad)
+    sizes = _shape("zeros", shape if size is None else (size,))
+    return _filled("zeros", device, requires_grad, sizes, _float_or(dtype))
 
 
 def ones(
@@ -135,8 +164,8 @@ def ones(
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Make a tensor of ones: ``ones(2, 3)`` or ``ones((2, 3))``."""
-    array = np.ones(_shape("ones", shape if size is None else (size,)), _float_or(dtype))
-    return _finish(array, device, requires_grad)
+    sizes = _shape("ones", shape if size is None else (size,))
+    return _filled("ones", device, requires_grad, sizes, _float_or(dtype))
 
 
 def empty(
@@ -144,8 +173,8 @@ def empty(
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Make a tensor whose values are whatever the memory held."""
-    array = np.empty(_shape("empty", shape if size is None else (size,)), _float_or(dtype))
-    return _finish(array, device, requires_grad)
+    sizes = _shape("empty", shape if size is None else (size,))
+    return _filled("empty", device, requires_grad, sizes, _float_or(dtype))
 
 
 def _like(x: Tensor, dtype: Any, device: DeviceLike) -> dict[str, Any]:
