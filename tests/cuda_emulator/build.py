@@ -50,9 +50,9 @@ COMMON = [
 # The calls that report undefined behaviour end in the emulator, not in libubsan.
 UNDEFINED = ["-fsanitize=undefined", "-fno-sanitize=vptr,return", "-fno-sanitize-recover=undefined"]
 FLAGS = {
-    "plain": ["-O1", "-g1"],
-    "checked": ["-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=thread", *UNDEFINED],
-    "sanitized": ["-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address", *UNDEFINED],
+    "plain": ["-O1", "-g1", "-gdwarf-4"],
+    "checked": ["-O1", "-g1", "-gdwarf-4", "-fno-omit-frame-pointer", "-fsanitize=thread", *UNDEFINED],
+    "sanitized": ["-O1", "-g1", "-gdwarf-4", "-fno-omit-frame-pointer", "-fsanitize=address", *UNDEFINED],
 }
 RUNTIME = ["runtime.cpp", "checker.cpp", "undefined.cpp"]
 RUNTIME_FLAGS = {
@@ -324,14 +324,16 @@ def address(array: np.ndarray) -> ctypes.c_void_p:
 
 # ------------------------------------------------------------------------------------- places
 
-_PLACE = re.compile(r" at @@(?P<library>[^@]+)\+(?P<offset>0x[0-9a-f]+)@@")
+_PLACE = re.compile(r"(?P<before>, | at )@@(?P<library>[^@]+)\+(?P<offset>0x[0-9a-f]+)@@")
 
 
 def _look_up(found: re.Match[str]) -> str:
-    """The source line of an address, from the line tables."""
+    """The source line of an address, from the line tables, and where that line was inlined."""
     try:
         lines = _run(["addr2line", "-i", "-e", found["library"], found["offset"]]).splitlines()
     except (OSError, EmulatorError):
         return ""
     places = [Path(line.partition(" (")[0]).name for line in lines if "?" not in line]
-    return " at " + ", called at ".join(places) if places else ""
+    own = {path.name for path in HERE.glob("*.h")}
+    places = [place for place in places if place.partition(":")[0] not in own] or places[:1]
+    return found["before"] + ", called at ".join(places) if places else ""

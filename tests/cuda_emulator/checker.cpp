@@ -124,30 +124,41 @@ static std::string size_of(int64_t bytes) {
   return bytes == 1 ? "1 byte" : std::to_string(bytes) + " bytes";
 }
 
+static std::string shared_name(const SharedArray& array) {
+  return array.name ? std::string("the shared array ") + array.name : "the dynamic shared memory";
+}
+
 static std::string of_array(const unsigned char* at) {
   for (const SharedArray& each : arrays)
     if (at >= each.begin && at < each.end)
-      return "byte " + std::to_string(at - each.begin) + " of the shared array " + each.name;
+      return "byte " + std::to_string(at - each.begin) + " of " + shared_name(each);
   return "shared memory";
 }
 
-static std::string near_array(const unsigned char* at) {
-  const SharedArray* nearest = nullptr;
-  int64_t best = INT64_MAX;
-  for (const SharedArray& each : arrays) {
-    int64_t distance = at < each.begin ? each.begin - at : at - each.end;
-    if (distance < best) best = distance, nearest = &each;
-  }
-  if (!nearest) return "shared memory, of which the kernel has none";
-  std::string array = std::string("the shared array ") + nearest->name + " of " +
-                      size_of(nearest->end - nearest->begin);
-  if (at < nearest->begin) return size_of(best) + " before " + array;
-  return best ? size_of(best) + " beyond " + array : "beyond the end of " + array;
+// Where an access begins that does not lie in the array.
+static std::string beside(const unsigned char* at, const unsigned char* begin, const unsigned char* end,
+                          const std::string& array) {
+  std::string where = at < begin ? size_of(begin - at) + " before "
+                      : at < end ? size_of(end - at) + " before the end of "
+                                 : size_of(at - end) + " past the end of ";
+  return ", beginning " + where + array + " (" + size_of(end - begin) + ")";
 }
 
-static std::string by(const Record& record) {
-  return name(&threads[record.thread]) + " did" +
-         (record.from ? " at " + place(reinterpret_cast<void*>(kernel_begin + record.from)) : "");
+static int64_t distance(const unsigned char* at, const unsigned char* begin, const unsigned char* end) {
+  return at < begin ? begin - at : at < end ? 0 : at - end;
+}
+
+static std::string beside_shared(const unsigned char* at) {
+  if (arrays.empty()) return " of shared memory, of which the kernel has none";
+  auto nearest = std::min_element(arrays.begin(), arrays.end(), [&](auto& a, auto& b) {
+    return distance(at, a.begin, a.end) < distance(at, b.begin, b.end);
+  });
+  return beside(at, nearest->begin, nearest->end, shared_name(*nearest));
+}
+
+static std::string did(const Record& record, const char* what) {
+  std::string where = record.from ? place(reinterpret_cast<void*>(kernel_begin + record.from)) : "";
+  return name(&threads[record.thread]) + " " + what + (where.empty() ? "" : " at " + where);
 }
 
 // ------------------------------------------------------------------------------- arrays
@@ -231,9 +242,10 @@ static const char* verb(Kind kind) {
   return kind == Kind::read ? "reads " : kind == Kind::write ? "writes " : "changes atomically ";
 }
 
-[[noreturn]] static void race(const Access& access, unsigned char* at, const char* done, const Record& other) {
-  refuse(access, std::string("a race: ") + verb(access.kind) + of_array(at) + ", which was " + done +
-         " with no barrier between, as " + by(other));
+[[noreturn]] static void race(const Access& access, unsigned char* at, const char* what,
+                              const Record& other) {
+  refuse(access, std::string("a race: ") + verb(access.kind) + of_array(at) + ", which " +
+                     did(other, what) + ", with no barrier between");
 }
 
 static void look_at(Cell& cell, const Access& access, unsigned char* at, const Record& now, const Clock& clock) {
@@ -246,7 +258,7 @@ static void look_at(Cell& cell, const Access& access, unsigned char* at, const R
   if (access.kind != Kind::write && !cell.written)
     refuse(access, "reads " + of_array(at) + ", which nobody has written");
   if (cell.written && !(now.atomic && cell.write.atomic) && !ordered(cell.write, clock, me))
-    race(access, at, "written", cell.write);
+    race(access, at, "wrote", cell.write);
   if (!writes) {
     bool first = ordered(cell.reads[0], clock, me);
     cell.reads[!first] = now;
@@ -266,7 +278,7 @@ static void check_shared(const Access& access) {
       return access.at >= each.begin && end <= each.end;
     });
     if (found == arrays.end())
-      refuse(access, verb(access.kind) + size_of(access.bytes) + " " + near_array(access.at));
+      refuse(access, verb(access.kind) + size_of(access.bytes) + beside_shared(access.at));
     last = *found;
   }
   int me = running()->linear;
@@ -285,17 +297,14 @@ static void check_global(const Access& access) {
     if (access.at >= each.first && end <= each.second) return;
   if ((address >= kernel_begin && address < kernel_end) || (address >= runtime_begin && address < runtime_end))
     return;
-  int64_t best = INT64_MAX;
-  std::string where = "no array of the kernel's arguments";
-  for (size_t i = 0; i < extents.size(); i++) {
-    int64_t size = extents[i].second - extents[i].first;
-    int64_t before = extents[i].first - access.at, after = access.at - extents[i].second;
-    if (std::max(before, after) >= best) continue;
-    best = std::max(before, after);
-    where = (before > 0 ? size_of(before) + " before" : after > 0 ? size_of(after) + " beyond" : std::string("beyond the end of")) +
-            " the kernel's array argument " + std::to_string(i) + " of " + size_of(size);
-  }
-  refuse(access, verb(access.kind) + size_of(access.bytes) + " " + (best < 1 << 30 ? where : "that belong to no array of the arguments"));
+  auto nearest = std::min_element(extents.begin(), extents.end(), [&](auto& a, auto& b) {
+    return distance(access.at, a.first, a.second) < distance(access.at, b.first, b.second);
+  });
+  std::string where = " that belong to no array of the arguments";
+  if (nearest != extents.end() && distance(access.at, nearest->first, nearest->second) < 1 << 30)
+    where = beside(access.at, nearest->first, nearest->second,
+                   "array argument " + std::to_string(nearest - extents.begin()));
+  refuse(access, verb(access.kind) + size_of(access.bytes) + where);
 }
 
 static void check(const Access& access) {

@@ -72,7 +72,7 @@ void sync_warp(uint32_t mask, Site site);
 // The same for a warpgroup: 128 threads, four warps in a row, given as an array of 128.
 void collective_group(const char* what, void* mine, void (*compute)(void** threads), Site site);
 
-void yield();  // let other threads run
+void yield(Site site = call_site());  // let other threads run
 
 [[noreturn]] void fail(const char* what, Site site);
 

@@ -224,7 +224,7 @@ std::string place(Site site) {
 // Python looks the line up: @@library+offset@@.
 std::string place(const void* return_address) {
   Dl_info info{};
-  if (!dladdr(return_address, &info)) return "an unknown place";
+  if (!dladdr(return_address, &info)) return "";
   char text[32];
   snprintf(text, sizeof text, "+%#zx@@", size_t(return_address) - size_t(info.dli_fbase) - 1);
   return std::string("@@") + info.dli_fname + text;
@@ -249,14 +249,18 @@ static std::string lanes(uint32_t mask) {
   abort();
 }
 
+// "kernel, block (x, y, z), thread (x, y, z), file:line: what"
+static std::string message(const Thread* thread, const std::string& where, const std::string& what) {
+  return position(thread) + (where.empty() ? "" : ", " + where) + ": " + what;
+}
+
 void fail(const std::string& what, Site site) {
-  error = position(running()) + ": " + what;
-  if (site.file) error += " at " + place(site);
+  error = message(running(), site.file ? place(site) : "", what);
   drop_launch();
 }
 void fail(const char* what, Site site) { fail(std::string(what), site); }
 void fail_at(const std::string& what, const void* return_address) {
-  error = position(running()) + ": " + what + " at " + place(return_address);
+  error = message(running(), place(return_address), what);
   drop_launch();
 }
 
@@ -359,7 +363,7 @@ static void run_threads() {
       body(body_args);
       Thread* me = running();
       if (!me->bulk.closed.empty() || !me->bulk.open.empty())
-        fail("leaves the kernel while bulk copies still read its shared memory (wait for the group)",
+        fail("the thread leaves the kernel while bulk copies still read its shared memory (wait for the group)",
              {nullptr, 0});
       me->left = true;
       finished++;
@@ -376,13 +380,13 @@ static void wait(const char* what, Site site) {
   hand_over(me);
 }
 
-void yield() {
+void yield(Site site) {
   Thread* me = running();
   idle_turns++;
   if (idle_turns > 2u * count && !pending.empty()) run_pending();
   if (idle_turns > 10000u * count)
     fail("waits in a loop for what no thread of this block will do (blocks run one after another)",
-         {nullptr, 0});
+         site);
   me->stack = active;
   if (started < count) {  // somebody new comes first, or they would starve
     Stack* fresh = take_stack();
@@ -422,7 +426,7 @@ static void release_all(Barrier& b) {
 int barrier(int vote, const char* what, Site site) {
   Barrier& b = block_barrier;
   if (b.arrived && !same(b.site, site))
-    fail(std::string(what) + " is reached here by some threads of the block, and another at " +
+    fail(std::string(what) + " is reached by some threads of the block, and the one at " +
          place(b.site) + " by others", site);
   b.site = site;
   b.votes += vote != 0;
@@ -447,7 +451,7 @@ static void named(int id, int expected, bool waits, const char* what, Site site)
   Barrier& b = named_barriers[id];
   if (b.arrived && b.expected != expected)
     fail(std::string(what) + " of barrier " + std::to_string(id) + " is for " +
-         std::to_string(expected) + " threads here, and for " + std::to_string(b.expected) + " at " +
+         std::to_string(expected) + " threads, and for " + std::to_string(b.expected) + " at " +
          place(b.site), site);
   if (!b.clock) b.clock = check::make_clock();
   check::release(b.clock);
@@ -500,7 +504,7 @@ void collective(const char* what, uint32_t mask, void* mine, Collective compute,
     met = &warp.at[warp.meetings++];
     met->what = what, met->mask = mask, met->arrived = 0, met->site = site;
   } else if (met->mask != mask || !same(met->site, site) || strcmp(met->what, what)) {
-    fail(std::string(what) + " of " + emu::lanes(mask) + " is called here, while " +
+    fail(std::string(what) + " of " + emu::lanes(mask) + " is called, while " +
          emu::lanes(met->arrived) + " of the warp " + (met->arrived & (met->arrived - 1) ? "wait" : "waits") +
          " in " + met->what + " of " + emu::lanes(met->mask) + " at " + place(met->site), site);
   }
@@ -549,7 +553,7 @@ void collective_group(const char* what, void* mine, void (*compute)(void**), Sit
          " threads does not have here", site);
   if (!g.arrived) g.what = what, g.site = site;
   if (!same(g.site, site) || strcmp(g.what, what))
-    fail(std::string(what) + " is called here, while other threads of the warpgroup wait in " +
+    fail(std::string(what) + " is called, while other threads of the warpgroup wait in " +
          g.what + " at " + place(g.site), site);
   g.mine[me->linear % 128] = mine;
   if (++g.arrived < 128) return wait(what, site);
@@ -788,7 +792,7 @@ void mbarrier_wait(void* at, int parity, Site site) {
 }
 
 bool mbarrier_test(void* at, int parity, Site site) {
-  if (mbarrier_at(at, "mbarrier.test_wait", site).phase == parity) yield();
+  if (mbarrier_at(at, "mbarrier.test_wait", site).phase == parity) yield(site);
   Mbarrier& m = mbarrier_at(at, "mbarrier.test_wait", site);
   if (m.phase == parity) return false;
   check::acquire(m.arrived);
@@ -815,8 +819,8 @@ static std::string group_of(int size, const Thread* first) {
 
 static void explain_deadlock() {
   Thread* first = std::find_if(threads, threads + count, [](Thread& t) { return !t.left; });
-  error = position(first) + ": waits for ever in " + first->waits_for + " at " +
-          place(first->site) + missing(first);
+  error = message(first, place(first->site), std::string("waits for ever in ") + first->waits_for +
+                                                 missing(first));
   std::vector<bool> told(count);
   for (int i = 0; i < count; i++) {
     const Thread* one = &threads[i];
@@ -828,11 +832,11 @@ static void explain_deadlock() {
     for (int j = i; j < count; j++)
       if (alike(threads[j])) told[j] = true, size++;
     if (alike(*first)) {
-      if (size > 1) error += ", like " + std::to_string(size - 1) + " others";
+      if (size > 1) error += size == 2 ? ", like another thread" : ", like " + std::to_string(size - 1) + " others";
     } else if (one->left) {
-      error += "; " + group_of(size, one) + (size == 1 ? ", has" : ", have") + " left the kernel";
+      error += "; " + group_of(size, one) + (size == 1 ? " has" : ", have") + " left the kernel";
     } else {
-      error += "; " + group_of(size, one) + (size == 1 ? ", waits in " : ", wait in ") +
+      error += "; " + group_of(size, one) + (size == 1 ? " waits in " : ", wait in ") +
                one->waits_for + " at " + place(one->site);
     }
   }
@@ -874,7 +878,7 @@ static void run_block(Block& block) {
   clear_shared();
   check::block_begins();
   current = &threads[0];
-  block.dynamic_shared = block.dynamic_bytes ? take("dynamic", block.dynamic_bytes, 1024) : nullptr;
+  block.dynamic_shared = block.dynamic_bytes ? take(nullptr, block.dynamic_bytes, 1024) : nullptr;
   ready.head = ready.tail = 0;
   started = finished = 0;
   Stack* fresh = take_stack();
@@ -917,11 +921,25 @@ static sigjmp_buf launch_point;
 static struct sigaction before[3];
 constexpr int SIGNALS[3] = {SIGSEGV, SIGBUS, SIGFPE};
 
-static void on_signal(int signal, siginfo_t* info, void*) {
+static const void* signalled_at(void* context) {
+  auto& registers = static_cast<ucontext_t*>(context)->uc_mcontext;
+#if defined(__x86_64__)
+  return reinterpret_cast<const char*>(registers.gregs[REG_RIP]) + 1;
+#elif defined(__aarch64__)
+  return reinterpret_cast<const char*>(registers.pc) + 1;
+#else
+  return (void)registers, nullptr;
+#endif
+}
+
+static const void* fault_place;
+
+static void on_signal(int signal, siginfo_t* info, void* context) {
   if (active == &scheduler) {  // not a kernel's doing: let it happen again without us
     for (int i = 0; i < 3; i++) sigaction(SIGNALS[i], &before[i], nullptr);
     return;
   }
+  fault_place = signalled_at(context);
   siglongjmp(launch_point, 1 + (signal == SIGFPE ? 2 : on_a_stack(info->si_addr) ? 1 : 0));
 }
 
@@ -943,11 +961,11 @@ static void watch_signals() {
 
 static void run_watched(Block& block) {
   watch_signals();
-  static const char* const WHAT[] = {"reads or writes memory that is nobody's",
-                                     "its stack of 128 KiB is used up", "an integer division by zero"};
+  static const char* const WHAT[] = {"reads or writes memory that no array holds",
+                                     "the thread's stack of 128 KiB is used up", "an integer is divided by zero"};
   if (int what = sigsetjmp(launch_point, 1)) {
     active = &scheduler;
-    error = position(running()) + ": " + WHAT[what - 1];
+    error = message(running(), place(fault_place), WHAT[what - 1]);
   } else {
     run_blocks(block);
   }
