@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradlab.kernels import ladder
+from gradlab.kernels.cuda import cross_entropy as _cuda  # noqa: F401 - registers its rungs
 from gradlab.devices import cpu
 from gradlab.errors import DataError, DTypeError, OptionError, ShapeError, message
-from gradlab.ops.core import FLOAT, Op, apply, public
+from gradlab.ops.core import FLOAT, Kernel, Op, apply, public
 from gradlab.ops.elementwise import (
     TensorLike,
     clip,
@@ -938,10 +940,10 @@ def _cross_entropy_forward(
 
 
 def _cross_entropy_backward(
-    xp: Any, gy: Any, x: Any, weight: Any, *, needs: Any, label_smoothing: float, reduction: str,
-    aux: Any,
+    xp: Any, gy: Any, x: Any, target: Any, weight: Any, *, needs: Any, label_smoothing: float,
+    reduction: str, aux: Any,
 ) -> Any:  # fmt: skip
-    peak, sums, labels = aux
+    peak, sums, labels = aux  # labels: of the target, which only kernels read again
     rows = _as_rows(x)
     scale = _row_scale(gy, peak.shape, labels.total, reduction)
     on = scale if labels.weights is None else scale * labels.weights
@@ -1032,6 +1034,17 @@ def _cross_entropy_gradient(
     return scale * (sum_to(q, _one_at(axis, x.shape)) * softmax(x, axis) - q)
 
 
+def _kernel(function: str) -> Kernel:
+    """The CUDA kernels of one of these losses: softmax and loss in one reading of the scores."""
+    return Kernel(
+        "cuda",
+        "fused",
+        partial(ladder.accepts, "cross_entropy", function),
+        partial(ladder.run, "cross_entropy", function),
+        casts=False,
+    )
+
+
 def _label_samples(scores: Callable[..., Any], **kwargs: Any) -> Iterator[Sample]:
     def labels(shape: Any) -> Any:
         return np.random.default_rng(3).integers(0, 4, shape)
@@ -1070,14 +1083,16 @@ CROSS_ENTROPY = Op(
     fused=Op(
         "cross_entropy_backward",
         _cross_entropy_backward,
-        inputs=("gy", "x", "weight"),
+        inputs=("gy", "x", "target", "weight"),
         halves=True,
+        kernels=[_kernel("cross_entropy_backward")],
     ),
     aux=True,
     why_not=_CONSTANT,
     halves=True,
     check=_label_check("cross_entropy"),
     samples=_cross_entropy_samples,
+    kernels=[_kernel("cross_entropy")],
 )
 
 
@@ -1241,6 +1256,7 @@ SOFT_CROSS_ENTROPY = Op(
         _soft_backward,
         inputs=("gy", "x", "target", "weight"),
         halves=True,
+        kernels=[_kernel("soft_cross_entropy_backward")],
     ),
     aux=True,
     why_not=_CONSTANT,
@@ -1249,6 +1265,7 @@ SOFT_CROSS_ENTROPY = Op(
     halves=True,
     check=_check_soft,
     samples=_soft_samples,
+    kernels=[_kernel("soft_cross_entropy")],
 )
 SOFT_CROSS_ENTROPY.function = cross_entropy
 
