@@ -379,6 +379,20 @@ class FakeDriver:
     def pointer(self, array: Array) -> int:
         return int(array.values.ctypes.data)
 
+    def tensor_map(
+        self, address: int, dtype: str, shape: Any, strides: Any, box: Any
+    ) -> np.ndarray:
+        """A map as tests/cuda_emulator/ptx.h reads it, refused where CUDA would refuse it."""
+        assert len(shape) == len(box) == len(strides) + 1 == 3
+        assert address % 16 == 0, address
+        assert all(each % 16 == 0 and 0 < each < 1 << 40 for each in strides), strides
+        assert all(0 < each <= 1 << 32 for each in shape), shape
+        assert all(0 < each <= 256 for each in box), box
+        itemsize = {"float16": 2, "bfloat16": 2, "float32": 4}[dtype]
+        assert box[0] * itemsize <= 128, box
+        words = [address, *shape, *strides, *box, itemsize]
+        return np.array([*words, *[0] * (16 - len(words))], np.uint64)
+
     def launch(
         self, source: str, symbol: str, defines: Any, grid: Any, block: Any, args: Any, shared: int
     ) -> None:

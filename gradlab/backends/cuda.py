@@ -14,7 +14,7 @@ import numpy as np
 
 from gradlab.backends.gate import Gate
 from gradlab.errors import DeviceError
-from gradlab.kernels.cuda import compiler, driver as kernels_driver
+from gradlab.kernels.cuda import compiler, driver as kernels_driver, tensor_map
 from gradlab.kernels.cuda.driver import Defines, Dim, Driver, Properties
 
 
@@ -64,6 +64,11 @@ class CupyDriver:
 
     def pointer(self, array: Any) -> int:
         return int(array.data.ptr)
+
+    def tensor_map(
+        self, address: int, dtype: str, shape: Dim, strides: Dim, box: Dim
+    ) -> np.ndarray:
+        return tensor_map.encode(address, dtype, shape, strides, box)
 
     def properties(self) -> Properties:
         index = self._current_device()

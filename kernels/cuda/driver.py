@@ -75,6 +75,11 @@ class Driver(Protocol):
     def pointer(self, array: Any) -> int:
         """The address of an array's first element."""
 
+    def tensor_map(
+        self, address: int, dtype: str, shape: Dim, strides: Dim, box: Dim
+    ) -> np.ndarray:
+        """What the bulk copy engine is told of an array (`tensor_map.encode`)."""
+
 
 _provide: Callable[[], Driver] | None = None
 

@@ -1,23 +1,22 @@
 """Matrix products on tensor cores: which kernel, which tile, and the launch.
 
 ``matmul_mma.cu`` (``mma.sync``, compute capability 8.0 and later) takes every layout, alignment and
-shape; ``matmul_wgmma.cu`` (``wgmma`` and the bulk copy engine, 9.0) takes large products of halves
-whose rows are aligned to 16 bytes. The limits and rates that the choice is made with are estimates:
+shape; ``matmul_wgmma.cu`` (``wgmma`` and the bulk copy engine, 9.0) takes halves whose rows all
+start at 16 bytes, and at most one batch axis. The rates that the choice is made with are estimates:
 not yet measured on a GPU.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-
 from gradlab.kernels.cuda.driver import (
     Defines,
-    Dim,
     Properties,
     Variant,
     current,
@@ -25,33 +24,37 @@ from gradlab.kernels.cuda.driver import (
     launch,
 )
 
+MMA, WGMMA = "matmul_mma.cu", "matmul_wgmma.cu"
 ACTIVATIONS = (None, "relu", "sigmoid", "tanh", "gelu")  # numbered as in tensor_cores.cuh
 HALVES = ("float16", "bfloat16")
 BATCH_AXES = 6
 ALIGNMENTS = (16, 4)  # bytes; below that, elements are copied one by one
 
-_NAMES = """
+# The struct Problem of tensor_cores.cuh.
+_NUMBERS = """
     m n k a_stride b_stride c_stride residual_row residual_column bias_stride splits split_k batches
     batch_axes
 """
-_BATCH_NAMES = "batch_shape a_batch b_batch c_batch residual_batch"
-_FLAG_NAMES = "activation has_bias has_residual wide_c wide_residual wide_bias"
+_BATCH = "batch_shape a_batch b_batch c_batch residual_batch"
+_FLAGS = "activation has_bias has_residual wide_c wide_residual wide_bias"
 PROBLEM = np.dtype([
-    *((name, np.int64) for name in _NAMES.split()),
-    *((name, np.int64, BATCH_AXES) for name in _BATCH_NAMES.split()),
-    *((name, np.int64) for name in _FLAG_NAMES.split()),
+    *((name, np.int64) for name in _NUMBERS.split()),
+    *((name, np.int64, BATCH_AXES) for name in _BATCH.split()),
+    *((name, np.int64) for name in _FLAGS.split()),
 ])  # fmt: skip
+MAPS = np.dtype([("maps", np.uint64, 3 * 16)])  # the struct Maps of matmul_wgmma.cu
 
 
 class Tile(NamedTuple):
-    """What a block computes, and each of its warps."""
+    """What a block computes."""
 
+    source: str
     m: int
     n: int
-    warp_m: int
-    warp_n: int
-    stages: int
     rate: float  # share of the tensor cores' rate that such tiles reach; an estimate
+    warp_m: int = 0
+    warp_n: int = 0
+    stages: int = 0
 
     @property
     def threads(self) -> int:
@@ -61,16 +64,21 @@ class Tile(NamedTuple):
 # Two blocks of 128 x 128 find room on a multiprocessor of 100 KiB. The two tiles of 16 are for
 # products that read one large matrix, such as a few rows times weights.
 TILES = (
-    Tile(128, 256, 64, 64, 4, 0.90),
-    Tile(128, 128, 64, 64, 3, 0.85),
-    Tile(64, 64, 32, 32, 4, 0.55),
-    Tile(16, 128, 16, 32, 4, 0.20),
-    Tile(128, 16, 32, 16, 4, 0.20),
+    Tile(MMA, 128, 256, 0.90, 64, 64, 4),
+    Tile(MMA, 128, 128, 0.85, 64, 64, 3),
+    Tile(MMA, 64, 64, 0.55, 32, 32, 4),
+    Tile(MMA, 16, 128, 0.20, 16, 32, 4),
+    Tile(MMA, 128, 16, 0.20, 32, 16, 4),
 )
 # A warp's 64 x 64 does not fit the registers where TF32 is loaded by words (k not along memory) or
 # elements are copied one by one.
-TILES_TF32 = (Tile(128, 128, 64, 32, 3, 0.80), *TILES[2:])
+TILES_TF32 = (Tile(MMA, 128, 128, 0.80, 64, 32, 3), *TILES[2:])
 TILES_UNALIGNED = TILES_TF32[:2]  # copies of less than 16 bytes are the limit
+TILES_WGMMA = (
+    Tile(WGMMA, 128, 256, 0.85, stages=4),
+    Tile(WGMMA, 128, 128, 0.70, stages=6),
+)
+SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
 class Operand(NamedTuple):
@@ -78,21 +86,39 @@ class Operand(NamedTuple):
 
     k_major: bool  # the lines lie along k
     stride: int  # elements from line to line
-    batch: tuple[int, ...]
+    batch: tuple[int, ...]  # and from matrix to matrix, along each batch axis
     alignment: int  # bytes that every line starts at a multiple of
+
+
+class Array(NamedTuple):
+    """What a plan has to know of an array; strides are in bytes."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    address: int  # modulo 16
+
+
+class MapLayout(NamedTuple):
+    """A tensor map without its address, for `Driver.tensor_map`."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    box: tuple[int, ...]
 
 
 class Plan(NamedTuple):
     """All of a launch that follows from shapes, strides and alignments."""
 
     source: str
-    symbol: str
+    dtype: str
     defines: Defines
-    grid: Dim
-    block: Dim
+    blocks: int
+    threads: int
     shared: int
-    problem: Any
+    problem: np.ndarray
     partial: int  # floats of workspace; 0: the sum is not split
+    finish: int  # blocks that add up the parts
+    maps: tuple[MapLayout, ...] = ()  # of A, B and C
 
 
 # ------------------------------------------------------------------------------------- calls
@@ -107,69 +133,91 @@ def accepts(
     float16 and bfloat16 always; float32 only where ``precision`` ("high" or "medium") allows its
     operands to be rounded to TF32.
     """
-    name = a.dtype.name
-    if name not in HALVES and not (name == "float32" and precision in ("high", "medium")):
+    dtype = a.dtype
+    if dtype.name not in HALVES and (dtype.name != "float32" or precision == "highest"):
         return False
-    if a.dtype != b.dtype or activation not in ACTIVATIONS:
+    if activation not in ACTIVATIONS or current().properties().capability < (8, 0):
         return False
-    if not 2 <= a.ndim <= 2 + BATCH_AXES or not 2 <= b.ndim <= 2 + BATCH_AXES:
+    if not 2 <= min(a.ndim, b.ndim) <= max(a.ndim, b.ndim) <= 2 + BATCH_AXES:
         return False
-    if bias is not None and (bias.dtype != a.dtype or bias.shape != b.shape[-1:]):
+    others = [b, *(each for each in (bias, residual) if each is not None)]
+    if a.shape[-1] != b.shape[-2] or any(each.dtype != dtype for each in others):
         return False
-    if residual is not None:
-        if residual.dtype != a.dtype:
-            return False
+    return (bias is None or bias.shape == b.shape[-1:]) and _broadcast(a, b, residual)
+
+
+def _broadcast(a: Any, b: Any, residual: Any) -> bool:
+    try:
         shape = _result_shape(a.shape, b.shape)
-        if np.broadcast_shapes(residual.shape, shape) != shape:
-            return False
-    return current().properties().capability >= (8, 0)
+        return residual is None or np.broadcast_shapes(residual.shape, shape) == shape
+    except ValueError:
+        return False
 
 
 def matmul(
     a: Any, b: Any, *, bias: Any = None, activation: str | None = None, residual: Any = None,
     out: Any = None, precision: str = "highest",
 ) -> Any:  # fmt: skip
-    """``act(a @ b + bias) + residual`` on tensor cores, summed in float32 and rounded once.
+    """``activation(a @ b + bias) + residual``, summed in float32 and rounded once.
 
     ``a`` is (…, m, k) and ``b`` (…, k, n), their leading axes broadcast; ``bias`` is (n,) and
     ``residual`` broadcasts to the result. All have one dtype, which is the result's. ``activation``
-    is None, ``"relu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"`` (the exact one). The call is one
-    that `accepts` accepts; ``precision`` has spoken there.
+    is None, ``"relu"``, ``"sigmoid"``, ``"tanh"`` or ``"gelu"`` (with the exact erf). The result is
+    written to ``out`` where one is given. The call is one that `accepts` has accepted, and there
+    ``precision`` has had its say.
     """
     driver = current()
-    xp, pointer = driver.xp, driver.pointer
+    xp = driver.xp
     a, b = _with_lines(xp, a), _with_lines(xp, b)
     shape = _result_shape(a.shape, b.shape)
-    result = out
-    if out is None or out.strides[-1] != out.itemsize or out.shape != shape:
-        result = xp.empty(shape, a.dtype)
-    if result.size:
-        described = [
-            None if x is None else (x.shape, x.strides, pointer(x) % 16)
-            for x in (a, b, result, bias, residual)
-        ]
+    c = out if out is not None and _writable(out, shape) else xp.empty(shape, a.dtype)
+    if c.size:
+        described = (
+            None if x is None else Array(x.shape, x.strides, driver.pointer(x) % 16)
+            for x in (a, b, c, bias, residual)
+        )
         plan = _plan(a.dtype.name, *described, activation, driver.properties())
-        _launch(xp, plan, a, b, result, bias, residual)
-    if out is not None and result is not out:
-        out[...] = result
-    return result if out is None else out
+        _launch(driver, plan, a, b, c, bias, residual)
+    if out is not None and c is not out:
+        out[...] = c
+    return c if out is None else out
 
 
-def _launch(xp: Any, plan: Plan, a: Any, b: Any, c: Any, bias: Any, residual: Any) -> None:
+def _launch(driver: Any, plan: Plan, a: Any, b: Any, c: Any, bias: Any, residual: Any) -> None:
     # Any valid pointer stands for what there is none of; the problem's flags say what is read.
     bias = c if bias is None else bias
     residual = c if residual is None else residual
-    partial = xp.empty(plan.partial, np.float32) if plan.partial else c
+    grid, block = (plan.blocks,), (plan.threads,)
+    if plan.maps:
+        addresses = driver.pointer(a), driver.pointer(b), driver.pointer(c)
+        maps = _encoded(driver, plan.dtype, addresses, plan.maps)
+        launch(
+            plan.source, f"matmul_wgmma_{plan.dtype}", grid, block,
+            (maps, plan.problem, bias, residual), defines=plan.defines, shared=plan.shared,
+        )  # fmt: skip
+        return
+    partial = driver.xp.empty(plan.partial, np.float32) if plan.partial else c
     launch(
-        plan.source, plan.symbol, plan.grid, plan.block,
+        plan.source, f"matmul_mma_{plan.dtype}", grid, block,
         (a, b, c, partial, bias, residual, plan.problem), defines=plan.defines, shared=plan.shared,
     )  # fmt: skip
     if plan.partial:
-        pieces = c.size // c.shape[-1] * divide_up(c.shape[-1], 16 // c.itemsize)
         launch(
-            plan.source, plan.symbol.replace("mma_", "mma_finish_"), (divide_up(pieces, 256),),
-            (256,), (partial, c, bias, residual, plan.problem), defines=plan.defines,
+            plan.source, f"matmul_mma_finish_{plan.dtype}", (plan.finish,), (256,),
+            (partial, c, bias, residual, plan.problem), defines=plan.defines,
         )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _encoded(
+    driver: Any, dtype: str, addresses: tuple[int, ...], layouts: tuple[MapLayout, ...]
+) -> np.ndarray:
+    """The tensor maps of A, B and C; a training step meets the same addresses again and again."""
+    words = [
+        driver.tensor_map(address, dtype, *layout)
+        for address, layout in zip(addresses, layouts, strict=True)
+    ]
+    return np.concatenate(words).view(MAPS).reshape(())
 
 
 def _result_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
@@ -178,116 +226,51 @@ def _result_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     return (*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1])
 
 
+def _writable(out: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a kernel can write to ``out``: row by row, each row in one piece."""
+    return bool(out.shape == shape and out.strides[-1] == out.itemsize)
+
+
 def _with_lines(xp: Any, x: Any) -> Any:
     """``x``, or a copy where neither of its last two axes has its elements side by side."""
-    rows, columns = x.shape[-2:]
-    if x.strides[-1] == x.itemsize or x.strides[-2] == x.itemsize or rows == 1 or columns == 1:
-        return x
-    return xp.ascontiguousarray(x)
+    in_lines = x.itemsize in x.strides[-2:] or min(x.shape[-2:]) < 2
+    return x if in_lines else xp.ascontiguousarray(x)
 
 
 # ------------------------------------------------------------------------------------ layouts
 
 
-def _operand(described: Any, x_axis: int, batch: tuple[int, ...], itemsize: int) -> Operand:
-    """How to walk over a matrix whose axis ``x_axis`` (-2 or -1) is not k."""
-    shape, strides, address = described
-    k_axis = -3 - x_axis
-    counts = {axis: shape[axis] for axis in (x_axis, k_axis)}
-    elements = {axis: strides[axis] // itemsize for axis in (x_axis, k_axis)}
-    batch_strides = _batch_strides(shape, strides, batch, itemsize)
+def _walk(x: Array, edge: int, batch: tuple[int, ...], itemsize: int) -> Operand:
+    """How to walk over a matrix whose axis ``edge`` is m (-2) or n (-1), the other one k."""
+    k = -3 - edge
+    elements = [stride // itemsize for stride in x.strides]
+    steps = _batch_strides(x, batch, itemsize)
     found = []
-    for along, across in ((k_axis, x_axis), (x_axis, k_axis)):
-        if elements[along] == 1 or counts[along] == 1:
-            stride = elements[across] if counts[across] > 1 else 0
-            bytes_ = math.gcd(address, 16, *(s * itemsize for s in (stride, *batch_strides)))
-            alignment = next((n for n in ALIGNMENTS if bytes_ % n == 0), itemsize)
-            found.append(Operand(along == k_axis, stride, batch_strides, alignment))
+    for along, across in ((k, edge), (edge, k)):
+        if elements[along] == 1 or x.shape[along] < 2:
+            stride = elements[across] if x.shape[across] > 1 else 0
+            common = math.gcd(x.address, 16, *(step * itemsize for step in (stride, *steps)))
+            alignment = next((each for each in ALIGNMENTS if common % each == 0), itemsize)
+            found.append(Operand(along == k, stride, steps, alignment))
     return max(found, key=lambda each: (each.alignment, each.k_major))
 
 
-def _batch_strides(
-    shape: tuple[int, ...], strides: tuple[int, ...], batch: tuple[int, ...], itemsize: int
-) -> tuple[int, ...]:
-    """The strides, in elements, of an operand's batch axes broadcast to ``batch``."""
-    missing = len(batch) - (len(shape) - 2)
-    own = zip(shape[:-2], strides[:-2], strict=True)
-    return (*[0] * missing, *(0 if size == 1 else stride // itemsize for size, stride in own))
+def _batch_strides(x: Array, batch: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """The strides, in elements, of an array's batch axes when it is broadcast to ``batch``."""
+    own = zip(x.shape[:-2], x.strides[:-2], strict=True)
+    strides = [0 if size == 1 else stride // itemsize for size, stride in own]
+    return (*[0] * (len(batch) - len(strides)), *strides)
 
 
-def _merge_axes(shape: tuple[int, ...], *strides: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Batch axes as few as possible: (size, stride, stride, …) of each, outermost first."""
-    axes = [each for each in zip(shape, *strides, strict=True) if each[0] != 1]
-    for i in range(len(axes) - 1, 0, -1):
-        outer, inner = axes[i - 1], axes[i]
-        if all(o == i_ * inner[0] for o, i_ in zip(outer[1:], inner[1:], strict=True)):
-            axes[i - 1 : i + 1] = [(outer[0] * inner[0], *inner[1:])]
-    return axes
-
-
-# ------------------------------------------------------------------------------------- plans
-
-
-@lru_cache(maxsize=4096)
-def _plan(
-    dtype: str, a: Any, b: Any, c: Any, bias: Any, residual: Any, activation: str | None,
-    properties: Properties,
-) -> Plan:  # fmt: skip
-    """The launch for operands that are described by (shape, strides, address modulo 16)."""
-    itemsize = 4 if dtype == "float32" else 2
-    *batch, m, n = c[0]
-    k = a[0][-1]
-    walk_a = _operand(a, -2, tuple(batch), itemsize)
-    walk_b = _operand(b, -1, tuple(batch), itemsize)
-    problem, values = np.zeros((), PROBLEM), {"m": m, "n": n, "k": k}
-    values |= {"a_stride": walk_a.stride, "b_stride": walk_b.stride}
-    values |= _outputs(c, bias, residual, tuple(batch), itemsize)
-    values |= {"activation": ACTIVATIONS.index(activation), "batches": math.prod(batch)}
-    batch_strides = [walk_a.batch, walk_b.batch, _batch_strides(*c[:2], tuple(batch), itemsize)]
-    batch_strides.append(values.pop("residual_batch"))
-    axes = _merge_axes(tuple(batch), *batch_strides)
-    values["batch_axes"] = len(axes)
-    for column, name in zip(zip(*axes, strict=True), _BATCH_NAMES.split(), strict=False):
-        problem[name][: len(axes)] = column
-    aligned = min(walk_a.alignment, walk_b.alignment) == 16
-    tile, splits, split_k = _tile(m, n, k, values["batches"], dtype, aligned, properties)
-    values |= {"splits": splits, "split_k": split_k}
-    for name, value in values.items():
-        problem[name] = value
-    defines = _defines(dtype, tile, walk_a, walk_b)
-    blocks = divide_up(m, tile.m) * divide_up(n, tile.n) * splits * values["batches"]
-    return Plan(
-        "matmul_mma.cu", f"matmul_mma_{dtype}", defines, (blocks,), (tile.threads,),
-        tile.stages * (tile.m + tile.n) * 64, problem,
-        splits * values["batches"] * m * n if splits > 1 else 0,
-    )  # fmt: skip
-
-
-def _outputs(
-    c: Any, bias: Any, residual: Any, batch: tuple[int, ...], itemsize: int
-) -> dict[str, Any]:
-    """The fields that say how C, the bias and the residual are walked over."""
-    shape, strides, address = c
-    found: dict[str, Any] = {
-        "c_stride": strides[-2] // itemsize,
-        "wide_c": _aligned(address, *strides[:-1]),
-        "has_bias": bias is not None,
-        "has_residual": residual is not None,
-        "residual_batch": (0,) * len(batch),
-    }
-    if bias is not None:
-        _, (stride,), address = bias
-        found |= {"bias_stride": stride // itemsize}
-        found |= {"wide_bias": stride == itemsize and _aligned(address)}
-    if residual is not None:
-        own, strides, address = residual
-        own, strides = (1,) * (2 - len(own)) + own, (0,) * (2 - len(own)) + strides
-        row, column = (
-            0 if size == 1 else s for size, s in zip(own[-2:], strides[-2:], strict=True)
-        )
-        found |= {"residual_row": row // itemsize, "residual_column": column // itemsize}
-        found |= {"residual_batch": _batch_strides(own, strides, batch, itemsize)}
-        found |= {"wide_residual": column == itemsize and _aligned(address, row, *strides[:-2])}
+def _merged(axes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Batch axes, (size, stride, stride, …) each, outermost first, joined where strides allow."""
+    found: list[tuple[int, ...]] = []
+    for size, *steps in axes:
+        if size == 1:
+            continue
+        if found and all(o == i * size for o, i in zip(found[-1][1:], steps, strict=True)):
+            size *= found.pop()[0]
+        found.append((size, *steps))
     return found
 
 
@@ -295,57 +278,231 @@ def _aligned(address: int, *strides: int) -> bool:
     return not any(each % 16 for each in (address, *strides))
 
 
-def _defines(dtype: str, tile: Tile, a: Operand, b: Operand) -> Defines:
-    return (
-        ("DTYPE", dtype), ("TILE_M", tile.m), ("TILE_N", tile.n), ("WARP_M", tile.warp_m),
-        ("WARP_N", tile.warp_n), ("STAGES", tile.stages), ("A_K_MAJOR", int(a.k_major)),
-        ("B_K_MAJOR", int(b.k_major)), ("ALIGN", min(a.alignment, b.alignment)),
-    )  # fmt: skip
+def _outputs(
+    c: Array, bias: Array | None, residual: Array | None, batch: tuple[int, ...], itemsize: int
+) -> dict[str, Any]:
+    """How C, the bias and the residual are walked over: fields of a Problem."""
+    found: dict[str, Any] = {
+        "c_stride": c.strides[-2] // itemsize if c.shape[-2] > 1 else c.shape[-1],
+        "wide_c": _aligned(c.address, *c.strides[:-1]),
+        "c_batch": _batch_strides(c, batch, itemsize),
+        "has_bias": bias is not None,
+        "has_residual": residual is not None,
+        "residual_row": 0,
+        "residual_batch": (0,) * len(batch),
+    }
+    if bias is not None:
+        found["bias_stride"] = bias.strides[0] // itemsize
+        found["wide_bias"] = bias.strides[0] == itemsize and _aligned(bias.address)
+    if residual is not None:
+        missing = max(0, 2 - len(residual.shape))
+        shape = (1,) * missing + residual.shape
+        strides = (0,) * missing + residual.strides
+        residual = Array(shape, strides, residual.address)
+        row, column = (
+            0 if size == 1 else step for size, step in zip(shape[-2:], strides[-2:], strict=True)
+        )
+        found |= {"residual_row": row // itemsize, "residual_column": column // itemsize}
+        found["residual_batch"] = _batch_strides(residual, batch, itemsize)
+        wide = _aligned(residual.address, row, *strides[:-2])
+        found["wide_residual"] = column == itemsize and wide
+    return found
+
+
+# ------------------------------------------------------------------------------------- plans
 
 
 @lru_cache(maxsize=4096)
-def _tile(
-    m: int, n: int, k: int, batches: int, dtype: str, aligned: bool, properties: Properties
-) -> tuple[Tile, int, int]:
-    """The tile, the number of splits of k and the length of each that take the fewest cycles.
-
-    A block's cycles per k are those of its multiply-adds or those of its bytes from L2. Blocks come
-    in waves, each as long as a block; a split sum is written and read once more.
-    """
+def _plan(
+    dtype: str, a: Array, b: Array, c: Array, bias: Array | None, residual: Array | None,
+    activation: str | None, properties: Properties,
+) -> Plan:  # fmt: skip
+    """The launch for a layout; remembered, as a training step repeats its products."""
     itemsize = 4 if dtype == "float32" else 2
-    macs = 2048 / itemsize  # per cycle and multiprocessor: 1024 of halves, 512 of TF32
+    batch, (m, n), k = c.shape[:-2], c.shape[-2:], a.shape[-1]
+    walk_a, walk_b = _walk(a, -2, batch, itemsize), _walk(b, -1, batch, itemsize)
+    values = _outputs(c, bias, residual, batch, itemsize)
+    steps = (walk_a.batch, walk_b.batch, values["c_batch"], values["residual_batch"])
+    axes = _merged(list(zip(batch, *steps, strict=True)))
+    m, walk_a, axes = _taller(m, walk_a, values, axes)
+    batches = math.prod(size for size, *_ in axes)
+    values |= {"m": m, "n": n, "k": k, "a_stride": walk_a.stride, "b_stride": walk_b.stride}
+    values |= {"activation": ACTIVATIONS.index(activation), "batches": batches}
+    values["batch_axes"] = len(axes)
+    columns = zip(*axes, strict=True) if axes else [()] * 5
+    values |= dict(zip(_BATCH.split(), columns, strict=True))
+
+    alignment = min(walk_a.alignment, walk_b.alignment)
+    bulk = _bulk_copies(dtype, walk_a, walk_b, values, axes, properties)
+    tile, splits, split_k = _choose(
+        m, n, k, batches, _candidates(dtype, alignment, bulk), itemsize, properties
+    )
+    values |= {"splits": splits, "split_k": split_k}
+    tiles = divide_up(m, tile.m) * divide_up(n, tile.n) * batches
+    if tile.source == WGMMA:
+        return Plan(
+            WGMMA, dtype, _wgmma_defines(dtype, tile, walk_a, walk_b, values["activation"]),
+            min(tiles, properties.multiprocessors), 384,
+            tile.stages * (tile.m + tile.n) * 128 + 4 * 8192 + 16 * tile.stages,
+            _problem(values), 0, 0, _maps(m, n, k, tile, walk_a, walk_b, values, axes),
+        )  # fmt: skip
+    pieces = batches * m * divide_up(n, 16 // itemsize)
+    return Plan(
+        MMA, dtype, _mma_defines(dtype, tile, walk_a.k_major, walk_b.k_major, alignment),
+        tiles * splits, tile.threads, tile.stages * (tile.m + tile.n) * 64, _problem(values),
+        splits * batches * m * n if splits > 1 else 0, divide_up(pieces, 256),
+    )  # fmt: skip
+
+
+def _problem(values: dict[str, Any]) -> np.ndarray:
+    made = np.zeros((), PROBLEM)
+    for name, value in values.items():
+        if isinstance(value, tuple):
+            made[name][: len(value)] = value
+        else:
+            made[name] = value
+    return made
+
+
+def _taller(
+    m: int, a: Operand, values: dict[str, Any], axes: list[tuple[int, ...]]
+) -> tuple[int, Operand, list[tuple[int, ...]]]:
+    """Make a batch of A that all meet one B a taller A, where the strides allow it."""
+    if len(axes) != 1 or axes[0][2] != 0 or not a.k_major:
+        return m, a, axes
+    size, a_step, _, c_step, residual_step = axes[0]
+    if m == 1:
+        values |= {"c_stride": c_step, "residual_row": residual_step}
+        return size, a._replace(stride=a_step), []
+    rows = (a.stride, values["c_stride"], values["residual_row"])
+    if any(
+        row * m != step for row, step in zip(rows, (a_step, c_step, residual_step), strict=True)
+    ):
+        return m, a, axes
+    return m * size, a, []
+
+
+def _bulk_copies(
+    dtype: str, a: Operand, b: Operand, values: dict[str, Any], axes: list[tuple[int, ...]],
+    properties: Properties,
+) -> bool:  # fmt: skip
+    """Whether the bulk copy engine can read A and B and write C (and wgmma is there)."""
+    strides = (a.stride, b.stride, *(step for axis in axes for step in axis[1:4]))
+    sizes = (values["m"], values["n"], values["k"], values["batches"])
+    return (
+        properties.capability == (9, 0) and dtype in HALVES and len(axes) <= 1
+        and min(a.alignment, b.alignment) == 16 and values["wide_c"]
+        and min(strides) >= 0 and max(strides) < 1 << 39 and 0 < min(sizes) <= max(sizes) < 1 << 31
+        # Lines that are one and the same in memory are for the other kernel.
+        and (a.stride > 0 or values["m" if a.k_major else "k"] == 1)
+        and (b.stride > 0 or values["n" if b.k_major else "k"] == 1)
+    )  # fmt: skip
+
+
+def _maps(
+    m: int, n: int, k: int, tile: Tile, a: Operand, b: Operand, values: dict[str, Any],
+    axes: list[tuple[int, ...]],
+) -> tuple[MapLayout, ...]:  # fmt: skip
+    """The boxes that matmul_wgmma.cu copies: 64 elements (128 bytes) of each of some lines."""
+    size, *steps = axes[0] if axes else (1, 0, 0, 0)
+
+    def layout(line: int, lines: int, stride: int, step: int, box: int) -> MapLayout:
+        stride = 2 * stride if lines > 1 else divide_up(2 * line, 16) * 16
+        # An operand that is not batched is a batch of one, whose stride is never used.
+        outer = 2 * step if step else lines * stride
+        return MapLayout((line, lines, size if step else 1), (stride, outer), (64, box, 1))
+
+    return (
+        layout(k, m, a.stride, steps[0], tile.m) if a.k_major
+        else layout(m, k, a.stride, steps[0], 64),
+        layout(k, n, b.stride, steps[1], tile.n) if b.k_major
+        else layout(n, k, b.stride, steps[1], 64),
+        layout(n, m, values["c_stride"], steps[2], 64),
+    )  # fmt: skip
+
+
+def _candidates(dtype: str, alignment: int, bulk: bool) -> tuple[Tile, ...]:
+    """The tiles to choose from."""
+    if alignment < 16:
+        return TILES_UNALIGNED
+    if dtype == "float32":
+        return TILES_TF32
+    return TILES_WGMMA + TILES if bulk else TILES
+
+
+@lru_cache(maxsize=4096)
+def _choose(
+    m: int, n: int, k: int, batches: int, tiles: tuple[Tile, ...], itemsize: int,
+    properties: Properties,
+) -> tuple[Tile, int, int]:  # fmt: skip
+    """The tile, the number of parts of k and the length of each that take the fewest cycles.
+
+    A block's cycles per k are those of its multiply-adds or those of its bytes from L2, 24 in a
+    cycle. Blocks come in waves, each as long as a block; sums in parts are written and read again.
+    """
     tile_k = 64 // itemsize
-    best = (math.inf, TILES[0], 1, tile_k)
-    for tile in _tiles(dtype, aligned):
-        tiles = divide_up(m, tile.m) * divide_up(n, tile.n) * batches
-        per_k = max(tile.m * tile.n / (macs * tile.rate), (tile.m + tile.n) * itemsize / 24)
-        for splits in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64):
+    best = (math.inf, tiles[0], 1, tile_k)
+    for tile in tiles:
+        blocks = divide_up(m, tile.m) * divide_up(n, tile.n) * batches
+        rate = _rate(tile.source, properties.capability) * 2 / itemsize * tile.rate
+        per_k = max(tile.m * tile.n / rate, (tile.m + tile.n) * itemsize / 24)
+        for splits in SPLITS if tile.source == MMA else (1,):
             split_k = max(divide_up(divide_up(k, splits), tile_k), 1) * tile_k
-            if splits > 1 and (split_k < 8 * tile_k or (splits - 1) * split_k >= k):
+            # A part's length is an int on the device.
+            if split_k >= 1 << 30 and tile.source == MMA:
+                continue
+            if splits > 1 and split_k < 8 * tile_k:
                 break
-            waves = divide_up(tiles * splits, properties.multiprocessors)
+            parts = max(divide_up(k, split_k), 1)
+            waves = divide_up(blocks * parts, properties.multiprocessors)
             cycles = waves * (split_k * per_k + 1500)
-            if splits > 1:
-                moved = 4 * (splits + 1) * m * n * batches
+            if parts > 1:
+                moved = 4 * (parts + 1) * m * n * batches
                 cycles += 4000 + moved / (16 * properties.multiprocessors)
-            best = min(best, (cycles, tile, splits, split_k))
+            best = min(best, (cycles, tile, parts, split_k))
     return best[1:]
 
 
-def _tiles(dtype: str, aligned: bool) -> tuple[Tile, ...]:
-    if not aligned:
-        return TILES_UNALIGNED
-    return TILES_TF32 if dtype == "float32" else TILES
+def _rate(source: str, capability: tuple[int, int]) -> int:
+    """Multiply-adds of halves per cycle and multiprocessor, with sums in float32; of leads."""
+    if capability >= (9, 0):
+        return 4096 if source == WGMMA else 2500
+    return 1024 if capability == (8, 0) else 512
+
+
+def _mma_defines(
+    dtype: str, tile: Tile, a_k_major: bool, b_k_major: bool, alignment: int
+) -> Defines:
+    return (
+        ("DTYPE", dtype), ("TILE_M", tile.m), ("TILE_N", tile.n), ("WARP_M", tile.warp_m),
+        ("WARP_N", tile.warp_n), ("STAGES", tile.stages), ("A_K_MAJOR", int(a_k_major)),
+        ("B_K_MAJOR", int(b_k_major)), ("ALIGN", alignment),
+    )  # fmt: skip
+
+
+def _wgmma_defines(dtype: str, tile: Tile, a: Operand, b: Operand, activation: int) -> Defines:
+    return (
+        ("DTYPE", dtype), ("TILE_N", tile.n), ("A_K_MAJOR", int(a.k_major)),
+        ("B_K_MAJOR", int(b.k_major)), ("ACTIVATION", activation),
+    )  # fmt: skip
 
 
 def variants() -> list[Variant]:
     """Every module that `matmul` can launch."""
-    found = []
+    return [*_mma_variants(), *_wgmma_variants()]
+
+
+def _mma_variants() -> Iterator[Variant]:
     for dtype in (*HALVES, "float32"):
-        for align in sorted({*ALIGNMENTS, 4 if dtype == "float32" else 2}):
-            for tile in _tiles(dtype, align == 16):
-                for a, b in product((False, True), repeat=2):
-                    operands = Operand(a, 0, (), align), Operand(b, 0, (), align)
-                    defines = _defines(dtype, tile, *operands)
-                    found.append(Variant("matmul_mma.cu", defines, (8, 0)))
-    return found
+        for alignment in sorted({*ALIGNMENTS, 4 if dtype == "float32" else 2}):
+            tiles = _candidates(dtype, alignment, False)
+            for tile, a, b in product(tiles, (False, True), (False, True)):
+                yield Variant(MMA, _mma_defines(dtype, tile, a, b, alignment), (8, 0))
+
+
+def _wgmma_variants() -> Iterator[Variant]:
+    for dtype, tile in product(HALVES, TILES_WGMMA):
+        for a, b in product((False, True), repeat=2):
+            for activation in range(len(ACTIVATIONS)):
+                operands = Operand(a, 0, (), 16), Operand(b, 0, (), 16)
+                yield Variant(WGMMA, _wgmma_defines(dtype, tile, *operands, activation), (9, 0))

@@ -54,17 +54,17 @@ struct Multiply {
   uint32_t a[4], b[2];
 };
 
-inline float element(float16, const uint32_t* registers, int i) {
+EMU_UNWATCHED inline float element(float16, const uint32_t* registers, int i) {
   return float_from_half(uint16_t(registers[i / 2] >> (16 * (i % 2))));
 }
-inline float element(bfloat16, const uint32_t* registers, int i) {
+EMU_UNWATCHED inline float element(bfloat16, const uint32_t* registers, int i) {
   return bit_cast<float>(uint32_t(registers[i / 2] >> (16 * (i % 2)) << 16));
 }
-inline float element(float32, const uint32_t* registers, int i) {
+EMU_UNWATCHED inline float element(float32, const uint32_t* registers, int i) {
   return bit_cast<float>(registers[i] & 0xffffe000u);  // the tensor core ignores the last 13 bits
 }
 
-template <class S> void multiply(void** lanes, uint32_t) {
+template <class S> EMU_UNWATCHED void multiply(void** lanes, uint32_t) {
   constexpr bool HALF = sizeof(S) == 2;
   constexpr int K = HALF ? 16 : 8;
   float a[16][K], b[K][8];
@@ -131,7 +131,7 @@ inline unsigned char* shared_pointer(uint32_t address) {
 
 // CU_TENSOR_MAP_SWIZZLE_128B: bits 4 to 6 of an address in shared memory are combined with bits 7
 // to 9 by exclusive or.
-inline uint32_t swizzle_128(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
+EMU_UNWATCHED inline uint32_t swizzle_128(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
 
 }  // namespace emu
 
@@ -227,7 +227,9 @@ inline void tensor_store(const TensorMap& map, const void* from, int x, int y, i
     });
   }, site);
 }
-inline void bulk_commit() { emu::commit_group(emu::Queue::bulk); }
+inline void bulk_commit(emu::Site site = EMU_SITE) {
+  emu::commit_group(emu::Queue::bulk, site);
+}
 template <int LEFT> void bulk_wait_read(emu::Site site = EMU_SITE) {
   emu::wait_group(emu::Queue::bulk, LEFT, site);
 }
@@ -264,50 +266,67 @@ struct Descriptor {
   Descriptor(uint64_t bits, bool transposed)
       : start(uint32_t(bits & 0x3fff) << 4), leading(uint32_t(bits >> 16 & 0x3fff) << 4),
         stride(uint32_t(bits >> 32 & 0x3fff) << 4), along_k(!transposed) {}
-  uint32_t operator()(int x, int k) const {
+  EMU_UNWATCHED uint32_t operator()(int x, int k) const {
     uint32_t at = along_k ? x / 8 * stride + x % 8 * 128 + k * 2
                           : x / 64 * leading + k / 8 * stride + k % 8 * 128 + x % 64 * 2;
     return swizzle_128(start + at);
   }
+  // The shared memory from the first to the last of its `size` rows or columns.
+  Region region(int size) const {
+    uint32_t bytes = along_k ? size / 8 * stride : (size / 64 - 1) * leading + 2 * stride;
+    return {shared_pointer(start & ~1023u), bytes};
+  }
 };
 
-struct SameDescriptors {
+struct WarpgroupMultiply {
+  float* acc;
   uint64_t a, b;
-  bool accumulate, same;
+  bool accumulate;
+  Site site;
 };
-inline void compare(void** threads) {
-  auto* first = static_cast<SameDescriptors*>(threads[0]);
-  for (int i = 0; i < 128; i++) {
-    auto* each = static_cast<SameDescriptors*>(threads[i]);
-    first->same = first->same && each->a == first->a && each->b == first->b &&
-                  each->accumulate == first->accumulate;
-  }
-}
 
 template <class S>
-float element_at(const unsigned char* shared, const Descriptor& operand, int x, int k) {
+EMU_UNWATCHED float element_at(const unsigned char* shared, const Descriptor& from, int x, int k) {
   uint32_t bits = 0;
-  memcpy(&bits, shared + (operand(x, k) - SHARED_START), 2);
+  __builtin_memcpy(&bits, shared + (from(x, k) - SHARED_START), 2);
   return element(S{}, &bits, 0);
 }
 
+// PTX ISA, the accumulator fragment of wgmma .m64nNk16.
 template <class S, int N>
-void warpgroup_multiply(float* acc, const unsigned char* shared, int thread, const Descriptor& a,
-                        const Descriptor& b, bool accumulate) {
-  int warp = thread / 32, group = thread % 32 / 4, in_group = thread % 4;
-  for (int part = 0; part < 2; part++) {  // PTX ISA, the accumulator fragment of wgmma .m64nNk16
-    int row = 16 * warp + group + 8 * part;
-    float left[16];
-    for (int k = 0; k < 16; k++) left[k] = element_at<S>(shared, a, row, k);
-    for (int j = 0; j < N / 8; j++)
-      for (int e = 0; e < 2; e++) {
-        float& out = acc[4 * j + 2 * part + e];
-        double sum = accumulate ? out : 0.0f;
-        for (int k = 0; k < 16; k++)
-          sum += double(left[k]) * element_at<S>(shared, b, 8 * j + 2 * in_group + e, k);
-        out = float(sum);
-      }
+EMU_UNWATCHED void multiply_group(float* const* acc, const unsigned char* shared, const Descriptor& a,
+                                  const Descriptor& b, bool accumulate) {
+  static float left[64][16], right[N][16];
+  for (int k = 0; k < 16; k++) {
+    for (int row = 0; row < 64; row++) left[row][k] = element_at<S>(shared, a, row, k);
+    for (int column = 0; column < N; column++) right[column][k] = element_at<S>(shared, b, column, k);
   }
+  for (int thread = 0; thread < 128; thread++)
+    for (int i = 0; i < N / 2; i++) {
+      int row = thread / 32 * 16 + thread % 32 / 4 + (i & 2 ? 8 : 0);
+      int column = i / 4 * 8 + thread % 4 * 2 + (i & 1);
+      double sum = accumulate ? acc[thread][i] : 0.0f;
+      for (int k = 0; k < 16; k++) sum += double(left[row][k]) * right[column][k];
+      acc[thread][i] = float(sum);
+    }
+}
+
+template <class S, int N, bool A_TRANSPOSED, bool B_TRANSPOSED> void issue(void** threads) {
+  auto mine = [&](int i) { return static_cast<WarpgroupMultiply*>(threads[i]); };
+  WarpgroupMultiply first = *mine(0);
+  auto** acc = new float*[128];
+  for (int i = 0; i < 128; i++) {
+    if (mine(i)->a != first.a || mine(i)->b != first.b || mine(i)->accumulate != first.accumulate)
+      fail("wgmma: the threads of a warpgroup give different operands", first.site);
+    acc[i] = mine(i)->acc;
+  }
+  Descriptor a(first.a, A_TRANSPOSED), b(first.b, B_TRANSPOSED);
+  const unsigned char* shared = here->dynamic_shared;
+  defer(Queue::wgmma, a.region(64), [] {}, first.site);
+  defer(Queue::wgmma, b.region(N), [=] {
+    multiply_group<S, N>(acc, shared, a, b, first.accumulate);
+    delete[] acc;
+  }, first.site);
 }
 
 }  // namespace emu
@@ -317,7 +336,9 @@ template <int REGISTERS> void setmaxnreg_dec() {
 }
 template <int REGISTERS> void setmaxnreg_inc() { setmaxnreg_dec<REGISTERS>(); }
 inline void wgmma_fence() {}
-inline void wgmma_commit() { emu::commit_group(emu::Queue::wgmma); }
+inline void wgmma_commit(emu::Site site = EMU_SITE) {
+  emu::commit_group(emu::Queue::wgmma, site);
+}
 template <int LEFT, int N> void wgmma_wait(float (&)[N], emu::Site site = EMU_SITE) {
   emu::wait_group(emu::Queue::wgmma, LEFT, site);
 }
@@ -326,14 +347,6 @@ template <bool A_TRANSPOSED, bool B_TRANSPOSED, class S, int COUNT>
 void wgmma(S, float (&acc)[COUNT], uint64 a, uint64 b, bool accumulate, emu::Site site = EMU_SITE) {
   if (a >> 62 != 1 || b >> 62 != 1 || (a >> 49 & 7) || (b >> 49 & 7))
     emu::fail("wgmma: only the 128-byte swizzle without a base offset is emulated", site);
-  emu::SameDescriptors mine{a, b, accumulate, true};
-  emu::collective_group("wgmma", &mine, emu::compare, site);
-  if (!mine.same) emu::fail("wgmma: the threads of a warpgroup give different operands", site);
-  float* to = acc;
-  const unsigned char* shared = emu::here->dynamic_shared;
-  int thread = emu::current->linear % 128;
-  emu::defer(emu::Queue::wgmma, {nullptr, 0}, [=] {
-    emu::warpgroup_multiply<S, COUNT * 2>(to, shared, thread, emu::Descriptor(a, A_TRANSPOSED),
-                                          emu::Descriptor(b, B_TRANSPOSED), accumulate);
-  }, site);
+  emu::WarpgroupMultiply mine{acc, a, b, accumulate, site};
+  emu::collective_group("wgmma", &mine, emu::issue<S, 2 * COUNT, A_TRANSPOSED, B_TRANSPOSED>, site);
 }
