@@ -51,8 +51,22 @@ COMMON = [
 UNDEFINED = ["-fsanitize=undefined", "-fno-sanitize=vptr,return", "-fno-sanitize-recover=undefined"]
 FLAGS = {
     "plain": ["-O1", "-g1", "-gdwarf-4"],
-    "checked": ["-O1", "-g1", "-gdwarf-4", "-fno-omit-frame-pointer", "-fsanitize=thread", *UNDEFINED],
-    "sanitized": ["-O1", "-g1", "-gdwarf-4", "-fno-omit-frame-pointer", "-fsanitize=address", *UNDEFINED],
+    "checked": [
+        "-O1",
+        "-g1",
+        "-gdwarf-4",
+        "-fno-omit-frame-pointer",
+        "-fsanitize=thread",
+        *UNDEFINED,
+    ],
+    "sanitized": [
+        "-O1",
+        "-g1",
+        "-gdwarf-4",
+        "-fno-omit-frame-pointer",
+        "-fsanitize=address",
+        *UNDEFINED,
+    ],
 }
 RUNTIME = ["runtime.cpp", "checker.cpp", "undefined.cpp"]
 RUNTIME_FLAGS = {
@@ -97,7 +111,7 @@ def sanitized_environment() -> dict[str, str]:
     return {
         "LD_PRELOAD": " ".join(libraries),
         # Python keeps memory until its end, and asks for more than there is to see what happens.
-        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:handle_abort=0",
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:malloc_context_size=1",
         "PYTHONMALLOC": "malloc",
         "GRADLAB_EMULATOR_MODE": "sanitized",
     }

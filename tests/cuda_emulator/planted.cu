@@ -200,7 +200,7 @@ __noinline__ float deep(const float* x, int depth) {
   room[depth % 1024] = x[0];
   return depth ? deep(x, depth - 1) + room[depth % 1024] : 0;
 }
-KERNEL(stack_used_up) { x[ME] = deep(x, fixed ? 3 : 100); }
+KERNEL(stack_used_up) { x[ME] = deep(x + ME, fixed ? 3 : 100); }
 
 // ------------------------------------------------------------------------- asynchronous copies
 
