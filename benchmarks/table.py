@@ -138,7 +138,7 @@ def newest(folder: Path = RESULTS) -> Path:
         _, machine, date = load(path)
         return date, machine["threads"]
 
-    files = sorted(folder.glob("*.json"))
+    files = sorted(each for each in folder.glob("*.json") if not each.name.startswith("gpu-"))
     if not files:
         raise SystemExit("benchmarks.table: there are no results yet; run make bench")
     return max(files, key=age)

@@ -1,0 +1,154 @@
+"""Is what a GPU computes right: every op on its samples, gradients, compute-sanitizer."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import gradlab as gl
+import gradlab.ops
+from gradlab import testing
+from gradlab.autograd import no_grad
+from gradlab.ops.core import REGISTRY, Op
+
+# The relative and absolute error that a result may have where CPU and GPU round on their own.
+TOLERANCE = {"float32": 2e-5, "float64": 1e-9, "float16": 4e-3, "bfloat16": 3.2e-2}
+
+
+def sampled() -> list[Op]:
+    """The ops that have samples."""
+    for module in pkgutil.iter_modules(gradlab.ops.__path__):
+        importlib.import_module(f"gradlab.ops.{module.name}")
+    return [op for op in REGISTRY.values() if op.samples is not None]
+
+
+def check(op: Op, few: bool = False) -> dict[str, Any]:
+    """Check an op's samples on the GPU; what fails is listed, not raised."""
+    assert op.samples is not None
+    failures: list[str] = []
+    count = 0
+    for sample in op.samples():
+        if few and (count >= 3 or sample.large):
+            break
+        count += 1
+        call = testing._Call(op, sample)
+        for name, work in (
+            ("float32 and gradients", lambda: testing._check_device(call, gl.device("cuda"))),  # noqa: B023
+            ("dtypes", lambda: _check_dtypes(call)),  # noqa: B023
+            ("gradcheck", lambda: _gradcheck(call)),  # noqa: B023
+        ):
+            if few and name == "gradcheck":
+                continue
+            try:
+                work()
+            except Exception as error:
+                if "can no longer use the GPU" in str(error) or "cudaError" in str(error):
+                    raise
+                failures.append(f"{sample.name}, {name}: {str(error).splitlines()[0][:300]}")
+    return {"samples": count, "failures": failures[:20], "failed_samples": len(failures)}
+
+
+def _check_dtypes(call: Any) -> None:
+    """The GPU's result in every floating dtype against the CPU's in the same."""
+    if not call.arrays:
+        return
+    for name in ("float64", "float16", "bfloat16"):
+        dtype = getattr(gl, name)
+        if dtype.kind not in call.op.kinds or (call.sample.large and name != "float16"):
+            continue
+        with no_grad():
+            try:
+                expected = call.run([gl.tensor(x, dtype=dtype) for x in call.arrays])
+            except gl.errors.GradlabError:
+                continue  # a function may be narrower than its op
+            found = call.run([gl.tensor(x, dtype=dtype, device="cuda") for x in call.arrays],
+                             gl.device("cuda"))  # fmt: skip
+        for y, reference in zip(found, expected, strict=True):
+            if y.dtype != reference.dtype:
+                raise AssertionError(f"{name}: expected {reference.dtype}, got {y.dtype}")
+            wide = (
+                y.numpy(force=True).astype("float64"),
+                reference.numpy(force=True).astype("float64"),
+            )
+            limit = TOLERANCE.get(y.dtype.name, 0.0)
+            scale = max(1e-3, float(abs(wide[1][abs(wide[1]) < float("inf")]).max(initial=0.0)))
+            testing.assert_close(*wide, limit, limit * scale, equal_nan=True)
+
+
+def _gradcheck(call: Any) -> None:
+    """First gradients on the GPU against numeric ones, in float64."""
+    wanted = testing._differentiable(call) if call.op.gradients else []
+    if not wanted or not call.sample.smooth or call.sample.large:
+        return
+    device = gl.device("cuda")
+
+    def function(*chosen: Any) -> Any:
+        given: list[Any] = call.tensors(device)
+        for i, x in zip(wanted, chosen, strict=True):
+            given[i] = x
+        return call.run(given, device)
+
+    testing.gradcheck(function, [gl.tensor(call.arrays[i], dtype="float64", device="cuda")
+                                 for i in wanted], rtol=1e-5)  # fmt: skip
+
+
+def sanitize(tool: str, dry: bool = False) -> dict[str, Any]:
+    """Run `subset` under compute-sanitizer, where it is installed and works."""
+    path = shutil.which("compute-sanitizer")
+    if path is None or dry:
+        return {"left_out_because": "compute-sanitizer is not on the PATH"}
+    command = [
+        path, "--tool", tool, "--error-exitcode", "86", "--print-limit", "20",
+        sys.executable, "-m", "benchmarks.gpu.checks",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "=========" in line]
+    unusable = "Device not supported" in done.stdout + done.stderr
+    return {
+        "exit_code": done.returncode,
+        "clean": done.returncode == 0,
+        "left_out_because": "the device is not supported" if unusable else "",
+        "said": lines[:60],
+    }
+
+
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+SIZES = ((1, 1, 1), (33, 65, 17), (128, 64, 96), (129, 257, 31))
+
+
+def subset(dtypes: Sequence[str] = DTYPES, sizes: Sequence[tuple[int, ...]] = SIZES) -> None:
+    """A few calls of each family, small ones, without CuPy's memory pool.
+
+    The pool would hand out memory in which an access out of bounds hits another array.
+    """
+    from gradlab.backends.cuda import driver
+
+    cupy = driver().xp
+    if hasattr(cupy, "cuda") and hasattr(cupy.cuda, "set_allocator"):
+        cupy.cuda.set_allocator(None)
+    gl.manual_seed(0)
+    functional = gl.nn.functional
+    for dtype in dtypes:
+        for m, n, k in sizes:
+            a = gl.randn(m, k, device="cuda").astype(dtype)
+            b = gl.randn(k, n, device="cuda").astype(dtype)
+            (a @ b, a.T.contiguous().T @ b, (a @ b).softmax(-1), (a @ b).sum(0), (a @ b).max(-1))
+            x = (a @ b).detach().requires_grad_()
+            labels = gl.randint(0, n, (m,), device="cuda")
+            functional.cross_entropy(x, labels).backward()
+            functional.layer_norm(x, (n,)).sum().backward()
+            functional.dropout(x, 0.5).var(-1).sum().backward()
+            x.cumsum(-1).argmax(0)
+            with no_grad():
+                for kind in (gl.optim.SGD, gl.optim.AdamW):
+                    kind([x], lr=0.1).step()
+    gl.synchronize("cuda")
+
+
+if __name__ == "__main__":
+    subset()

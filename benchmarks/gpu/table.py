@@ -1,0 +1,244 @@
+"""What a run on a GPU found, as tables; `python -m benchmarks.gpu.table --into README.md`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.table import markdown, plain, time
+
+RESULTS = Path(__file__).parents[1] / "results"
+START, END = "<!-- gpu:start -->", "<!-- gpu:end -->"
+NOT_YET = "not yet measured on a GPU"
+PEERS = {"cublas": "cuBLAS", "cupy": "CuPy", "pytorch": "PyTorch", "triton": "Triton"}
+Found = dict[str, Any]
+
+
+def add_shares(found: Found) -> None:
+    """Note beside each time what share of the machine's ceiling it reaches, and the ratios."""
+    copy, peaks = ceilings(found)
+    for record in records(found):
+        seconds = (record.get("seconds") or {}).get("gradlab")
+        if not seconds:
+            continue
+        peak = peaks.get(record.get("dtype", ""))
+        if record.get("ceiling") == "matmul" and peak:
+            # What is small or skinny is limited by memory; the nearer of the two ceilings counts.
+            floors = [record["flops"] / peak, *([record["bytes"] / copy] if copy else [])]
+            record["share"] = max(floors) / seconds
+        elif record.get("ceiling") == "copy" and copy:
+            record["share"] = record["bytes"] / copy / seconds
+        record["faster_than"] = {
+            peer: other / seconds
+            for peer, other in record["seconds"].items()
+            if peer != "gradlab" and other
+        }
+
+
+def ceilings(found: Found) -> tuple[float | None, dict[str, float]]:
+    """Bytes per second of a copy, and operations per second of a product, by dtype."""
+    section = found["sections"].get("ceilings", {"records": []})
+    by_title = {record["title"]: record for record in section["records"]}
+    copy = by_title.get("copy", {}).get("bytes_per_second")
+    peaks = {
+        title.removeprefix("matmul "): record["flops_per_second"]
+        for title, record in by_title.items()
+        if record.get("flops_per_second")
+    }
+    return copy, peaks
+
+
+def records(found: Found) -> Iterator[Found]:
+    """The records of all sections."""
+    for section in found["sections"].values():
+        yield from section["records"]
+
+
+def wrong(found: Found) -> bool:
+    """Whether something failed: an op, a case, a process, a check of memory."""
+    return any(section["crashes"] for section in found["sections"].values()) or any(
+        record.get("failed") or record.get("failures") or record.get("clean") is False
+        for record in records(found)
+    )
+
+
+def section_line(name: str, section: Found) -> str:
+    """A section in one line, as it ends."""
+    bad = [r for r in section["records"] if r.get("failed") or r.get("failures")]
+    parts = [f"{len(section['records'])} done"]
+    parts += [f"{len(bad)} with failures"] if bad else []
+    parts += [f"{section['left_out']} left out for lack of time"] if section["left_out"] else []
+    parts += [f"{len(section['crashes'])} crashes"] if section["crashes"] else []
+    return f"{name:14} {section['seconds']:6.1f} s  {', '.join(parts)}"
+
+
+def met(record: Found, target: Found) -> bool | None:
+    """Whether a target is met; None where it could not be measured."""
+    if target["share"] is not None:
+        share = record.get("share")
+        return None if share is None else share >= target["share"]
+    peer, factor = target["faster_than"]
+    ratio = record.get("faster_than", {}).get(peer)
+    return None if ratio is None else ratio >= factor
+
+
+def rows(found: Found, headline: bool = False) -> list[list[str]]:
+    """The timed cases, one row each."""
+    cells = [["case", "dtype", "gradlab", "rate", "of ceiling",
+              *(f"vs {title}" for title in PEERS.values()), "target", "met?"]]  # fmt: skip
+    for record in records(found):
+        if "family_case" not in record or (headline and not record["headline"]):
+            continue
+        seconds = record["seconds"].get("gradlab")
+        ratios = record.get("faster_than", {})
+        verdicts = [met(record, target) for target in record["targets"]]
+        cells.append([
+            record["family_case"], record["dtype"],
+            time(seconds) if seconds else NOT_YET if not found["machine"] else "failed"
+            if "gradlab" in record["failures"] else "not timed",
+            _rate(record, seconds), f"{record['share']:.0%}" if "share" in record else "",
+            *(f"{ratios[peer]:.2f}×" if peer in ratios else "" for peer in PEERS),
+            "; ".join(target["text"] for target in record["targets"]),
+            "; ".join({True: "yes", False: "NO", None: ""}[each] for each in verdicts),
+        ])  # fmt: skip
+    return cells
+
+
+def _rate(record: Found, seconds: float | None) -> str:
+    if not seconds:
+        return ""
+    if record["ceiling"] == "matmul":
+        return f"{record['flops'] / seconds / 1e12:.4g} TFLOP/s"
+    return f"{record['bytes'] / seconds / 1e9:.4g} GB/s"
+
+
+def wall_rows(found: Found) -> list[list[str]]:
+    """Training steps, optimizers and calls, as a user waits for them."""
+    cells = [["case", "gradlab", "CuPy", "PyTorch", "vs PyTorch"]]
+    for record in records(found):
+        seconds = record.get("wall_seconds")
+        if not isinstance(seconds, dict) or not seconds.get("gradlab"):
+            continue
+        own, other = seconds["gradlab"], seconds.get("pytorch")
+        cells.append([
+            record["title"],
+            *(time(seconds[peer]) if seconds.get(peer) else "" for peer in
+              ("gradlab", "cupy", "pytorch")),
+            f"{other / own:.2f}×" if other else "",
+        ])  # fmt: skip
+    return cells
+
+
+def text(found: Found) -> str:
+    """The tables of a run, for a terminal; what failed comes last."""
+    copy, peaks = ceilings(found)
+    lines = [f"ceilings: {_ceiling_text(copy, peaks) or 'not measured'}"]
+    for cells in (rows(found), wall_rows(found)):
+        if len(cells) > 1:
+            lines += ["", plain(cells)]
+    for name, section in found["sections"].items():
+        for crash in section["crashes"]:
+            said = crash["said"][-1] if crash["said"] else ""
+            lines.append(f"{name}: died during {crash['during']} ({crash['exit_code']}): {said}")
+        for record in section["records"]:
+            for problem in _problems(record):
+                lines.append(f"{name}, {record['title']}: {problem}")
+    return "\n".join(lines)
+
+
+def _problems(record: Found) -> list[str]:
+    failures = record.get("failures") or []
+    if isinstance(failures, dict):
+        failures = [f"{peer}: {said}" for peer, said in failures.items()]
+    failed = [record["failed"]] if record.get("failed") else []
+    unclean = record.get("said", [])[:10] if record.get("clean") is False else []
+    return [*failed, *failures, *unclean]
+
+
+def _ceiling_text(copy: float | None, peaks: dict[str, float]) -> str:
+    parts = [f"copy {copy / 1e9:.0f} GB/s"] if copy else []
+    parts += [f"{dtype} {flops / 1e12:.4g} TFLOP/s" for dtype, flops in peaks.items()]
+    return ", ".join(parts)
+
+
+def readme_table(path: Path | None) -> str:
+    """The README's table of a results file; without one, the cases and that nothing is measured."""
+    if path is None:
+        cells = [["case", "dtype", "target", "measured"], *planned()]
+        return f"{markdown(cells)}\n\n`make gpu` measures these and many more; {NOT_YET}."
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found["dry_run"]:
+        raise ValueError(f"{path.name} is a dry run: it has no times")
+    copy, peaks = ceilings(found)
+    machine = found["machine"]
+    cupy = machine.get("cupy-cuda13x") or machine.get("cupy-cuda12x")
+    peers = [f"{title} {machine[name]}" for name, title in (("torch", "PyTorch"),
+             ("triton", "Triton")) if name in machine]  # fmt: skip
+    libraries = ", ".join([f"CuPy {cupy}", *peers])
+    note = (
+        f"Measured by `make gpu` on {found['date']}: {machine['gpu']}, Python {machine['python']}, "
+        f"{libraries}. Ceilings measured in the same run: {_ceiling_text(copy, peaks)}. A time is "
+        "the median of calls that take turns with the peers', between CUDA events, on inputs "
+        "that the L2 does not hold; a ratio above 1 says that gradlab is faster."
+    )
+    parts = [markdown(rows(found, headline=True))]
+    if len(wall := wall_rows(found)) > 1:
+        parts.append(markdown(wall))
+    return "\n\n".join([*parts, note])
+
+
+def planned() -> list[list[str]]:
+    """The README's cases, before anything was measured."""
+    from types import SimpleNamespace
+
+    from benchmarks.gpu.cases import FAMILIES
+
+    machine: Any = SimpleNamespace(dry=False, triton=None, torch=None, xp=None)
+    return [
+        [case.title, case.dtype, "; ".join(map(str, case.targets)), NOT_YET]
+        for family in FAMILIES.values()
+        for case in family(machine)
+        if case.headline
+    ]
+
+
+def newest(folder: Path = RESULTS) -> Path | None:
+    """The results with the latest date, dry runs left out; None where there are none."""
+    found = [
+        (contents["date"], path)
+        for path in sorted(folder.glob("gpu-*.json"))
+        if not (contents := json.loads(path.read_text(encoding="utf-8")))["dry_run"]
+    ]
+    return max(found)[1] if found else None
+
+
+def rewrite(text: str, table: str) -> str:
+    """``text`` with ``table`` between its two markers."""
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise ValueError(f"expected a line {START} and after it a line {END}, got none")
+    return f"{before}{START}\n{table}\n{END}{after}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.gpu.table", description=__doc__)
+    parser.add_argument("results", nargs="?", type=Path, help="a results file, gpu-….json")
+    parser.add_argument("--into", type=Path, metavar="README.md", help="write between its markers")
+    given = parser.parse_args(arguments)
+    made = readme_table(given.results or newest())
+    if given.into is None:
+        print(made)
+        return
+    try:
+        text = rewrite(given.into.read_text(encoding="utf-8"), made)
+    except ValueError as error:
+        raise SystemExit(f"benchmarks.gpu.table: {given.into}: {error}") from None
+    given.into.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
