@@ -88,9 +88,9 @@ def _product_run(x1: Any, x2: Any) -> Any:
 def _same(*arrays: Any) -> bool:
     """True for arrays of one dtype that the family takes; their shapes the forward has checked."""
     first = arrays[0].dtype
-    return first.name in cuda.KERNEL_DTYPES and all(
-        x.dtype == first and x.ndim <= cuda.AXES + 2 for x in arrays
-    )
+    if not cuda.kernel_dtype(first):
+        return False
+    return all(x.dtype == first and x.ndim <= cuda.AXES + 2 for x in arrays)
 
 
 def _on_cuda(
@@ -555,7 +555,7 @@ def _linear_backward(xp: Any, gy: Any, x: Any, weight: Any, *, needs: tuple[bool
 def _linear_accepts(x: Any, weight: Any, bias: Any = None, activation: str = "") -> bool:
     if not getattr(x, "ndim", 0) or getattr(weight, "ndim", 0) != 2:
         return False
-    if x.shape[-1] != weight.shape[1] or (activation and x.dtype.name not in cuda.FLOATING):
+    if x.shape[-1] != weight.shape[1] or (activation and x.dtype.kind not in "fV"):
         return False
     if bias is None:
         return _same(x, weight)

@@ -222,12 +222,6 @@ class Strided(NamedTuple):
     aligned: bool
 
 
-def strided(array: Any) -> Strided:
-    size = array.itemsize
-    steps = tuple(step // size for step in array.strides)
-    return Strided(array.shape, steps, driver.current().pointer(array) % 16 == 0)
-
-
 def _broadcast(
     shape: tuple[int, ...], strides: tuple[int, ...], to: tuple[int, ...]
 ) -> tuple[int, ...]:
@@ -266,41 +260,71 @@ class Plan(NamedTuple):
     """What computes all products of some layout."""
 
     shape: tuple[int, ...]  # of C
-    tiled: bool  # rather than skinny or empty
-    exchange: bool  # the kernel takes B for A
-    product: Launch | None
-    parts: int
-    sum: Launch | None
+    copies: tuple[bool, bool] = (False, False)  # make these operands contiguous and plan again
+    tiled: bool = False  # rather than skinny or empty
+    exchange: bool = False  # the kernel takes B for A
+    product: Launch | None = None
+    parts: int = 1
+    sum: Launch | None = None
 
 
 DIRECT, TRANSPOSED, GENERAL = "DIRECT", "TRANSPOSED", "GENERAL"
 MODES = ((DIRECT, DIRECT), (DIRECT, TRANSPOSED), (TRANSPOSED, DIRECT), (TRANSPOSED, TRANSPOSED))
 
 
+Memory = tuple[tuple[int, ...], tuple[int, ...]]  # the shape and the strides of an array, in bytes
+
+
 @lru_cache(maxsize=4096)
 def plan(
-    a: Strided, b: Strided, bias: Strided | None, residual: Strided | None, dtype: str,
-    activation: str | None, multiprocessors: int,
+    a: Memory, b: Memory, bias: Memory | None, residual: Memory | None, aligned: tuple[bool, bool],
+    dtype: str, activation: str | None, multiprocessors: int,
 ) -> Plan:  # fmt: skip
     """Choose the kernels for a layout; remembered, as a training step repeats its products."""
-    layout = lay_out(a, b, bias, residual)
-    outer = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    shape = (*outer, a.shape[-2], b.shape[-1])
     options = _Options(dtype, activation, bias is not None, residual is not None)
+    left, right = (_strided(x, options.itemsize, at) for x, at in zip((a, b), aligned, strict=True))
+    copies = _scattered(left, right.shape[-1]), _scattered(right, left.shape[-2])
+    if any(copies):
+        return Plan((), copies)
+    layout = lay_out(left, right, *(x and _strided(x, options.itemsize) for x in (bias, residual)))
+    outer = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    empty = Plan((*outer, left.shape[-2], right.shape[-1]))
     if not layout.m * layout.n * layout.batches:
-        return Plan(shape, False, False, None, 1, None)
+        return empty
     if not layout.k:  # nothing to multiply: C = activation(0 + bias) + residual
-        return Plan(shape, False, False, None, 0, _sum_launch(layout, 0, options))
+        return empty._replace(parts=0, sum=_sum_launch(layout, 0, options))
     exchange, kernel = _skinny_kernel(layout)
     if kernel:
-        large = b if exchange else a
+        given = (left, right) if not exchange else (right, left)
         launch, parts = _skinny_launch(
-            layout.exchanged() if exchange else layout, kernel, large.aligned,
-            (a if exchange else b).aligned, options, multiprocessors,
+            layout.exchanged() if exchange else layout, kernel, given[0].aligned, given[1].aligned,
+            options, multiprocessors,
         )  # fmt: skip
     else:
-        launch, parts = _tile_launch(layout, a.aligned, b.aligned, options, multiprocessors)
-    return Plan(shape, not kernel, exchange, launch, parts, _sum_launch(layout, parts, options))
+        launch, parts = _tile_launch(layout, *aligned, options, multiprocessors)
+    return empty._replace(
+        tiled=not kernel, exchange=exchange, product=launch, parts=parts,
+        sum=_sum_launch(layout, parts, options),
+    )  # fmt: skip
+
+
+def _strided(memory: Memory, itemsize: int, aligned: bool = False) -> Strided:
+    shape, strides = memory
+    return Strided(shape, tuple([step // itemsize for step in strides]), aligned)
+
+
+REREADS = 3  # by how many tiles an operand is read before a copy pays
+
+
+def _scattered(x: Strided, other_edge: int) -> bool:
+    """Whether reading ``x`` as it lies would cost more than a contiguous copy.
+
+    The kernels read any strides, but with no unit stride among the last two each value costs a
+    sector of 32 bytes, every time it is read.
+    """
+    # A stride of 0 reads one value again and again, from the cache.
+    far = min(map(abs, x.strides[-2:])) > 1 and min(x.shape[-2:]) > 1 and 0 not in x.strides
+    return far and other_edge > REREADS * TILES[0].edge
 
 
 class _Options(NamedTuple):
@@ -439,6 +463,12 @@ def _product(
 # ------------------------------------------------------------------------------------- the family
 
 
+@cache
+def kernel_dtype(dtype: Any) -> str:
+    """The dtype whose kernels compute ``dtype``; "" where there are none."""
+    return KERNEL_DTYPES.get(dtype.name, "")
+
+
 def accepts(
     a: Any, b: Any, *, bias: Any = None, activation: str | None = None, residual: Any = None
 ) -> bool:
@@ -447,14 +477,17 @@ def accepts(
     if a.__class__ is not array_type or b.__class__ is not array_type:
         return False
     dtype = a.dtype
-    if dtype != b.dtype or dtype.name not in KERNEL_DTYPES or a.ndim < 2 or b.ndim < 2:
+    known = kernel_dtype(dtype)
+    if not known or dtype != b.dtype or not 2 <= a.ndim <= AXES + 2 or not 2 <= b.ndim <= AXES + 2:
         return False
-    if a.shape[-1] != b.shape[-2] or max(a.ndim, b.ndim) > AXES + 2:
+    if a.shape[-1] != b.shape[-2]:
         return False
-    if activation is not None and (activation not in ACTIVATIONS or dtype.name not in FLOATING):
+    if activation is not None and (activation not in ACTIVATIONS or known not in FLOATING):
         return False
     if bias is not None and (bias.dtype != dtype or bias.shape != b.shape[-1:]):
         return False
+    if residual is None and a.ndim == b.ndim == 2:
+        return True
     try:
         shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
         return residual is None or (
@@ -479,14 +512,20 @@ def matmul(
     precision allows it; not the skinny ones, whose time is that of reading the operands.
     """
     found = driver.current()
-    properties = found.properties()
-    a, b = _readable(found, a, b.shape[-1]), _readable(found, b, a.shape[-2])
-    dtype = KERNEL_DTYPES[a.dtype.name]
+    dtype = kernel_dtype(a.dtype)
     chosen = plan(
-        strided(a), strided(b), None if bias is None else strided(bias),
-        None if residual is None else strided(residual), dtype, activation,
-        properties.multiprocessors,
+        (a.shape, a.strides), (b.shape, b.strides),
+        None if bias is None else (bias.shape, bias.strides),
+        None if residual is None else (residual.shape, residual.strides),
+        (found.pointer(a) % 16 == 0, found.pointer(b) % 16 == 0), dtype, activation,
+        found.properties().multiprocessors,
     )  # fmt: skip
+    if True in chosen.copies:
+        a, b = (
+            found.xp.ascontiguousarray(x) if copied else x
+            for x, copied in zip((a, b), chosen.copies, strict=True)
+        )
+        return matmul(a, b, bias=bias, activation=activation, residual=residual)
     if chosen.tiled and (dtype in HALVES or (dtype == "float32" and precision != "highest")):
         cores = _tensor_cores()
         if cores is not None and cores.accepts(a, b, bias, activation, residual, precision):
@@ -516,22 +555,6 @@ def _launch(launch: Launch, arrays: tuple[Any, ...]) -> None:
         SOURCE, launch.symbol, (launch.blocks,), (launch.threads,), (*arrays, launch.product),
         defines=launch.defines,
     )  # fmt: skip
-
-
-REREADS = 3  # by how many tiles an operand is read before a copy pays
-
-
-def _readable(found: driver.Driver, x: Any, other_edge: int) -> Any:
-    """``x``, or a contiguous copy where reading it as it lies would cost more.
-
-    The kernels read any strides, but with no unit stride among the last two each value costs a
-    sector of 32 bytes, every time it is read.
-    """
-    steps = [abs(step) for step in x.strides[-2:]]
-    # A stride of 0 reads one value again and again, from the cache.
-    scattered = min(steps) > x.itemsize and min(x.shape[-2:]) > 1 and 0 not in x.strides
-    copies = scattered and other_edge > REREADS * TILES[0].edge
-    return found.xp.ascontiguousarray(x) if copies else x
 
 
 @cache
