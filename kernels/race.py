@@ -157,7 +157,7 @@ def _matmul(dtype: np.dtype, m: int = 1024, n: int = 1024, k: int = 1024) -> Pro
         "matmul", "matmul", {"m": m, "n": n, "k": k}, dtype,
         lambda rng: (_normal(rng, (m, k), dtype), _normal(rng, (k, n), dtype)),
         lambda xp, a, b: xp.matmul(a, b),
-        {}, k, 2.0 * m * n * k, float(dtype.itemsize * (m * k + k * n + m * n)),
+        {}, max(k, 1), 2.0 * m * n * k, float(dtype.itemsize * (m * k + k * n + m * n)),
     )  # fmt: skip
 
 
@@ -169,7 +169,22 @@ def _softmax(dtype: np.dtype, rows: int = 4096, columns: int = 4096) -> Problem:
     return Problem(
         "softmax", "softmax", {"rows": rows, "columns": columns}, dtype,
         lambda rng: (_normal(rng, (rows, columns), dtype),), exact,
-        {"axis": -1}, columns, 0.0, 2.0 * rows * columns * dtype.itemsize,
+        {"axis": 1}, columns, 0.0, 2.0 * rows * columns * dtype.itemsize,
+    )  # fmt: skip
+
+
+def _cross_entropy(dtype: np.dtype, rows: int = 4096, columns: int = 4096) -> Problem:
+    def inputs(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        return _normal(rng, (rows, columns), dtype), rng.integers(0, columns, rows)
+
+    def exact(xp: Any, x: Any, target: Any) -> Any:
+        largest = x.max(axis=1, keepdims=True)
+        total = xp.log(xp.exp(x - largest).sum(axis=1, keepdims=True)) + largest
+        return (total - xp.take_along_axis(x, target[:, None], axis=1)).mean()
+
+    return Problem(
+        "cross_entropy", "cross_entropy", {"rows": rows, "columns": columns}, dtype, inputs, exact,
+        {}, rows + columns, 0.0, float(rows * (columns * dtype.itemsize + 8)),
     )  # fmt: skip
 
 
@@ -185,18 +200,20 @@ def _reduction(
         raise ValueError(f"kernels.race: expected axis to be None, 0, 1 or negative, got {axis!r}")
     count = results[axis]
     sizes = {"rows": rows, "columns": columns, "axis": axis, "operation": operation}
+    axes = None if axis is None else (axis % 2,)
     return Problem(
         "reduction", operation, sizes, dtype,
         # Not around 0, where a sum is small beside its terms and its relative error says nothing.
         lambda rng: ((rng.random((rows, columns), np.float32) + 0.5).astype(dtype),),
-        lambda xp, x: getattr(xp, operation)(x, axis=axis),
-        {"axis": axis, "keepdims": False}, rows * columns // max(count, 1), 0.0,
+        lambda xp, x: getattr(xp, operation)(x, axis=axes),
+        {"axis": axes, "keepdims": False}, rows * columns // max(count, 1), 0.0,
         float((rows * columns + count) * dtype.itemsize),
     )  # fmt: skip
 
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {
-    "matmul": _matmul, "softmax": _softmax, "reduction": _reduction,
+    "matmul": _matmul, "softmax": _softmax, "cross_entropy": _cross_entropy,
+    "reduction": _reduction,
 }  # fmt: skip
 
 
@@ -213,13 +230,16 @@ def _problem(family: str, dtype: Any, sizes: dict[str, Any]) -> Problem:
 
     try:
         problem = PROBLEMS[family](np.dtype(dtype), **sizes)
+        floating = problem.dtype.name in ("float16", "bfloat16", "float32", "float64")
     except TypeError:
+        floating = False
+    if not floating:
         code: Any = PROBLEMS[family]
         names = code.__code__.co_varnames[1 : code.__code__.co_argcount]
         raise ValueError(
-            f"kernels.race: expected sizes of {family} among {', '.join(names)} and a dtype, "
-            f"got {', '.join(map(str, sizes))}, dtype={dtype!r}"
-        ) from None
+            f"kernels.race: expected sizes of {family} among {', '.join(names)} and a floating "
+            f"dtype, got {', '.join([*sizes, f'dtype={dtype!r}'])}"
+        )
     functions = ladder.RUNGS.get(problem.family, {})
     if problem.function not in functions:
         raise ValueError(
@@ -238,6 +258,7 @@ def race(
     """Run every rung of a kernel family on the same random data; print and return a table.
 
     ``race("matmul", m=4096, n=4096, k=4096)``, ``race("softmax", rows=4096, columns=4096)``,
+    ``race("cross_entropy", rows=4096, columns=4096)`` or
     ``race("reduction", rows=4096, columns=4096, axis=-1, operation="sum")``, each with a
     ``dtype``. Each rung's result is compared with the same in float64: ‖result − exact‖/‖exact‖
     must stay within the rounding of its sums. Memory for a result is NaN before a rung writes to
@@ -256,7 +277,8 @@ def race(
     >>> gl.kernels.race("conv")
     Traceback (most recent call last):
         ...
-    ValueError: kernels.race: expected a family among matmul, softmax, reduction, got 'conv'
+    ValueError: kernels.race: expected a family among matmul, softmax, cross_entropy, reduction, got
+    'conv'
     """
     ladder.load_all()
     problem = _problem(family, dtype, sizes)
@@ -306,7 +328,8 @@ def _input_sets(machine: Any, problem: Problem, rng: np.random.Generator) -> lis
 
 
 def _exact(machine: Any, problem: Problem, inputs: tuple[Any, ...]) -> Any:
-    return problem.exact(machine.xp, *(x.astype(np.float64) for x in inputs))
+    wide = (x.astype(np.float64) if x.dtype == problem.dtype else x for x in inputs)
+    return machine.xp.asarray(problem.exact(machine.xp, *wide))
 
 
 def _run(
@@ -327,14 +350,19 @@ def _run(
     return row
 
 
+def _result(returned: Any) -> Any:
+    # A loss comes with what its backward pass needs.
+    return returned[0] if isinstance(returned, tuple) else returned
+
+
 def _error(machine: Any, problem: Problem, rung: Any, sets: Any, exact: Any) -> float:
     xp = machine.xp
     # A result whose memory becomes free full of NaN; the allocator gives the next one the same
     # block. Anything a rung does not write to is then NaN, and so is the error.
-    poison = rung.run(*sets[-1], **problem.options)
+    poison = _result(rung.run(*sets[-1], **problem.options))
     poison[...] = math.nan
     del poison
-    found = rung.run(*sets[0], **problem.options)
+    found = _result(rung.run(*sets[0], **problem.options))
     if found.shape != exact.shape or found.dtype != problem.dtype:
         raise ValueError(f"expected {problem.dtype} {exact.shape}, got {found.dtype} {found.shape}")
     difference = found.astype(np.float64) - exact

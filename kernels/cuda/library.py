@@ -23,30 +23,60 @@ def _unfit(x: Any, options: dict[str, Any], dtypes: tuple[str, ...] = _FLOATS) -
 # --------------------------------------------------------------------------------------- cuBLAS
 
 
+ACTIVATIONS = (None, "relu", "sigmoid", "tanh")
+
+
+def unfinished(
+    *, bias: Any = None, activation: str | None = None, residual: Any = None, **options: Any
+) -> str:
+    """Why `finish` cannot do what a fused product does; empty where it can."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        return f"it has no {', '.join(given)}"
+    return "" if activation in ACTIVATIONS else f"it has no {activation}"
+
+
+def finish(y: Any, *, bias: Any = None, activation: str | None = None, residual: Any = None) -> Any:
+    """``activation(y + bias) + residual`` in place, an operation at a time: what fusing saves."""
+    xp = current().xp
+    if bias is not None:
+        y += bias
+    if activation == "relu":
+        xp.maximum(y, 0, out=y)
+    elif activation == "tanh":
+        xp.tanh(y, out=y)
+    elif activation == "sigmoid":
+        xp.negative(y, out=y)
+        xp.exp(y, out=y)
+        y += 1
+        xp.reciprocal(y, out=y)
+    if residual is not None:
+        y += residual
+    return y
+
+
 def _refuses_matmul(a: Any, b: Any, **options: Any) -> str:
-    why = _unfit(a, options, (*_FLOATS, "bfloat16")) or _unfit(b, options, (a.dtype.name,))
+    why = _unfit(a, {}, (*_FLOATS, "bfloat16")) or _unfit(b, {}, (a.dtype.name,))
     if why or a.dtype.name != "bfloat16":
-        return why
-    if a.ndim != 2 or b.ndim != 2:
-        return "it takes bfloat16 in matrices only"
-    if not (a.flags.c_contiguous and b.flags.c_contiguous):
-        return "it takes contiguous bfloat16 only"
-    return "" if _is_cupy() else "bfloat16 needs CuPy"
-
-
-def _is_cupy() -> bool:
-    return bool(current().xp.__name__ == "cupy")
+        return why or unfinished(**options)
+    if a.ndim != 2 or b.ndim != 2 or any(value is not None for value in options.values()):
+        return "it takes bfloat16 in products of two matrices only"
+    if any(not (x.flags.c_contiguous or x.flags.f_contiguous) for x in (a, b)):
+        return "it takes bfloat16 only without gaps between rows"
+    return "" if current().xp.__name__ == "cupy" else "bfloat16 needs CuPy"
 
 
 @rung("matmul", "cublas", refuses=_refuses_matmul)
-def matmul(a: Any, b: Any, **_: Any) -> Any:
+def matmul(a: Any, b: Any, **options: Any) -> Any:
     """``a @ b``: CuPy calls cuBLAS for it, but not for bfloat16."""
-    return _gemm_bfloat16(a, b) if a.dtype.name == "bfloat16" else current().xp.matmul(a, b)
+    if a.dtype.name == "bfloat16":
+        return _gemm_bfloat16(a, b)
+    return finish(current().xp.matmul(a, b), **options)
 
 
-# cudaDataType_t, cublasComputeType_t and cublasGemmAlgo_t:
+# cudaDataType_t, cublasComputeType_t, cublasGemmAlgo_t and cublasOperation_t:
 # https://docs.nvidia.com/cuda/cublas/#cublasgemmex
-_R_16BF, _COMPUTE_32F, _GEMM_DEFAULT, _NO_TRANSPOSE = 14, 68, -1, 0
+_R_16BF, _COMPUTE_32F, _GEMM_DEFAULT = 14, 68, -1
 
 
 def _gemm_bfloat16(a: Any, b: Any) -> Any:
@@ -59,10 +89,13 @@ def _gemm_bfloat16(a: Any, b: Any) -> Any:
     one, zero = np.ones((), np.float32), np.zeros((), np.float32)
     cublas, handle = cupy.cuda.cublas, cupy.cuda.get_cublas_handle()
     # cuBLAS stores matrices by column: what it takes for Bᵀ and Aᵀ are our B and A, and the Cᵀ it
-    # writes is our C.
+    # writes is our C. A matrix that we have transposed it transposes back (1).
+    (b_turned, b_step), (a_turned, a_step) = (
+        (0, x.shape[1]) if x.flags.c_contiguous else (1, x.shape[0]) for x in (b, a)
+    )
     cublas.gemmEx(
-        handle, _NO_TRANSPOSE, _NO_TRANSPOSE, n, m, k, one.ctypes.data, b.data.ptr, _R_16BF, n,
-        a.data.ptr, _R_16BF, k, zero.ctypes.data, c.data.ptr, _R_16BF, n, _COMPUTE_32F,
+        handle, b_turned, a_turned, n, m, k, one.ctypes.data, b.data.ptr, _R_16BF, b_step,
+        a.data.ptr, _R_16BF, a_step, zero.ctypes.data, c.data.ptr, _R_16BF, n, _COMPUTE_32F,
         _GEMM_DEFAULT,
     )  # fmt: skip
     return c

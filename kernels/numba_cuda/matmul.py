@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradlab.kernels.cuda.driver import current, divide_up
+from gradlab.kernels.cuda.library import finish, unfinished
 from gradlab.kernels.ladder import rung
 from gradlab.kernels.numba_cuda.launch import kernel, unfit
 
@@ -65,27 +66,22 @@ def matmul_tiled(cuda: Any, dtype: Any) -> Any:
 
 
 def _refuses(a: Any, b: Any, **options: Any) -> str:
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        return f"it multiplies and no more: no {', '.join(given)}"
-    return unfit(a, b)
+    return unfit(a, b) or unfinished(**options)
 
 
-def _multiply(build: Any, a: Any, b: Any) -> Any:
-    if a.shape[1] != b.shape[0]:
-        raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not fit")
+def _multiply(build: Any, a: Any, b: Any, options: dict[str, Any]) -> Any:
     c = current().xp.empty((a.shape[0], b.shape[1]), a.dtype)
     if c.size:
         tiles = divide_up(c.shape[0], TILE) * divide_up(c.shape[1], TILE)
         kernel(build, a.dtype.type).launch((tiles,), (TILE, TILE), a, b, c)
-    return c
+    return finish(c, **options)
 
 
 @rung("matmul", "numba_naive", "matmul", refuses=_refuses)
-def _naive(a: Any, b: Any, **_: Any) -> Any:
-    return _multiply(matmul_naive, a, b)
+def _naive(a: Any, b: Any, **options: Any) -> Any:
+    return _multiply(matmul_naive, a, b, options)
 
 
 @rung("matmul", "numba_tiled", "matmul", refuses=_refuses)
-def _tiled(a: Any, b: Any, **_: Any) -> Any:
-    return _multiply(matmul_tiled, a, b)
+def _tiled(a: Any, b: Any, **options: Any) -> Any:
+    return _multiply(matmul_tiled, a, b, options)
