@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,9 @@ from gradlab.errors import (
     ShapeError,
     message,
 )
-from gradlab.ops.core import FLOAT, Op, apply, public
+from gradlab.kernels import ladder
+from gradlab.kernels.cuda import reduction as _reduction, scan as _scan  # noqa: F401 - rungs
+from gradlab.ops.core import FLOAT, Kernel, Op, apply, public
 from gradlab.ops.elementwise import abs as absolute, exp, isnan, maximum, minimum, sign, where
 from gradlab.ops.indexing import take_along_axis
 from gradlab.ops.samples import LARGE, SIZES, Sample, distinct, layouts, values
@@ -125,6 +127,17 @@ def _wide(dtype: Any) -> Any:
     if dtype.kind not in "biu":
         return None
     return dtypes.uint64 if dtype == dtypes.uint64 else dtypes.int64
+
+
+def _on_cuda(function: str) -> Kernel:
+    """The kernel for a function of the ladder's family "reduction"."""
+    return Kernel(
+        "cuda",
+        f"reduction.{function}",
+        partial(ladder.accepts, "reduction", function),
+        partial(ladder.run, "reduction", function),
+        casts=False,
+    )
 
 
 # ---------------------------------------------------------------------------- what all share
@@ -270,6 +283,7 @@ SUM = Op(
     gradients={"x": lambda gy, axis, x_shape: _stretch(gy, axis, x_shape)},
     halves=True,
     samples=_reduction_samples(values),
+    kernels=[_on_cuda("sum")],
 )
 
 
@@ -304,6 +318,7 @@ MEAN = Op(
     kinds=_INEXACT,
     halves=True,
     samples=_reduction_samples(values),
+    kernels=[_on_cuda("mean")],
 )
 
 
@@ -359,6 +374,7 @@ PROD = Op(
     gradients={"x": _prod_gradient},
     halves=True,
     samples=_prod_samples,
+    kernels=[_on_cuda("prod")],
 )
 
 
@@ -407,6 +423,7 @@ VAR = Op(
     kinds=_INEXACT,
     halves=True,
     samples=_reduction_samples(values, correction=0),
+    kernels=[_on_cuda("var")],
 )
 
 
@@ -484,6 +501,7 @@ STD = Op(
     kinds=_INEXACT,
     halves=True,
     samples=_std_samples,
+    kernels=[_on_cuda("std")],
 )
 
 
@@ -548,6 +566,7 @@ MAX = Op(
     halves=True,
     check=_explain_empty("max"),
     samples=_extremum_samples,
+    kernels=[_on_cuda("max")],
 )
 MIN = Op(
     "min",
@@ -557,6 +576,7 @@ MIN = Op(
     halves=True,
     check=_explain_empty("min"),
     samples=_extremum_samples,
+    kernels=[_on_cuda("min")],
 )
 
 
@@ -620,6 +640,7 @@ ARGMAX = Op(
     why_not="its result is integer",
     check=_explain_empty("argmax"),
     samples=_arg_samples,
+    kernels=[_on_cuda("argmax")],
 )
 ARGMIN = Op(
     "argmin",
@@ -629,6 +650,7 @@ ARGMIN = Op(
     why_not="its result is integer",
     check=_explain_empty("argmin"),
     samples=_arg_samples,
+    kernels=[_on_cuda("argmin")],
 )
 
 
@@ -747,8 +769,22 @@ def _all_forward(xp: Any, x: Any, *, axis: Axes, keepdims: bool) -> Any:
     return reduce_array(xp, "all", x, axis, keepdims)
 
 
-ANY = Op("any", _any_forward, halves=True, why_not="its result is bool", samples=_truth_samples)
-ALL = Op("all", _all_forward, halves=True, why_not="its result is bool", samples=_truth_samples)
+ANY = Op(
+    "any",
+    _any_forward,
+    halves=True,
+    why_not="its result is bool",
+    samples=_truth_samples,
+    kernels=[_on_cuda("any")],
+)
+ALL = Op(
+    "all",
+    _all_forward,
+    halves=True,
+    why_not="its result is bool",
+    samples=_truth_samples,
+    kernels=[_on_cuda("all")],
+)
 
 
 @public(ANY, "any")
@@ -778,7 +814,11 @@ def _count_nonzero_forward(xp: Any, x: Any, *, axis: Axes, keepdims: bool) -> An
 
 
 COUNT_NONZERO = Op(
-    "count_nonzero", _count_nonzero_forward, why_not="its result is integer", samples=_truth_samples
+    "count_nonzero",
+    _count_nonzero_forward,
+    why_not="its result is integer",
+    samples=_truth_samples,
+    kernels=[_on_cuda("count_nonzero")],
 )
 
 
@@ -912,6 +952,7 @@ CUMSUM = Op(
     },
     halves=True,
     samples=_cumulative_samples(values),
+    kernels=[_on_cuda("cumsum")],
 )
 
 
@@ -988,6 +1029,7 @@ CUMPROD = Op(
     gradients={"x": _cumprod_gradient},
     halves=True,
     samples=_cumprod_samples,
+    kernels=[_on_cuda("cumprod")],
 )
 
 
@@ -1009,6 +1051,10 @@ def cumprod(x: Tensor, axis: int | None = None, *, dtype: Any = None) -> Tensor:
 
 def _vector_norm_forward(xp: Any, x: Any, *, axis: Axes, keepdims: bool, ord: float) -> Any:
     size = xp.abs(x) if x.dtype.kind == "c" or ord != 2 else x
+    if ord in (math.inf, -math.inf):
+        return reduce_array(xp, "max" if ord > 0 else "min", size, axis, keepdims)
+    if ord == 1:
+        return reduce_array(xp, "sum", size, axis, keepdims)
     if ord == 2:
         return xp.sqrt(reduce_array(xp, "sum", size * size, axis, keepdims))
     if not _count(x.shape, axis):
@@ -1022,6 +1068,10 @@ def _vector_norm_forward(xp: Any, x: Any, *, axis: Axes, keepdims: bool, ord: fl
 
 
 def _vector_norm_gradient(gy: Tensor, x: Tensor, y: Tensor, axis: Axes, ord: float) -> Tensor:
+    if ord == 1:
+        return _kept(gy, axis, x.shape) * sign(x)
+    if ord in (math.inf, -math.inf):
+        return _extremum_gradient(gy, absolute(x), y, axis) * sign(x)
     if ord == 2:
         return x * _kept(_over_norm(gy, y), axis, x.shape)
     ratio = where(x == 0, 1.0, absolute(x)) / _kept(where(y == 0, 1.0, y), axis, x.shape)
@@ -1031,7 +1081,7 @@ def _vector_norm_gradient(gy: Tensor, x: Tensor, y: Tensor, axis: Axes, ord: flo
 def _vector_norm_samples() -> Iterator[Sample]:
     yield from _reduction_samples(lambda shape: values(shape, 0.2, 2.0), empty=False)()
     yield Sample((values((0, 3)),), {"axis": 0}, "empty", smooth=False)
-    for ord in (3, 1.5, 0.5, -1):
+    for ord in (1, math.inf, -math.inf, 3, 1.5, 0.5, -1):
         yield Sample((values((3, 4)),), {"ord": ord, "axis": 1}, f"order {ord}")
         yield Sample((values((2, 3, 2)),), {"ord": ord, "keepdims": True}, f"order {ord}, kept")
     yield Sample((np.zeros((2, 3)),), {"axis": 1}, "zeros", smooth=False)
@@ -1043,7 +1093,9 @@ VECTOR_NORM = Op(
     gradients={"x": _vector_norm_gradient},
     kinds=_INEXACT,
     halves=True,
+    check=_explain_empty("vector_norm"),
     samples=_vector_norm_samples,
+    kernels=[_on_cuda("vector_norm")],
 )
 
 
@@ -1075,12 +1127,8 @@ def _vector_norm(
     if not isinstance(ord, int | float | np.number) or isinstance(ord, bool) or ord != ord:
         raise OptionError(message(operation, expected="a number as the order", got=repr(ord)))
     _require_inexact(operation, x)
-    if ord == 1:
-        return sum(absolute(x), axis, keepdims)
     if ord == 0:
         return sum(sign(absolute(x)), axis, keepdims)
-    if ord in (math.inf, -math.inf):
-        return (max if ord > 0 else min)(absolute(x), axis, keepdims)
     return _reduce(VECTOR_NORM, x, axis, keepdims, ord=float(ord))
 
 

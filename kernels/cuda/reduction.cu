@@ -4,39 +4,27 @@
 // sum_rows_float32 and so on. An operation is a struct below; how the values reach it is the
 // business of four kernels, which all operations share:
 //
-//   rows      threads lie along the innermost reduced axis. `rows_packed` reads 16 bytes at a
-//             time where that axis is contiguous, `rows` one value at any stride.
-//   columns   threads lie along the innermost kept axis (`columns_packed`, `columns`).
-//   combine   puts together what several blocks found of the same result.
+//   rows            threads lie along the innermost reduced axis, which is one run of memory
+//   columns_packed  threads lie along the innermost kept axis, which is one
+//   columns         the same for every other layout: any strides, any alignment
+//   combine         puts together what several blocks found of the same result.
 //
 // Every order is fixed by shapes and layout: the same input gives the same bits on every GPU.
-#include "common.cuh"
+#include "layout.cuh"
 
 #ifndef OPERATION
 #define OPERATION sum
 #endif
 #define KERNEL(stem) GRADLAB_JOIN(OPERATION, NAME(stem))
 
-template <bool condition, class A, class B> struct Choose { using type = A; };
-template <class A, class B> struct Choose<false, A, B> { using type = B; };
-template <class A, class B> struct Same { static constexpr bool value = false; };
-template <class A> struct Same<A, A> { static constexpr bool value = true; };
-
-constexpr bool HALF = Same<T, float16>::value || Same<T, bfloat16>::value;
-constexpr bool FLOATING = HALF || Same<T, float32>::value || Same<T, float64>::value;
-using Real = Choose<Same<T, float64>::value, double, float>::type;
-// Integers are added and multiplied modulo 2^64, whatever their sign: that is what NumPy gives, and
-// what overflow of a signed integer is not in C++.
-using Total = Choose<FLOATING, Real, uint64>::type;
-using TotalResult = Choose<FLOATING, T, Choose<Same<T, uint64>::value, uint64, int64>::type>::type;
 using Ordered = Choose<HALF, float, T>::type;  // a type that compares as T should
 
 template <class S> INLINE Ordered ordered(S x) { return x; }
 INLINE Ordered ordered(float16 x) { return Ordered(widen(x)); }
 INLINE Ordered ordered(bfloat16 x) { return Ordered(widen(x)); }
 template <class S> INLINE bool nonzero(S x) { return x != S(0); }
-INLINE bool nonzero(float16 x) { return (x.bits & 0x7fff) != 0; }  // NaN is not 0
-INLINE bool nonzero(bfloat16 x) { return (x.bits & 0x7fff) != 0; }
+INLINE bool nonzero(float16 x) { return widen(x) != 0.0f; }  // NaN is not 0
+INLINE bool nonzero(bfloat16 x) { return widen(x) != 0.0f; }
 
 template <class S> struct Extreme {
   static constexpr S lowest() { return S(-1) < S(0) ? S(S(1) << (8 * sizeof(S) - 1)) : S(0); }
@@ -61,27 +49,23 @@ template <> struct Extreme<double> {
 // none; combine(a, b) joins two, of which a comes first; finish(part) is the result.
 
 struct Options {
-  double count;  // of the values behind a result; for var and std, less the correction
-  double order;  // of a norm
+  double count;  // what a mean or a variance divides by
+  double order;  // of a norm; 0.5 for the root of a variance
 };
 
 struct Operation {
   Options options;
   static constexpr bool CHUNKS = false;  // true where it makes the part of a chunk by itself
+  static constexpr bool SLOW = false;    // true where arithmetic, not memory, takes the time
 };
 
-// Where in the reduced values those of a chunk stand: value k of a chunk made of runs of RUN
-// neighbours is number first + (k / RUN) * step + (k % RUN) * weight.
-struct Places {
-  int64 first, step, weight;
-};
-
-// The part of N values, a power of two. They are joined as a tree, log2 N combinations deep
-// instead of N: the arithmetic units stay busy, and there is less rounding.
-template <int RUN, class Op, int N>
-INLINE auto chunk_part(const Op& op, const T (&x)[N], const Places& at) {
+// The part of N neighbouring values, a power of two; in the reduced values the first is number
+// `place`, and the others follow it `weight` apart. They are joined as a tree, log2 N combinations
+// deep instead of N: the arithmetic units stay busy, and there is less rounding.
+template <class Op, int N>
+INLINE auto chunk_part(const Op& op, const T (&x)[N], int64 place, int64 weight) {
   if constexpr (Op::CHUNKS) {
-    return op.template chunk<RUN>(x, at);
+    return op.chunk(x, place, weight);
   } else {
     typename Op::Part parts[N];
 #pragma unroll
@@ -102,17 +86,16 @@ INLINE double power(double x, double p) { return pow(x, p); }
 
 namespace operation {
 
-struct sum : Operation {
+struct sum : Operation {  // a mean too, where `count` is not 1
   using Part = Total;
   using Result = TotalResult;
   INLINE Part identity() const { return Part(0); }
   INLINE Part lift(T x) const { return Part(load(x)); }
   INLINE Part combine(Part a, Part b) const { return a + b; }
-  INLINE Result finish(Part a) const { return store<Result>(a); }
-};
-
-struct mean : sum {
-  INLINE Result finish(Part a) const { return store<Result>(a / Part(options.count)); }
+  INLINE Result finish(Part a) const {
+    if constexpr (FLOATING) a /= Part(options.count);
+    return store<Result>(a);
+  }
 };
 
 struct prod : sum {
@@ -175,7 +158,7 @@ template <class Self> struct PlaceOfBest : Operation {
     return second ? b : a;
   }
   // Places grow within a chunk, so the first of its best values is the one that none before beats.
-  template <int RUN, int N> INLINE Part chunk(const T (&x)[N], const Places& at) const {
+  template <int N> INLINE Part chunk(const T (&x)[N], int64 place, int64 weight) const {
     Ordered best = ordered(x[0]);
     int found = 0;
 #pragma unroll
@@ -185,7 +168,7 @@ template <class Self> struct PlaceOfBest : Operation {
       best = wins ? value : best;
       found = wins ? k : found;
     }
-    return {best, at.first + found / RUN * at.step + found % RUN * at.weight};
+    return {best, place + found * weight};
   }
   INLINE Result finish(Part a) const { return a.place; }
 };
@@ -204,7 +187,7 @@ struct argmin : PlaceOfBest<argmin> {
 // squares of the deviations from it; chunks are joined by the pairwise update of Chan, Golub and
 // LeVeque (Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979). A
 // count as a Real is exact up to 2^24, and beyond that as good a weight as is needed.
-struct var : Operation {
+struct var : Operation {  // the standard deviation too, as `order` 0.5
   struct Part {
     Real count, mean, squares;
   };
@@ -218,7 +201,7 @@ struct var : Operation {
     return {count, a.mean + apart * weight,
             a.squares + b.squares + apart * apart * (a.count * weight)};
   }
-  template <int RUN, int N> INLINE Part chunk(const T (&x)[N], const Places&) const {
+  template <int N> INLINE Part chunk(const T (&x)[N], int64, int64) const {
     Real values[N], total = Real(0), squares = Real(0);
 #pragma unroll
     for (int i = 0; i < N; i++) total += values[i] = Real(load(x[i]));
@@ -227,12 +210,10 @@ struct var : Operation {
     for (int i = 0; i < N; i++) squares += (values[i] - mean) * (values[i] - mean);
     return {Real(N), mean, squares};
   }
-  INLINE Real variance(Part a) const { return a.squares / Real(options.count); }
-  INLINE Result finish(Part a) const { return store<Result>(variance(a)); }
-};
-
-struct std : var {
-  INLINE Result finish(Part a) const { return store<Result>(square_root(variance(a))); }
+  INLINE Result finish(Part a) const {
+    Real variance = a.squares / Real(options.count);
+    return store<Result>(options.order == 0.5 ? square_root(variance) : variance);
+  }
 };
 
 INLINE Real magnitude(T x) {
@@ -254,6 +235,15 @@ struct norm2 : norm1 {
   INLINE Result finish(Part a) const { return store<Result>(square_root(a)); }
 };
 
+struct norm_max : norm1 {
+  INLINE Part combine(Part a, Part b) const { return a > b || a != a ? a : b; }
+};
+
+struct norm_min : norm_max {
+  INLINE Part identity() const { return Extreme<Part>::highest(); }
+  INLINE Part combine(Part a, Part b) const { return a < b || a != a ? a : b; }
+};
+
 // (Σ |x|^p)^(1/p), a part being scale^p · sum with the largest finite |x| as the scale: high powers
 // stay within range, and the values are read once, where finding the largest first takes two.
 struct norm : Operation {
@@ -261,29 +251,20 @@ struct norm : Operation {
     Real scale, sum;
   };
   using Result = T;
+  static constexpr bool SLOW = true;  // a power for each value
   INLINE Part identity() const { return {Real(0), Real(0)}; }
-  static constexpr bool CHUNKS = true;
-  INLINE Real raised(Real x) const { return power(x, Real(options.order)); }
-  template <int RUN, int N> INLINE Part chunk(const T (&x)[N], const Places&) const {
-    Real scale = Real(0), total = Real(0);
-#pragma unroll
-    for (int i = 0; i < N; i++) {
-      Real size = magnitude(x[i]);
-      if (size > scale && size < Extreme<Real>::highest()) scale = size;
-    }
-    Real divisor = scale > Real(0) ? scale : Real(1);
-#pragma unroll
-    for (int i = 0; i < N; i++) total += raised(magnitude(x[i]) / divisor);
-    return {scale, total};
-  }
-  INLINE Real at_scale(Part a, Real scale) const {
-    // Sums of nothing, and of zeros or infinities alone, are the same at every scale.
-    bool same = a.scale == scale || a.scale == Real(0) || a.sum == Extreme<Real>::highest();
-    return same ? a.sum : a.sum * raised(a.scale / scale);
+  INLINE Part lift(T x) const {
+    Real size = magnitude(x), infinity = Extreme<Real>::highest();
+    if (size == Real(0) || size == infinity)
+      return {Real(0), (size == Real(0)) == (options.order > 0) ? Real(0) : infinity};
+    return {size != size ? Real(0) : size, size != size ? size : Real(1)};
   }
   INLINE Part combine(Part a, Part b) const {
-    Real scale = a.scale > b.scale ? a.scale : b.scale;
-    return {scale, at_scale(a, scale) + at_scale(b, scale)};
+    Part large = a.scale < b.scale ? b : a, small = a.scale < b.scale ? a : b;
+    // A scale of 0 says that there is no number but 0, infinity and NaN: they are so at any scale.
+    if (small.scale > Real(0) && small.sum < Extreme<Real>::highest())
+      small.sum *= power(small.scale / large.scale, Real(options.order));
+    return {large.scale, large.sum + small.sum};
   }
   INLINE Result finish(Part a) const {
     Real scale = a.scale > Real(0) ? a.scale : Real(1);
@@ -299,19 +280,10 @@ using Result = Op::Result;
 
 // -------------------------------------------------------------------------- shape and layout
 
-constexpr int AXES = 8;
-
-// Axes from the outermost to the innermost. `others` holds, of a kept axis, the stride in the
-// result; of a reduced axis, the weight of its index in the place of a value. All in elements.
-struct Axes {
-  int64 count, total;
-  int64 sizes[AXES], strides[AXES], others[AXES];
-};
-
 struct Geometry {
   Axes kept, outer;                // outer: the reduced axes but the innermost
   int64 length, stride, weight;    // the innermost reduced axis
-  int64 columns, column_stride, column_other;  // the innermost kept axis, for `columns`
+  int64 columns, column_stride, column_other, column_blocks;  // the innermost kept, for `columns`
   int64 start;                     // of the first value, from the array's address
   int64 threads, lanes;            // threads of one result, and how many lie side by side
   int64 outer_part, inner_part;    // what one block reduces of the outer and innermost axes
@@ -319,45 +291,6 @@ struct Geometry {
   int64 partial;                   // 1: `combine` will finish
   Options options;
 };
-
-// 64-bit division costs three times as much as 32-bit, and nearly all indices fit.
-INLINE int64 quotient(int64 a, int64 b) {
-  if (((a | b) >> 32) == 0) return int64(uint32(a) / uint32(b));
-  return a / b;
-}
-
-struct Place {
-  int64 at, other;
-};
-
-INLINE Place locate(const Axes& axes, int64 i) {
-  Place place{0, 0};
-  for (int axis = int(axes.count) - 1; axis > 0; axis--) {
-    int64 next = quotient(i, axes.sizes[axis]), index = i - next * axes.sizes[axis];
-    place.at += index * axes.strides[axis];
-    place.other += index * axes.others[axis];
-    i = next;
-  }
-  return {place.at + i * axes.strides[0], place.other + i * axes.others[0]};
-}
-
-template <class V> INLINE V shuffle_down(V x, int step, int width) {
-  static_assert(sizeof(V) % 4 == 0 || sizeof(V) < 4, "a part is made of words, or is one number");
-  if constexpr (sizeof(V) < 4) {
-    return V(__shfl_down_sync(FULL_MASK, int(x), step, width));
-  } else {
-    union Words {
-      V value;
-      uint32 words[sizeof(V) / 4];
-      INLINE Words() {}
-    } all;
-    all.value = x;
-#pragma unroll
-    for (int i = 0; i < int(sizeof(V) / 4); i++)
-      all.words[i] = __shfl_down_sync(FULL_MASK, all.words[i], step, width);
-    return all.value;
-  }
-}
 
 // The first of each `threads` threads (a power of two: lanes of a warp, or the whole block) gets
 // the part of them all.
@@ -379,98 +312,86 @@ INLINE Part combine_threads(const Op& op, Part part, int threads) {
 
 // ------------------------------------------------------------------------------------- rows
 //
-// A block has 256 threads, which read `UNROLL` packs of 16 bytes each before they use the first:
-// 64 bytes per thread are under way, and 64 KB on a multiprocessor where half of its 2048 threads
-// fit. H200 needs about 40 KB: 4.8 TB/s times 0.9 µs of latency, over 132 multiprocessors.
+// A thread reads `UNROLL` packs of 16 bytes before it uses the first. With 64 registers four blocks
+// of 256 threads fit on a multiprocessor, and 64 KB are under way; H200 needs about 40 KB: 4.8 TB/s
+// times 1.1 µs of latency, over 132 multiprocessors.
 
-constexpr int UNROLL = 4;
+constexpr int THREADS = 256;
+constexpr int RESIDENT = sizeof(T) == 1 || sizeof(Part) > 12 ? 2 : 3;  // blocks, without spills
+constexpr int UNROLL = Op::SLOW ? 1 : 4;
 constexpr int PACK = 16 / sizeof(T);
+constexpr int CHUNK = PACK < 8 ? PACK : 8;  // of int8, two to a pack: 16 int64 take 32 registers
 
-// Takes every lanes-th value of a run of n, starting with number `lane`. Their places are `first`
-// and on, `weight` apart.
-INLINE Part take_values(const Op& op, Part part, const T* x, int64 n, int64 stride, int64 first,
-                        int64 weight, int lane, int lanes) {
-  constexpr int COUNT = 2 * UNROLL;
-  T values[COUNT];
-  int64 i = lane;
-  for (; i + (COUNT - 1) * lanes < n; i += COUNT * lanes) {
+// Takes every lanes-th pack of a run of n values, starting with number `lane`; the few values before
+// the first aligned pack and behind the last one by one. The places of the run are `place` and on,
+// `weight` apart.
+INLINE Part take_packs(const Op& op, Part part, const T* x, int n, int64 place, int64 weight,
+                       int lane, int lanes) {
+  int misplaced = int(reinterpret_cast<uint64>(x) / sizeof(T)) % PACK;
+  int head = misplaced ? PACK - misplaced : 0;
+  if (head > n) head = n;
+  int count = (n - head) / PACK, body = count * PACK;
+  const T* packed = x + head;
+  for (int i = lane; i < count; i += UNROLL * lanes) {
+    Pack<T, PACK> packs[UNROLL];
 #pragma unroll
-    for (int u = 0; u < COUNT; u++) values[u] = x[(i + u * lanes) * stride];
-    part = op.combine(part, chunk_part<1>(op, values, {first + i * weight, lanes * weight, 0}));
+    for (int u = 0; u < UNROLL; u++)
+      if (i + u * lanes < count) packs[u] = load_pack<PACK>(packed + (i + u * lanes) * PACK);
+#pragma unroll
+    for (int u = 0; u < UNROLL; u++) {
+      if (i + u * lanes >= count) break;
+#pragma unroll
+      for (int c = 0; c < PACK; c += CHUNK) {
+        T chunk[CHUNK];
+#pragma unroll
+        for (int k = 0; k < CHUNK; k++) chunk[k] = packs[u][c + k];
+        int64 first = place + (head + (i + u * lanes) * PACK + c) * weight;
+        part = op.combine(part, chunk_part(op, chunk, first, weight));
+      }
+    }
   }
-#pragma unroll
-  for (int u = 0; u < COUNT; u++)
-    if (i + u * lanes < n) values[u] = x[(i + u * lanes) * stride];
-#pragma unroll
-  for (int u = 0; u < COUNT; u++) {
-    T one[1] = {values[u]};
-    if (i + u * lanes < n)
-      part = op.combine(part, chunk_part<1>(op, one, {first + (i + u * lanes) * weight, 0, 0}));
+  for (int k = lane; k < n - body; k += lanes) {
+    int i = k < head ? k : k + body;
+    T one[1] = {x[i]};
+    part = op.combine(part, chunk_part(op, one, place + i * weight, 0));
   }
   return part;
 }
 
-// The same for neighbours in memory, in packs of 16 bytes; the few values before the first aligned
-// pack and behind the last are taken one by one.
-INLINE Part take_packs(const Op& op, Part part, const T* x, int64 n, int64 first, int64 weight,
-                       int lane, int lanes) {
-  int64 misplaced = int64(reinterpret_cast<uint64>(x) / sizeof(T) % PACK);
-  int64 head = misplaced ? PACK - misplaced : 0;
-  if (head > n) head = n;
-  int64 count = (n - head) / PACK, body = head + count * PACK;
-  const T* packed = x + head;
-  int64 place = first + head * weight;
-  Pack<T, PACK> packs[UNROLL];
-  int64 i = lane;
-  for (; i + (UNROLL - 1) * lanes < count; i += UNROLL * lanes) {
-#pragma unroll
-    for (int u = 0; u < UNROLL; u++) packs[u] = load_pack<PACK>(packed + (i + u * lanes) * PACK);
-#pragma unroll
-    for (int u = 0; u < UNROLL; u++)
-      part = op.combine(part, chunk_part<PACK>(op, packs[u].values,
-                                               {place + (i + u * lanes) * PACK * weight, 0, weight}));
-  }
-#pragma unroll
-  for (int u = 0; u < UNROLL; u++)
-    if (i + u * lanes < count) packs[u] = load_pack<PACK>(packed + (i + u * lanes) * PACK);
-#pragma unroll
-  for (int u = 0; u < UNROLL; u++)
-    if (i + u * lanes < count)
-      part = op.combine(part, chunk_part<PACK>(op, packs[u].values,
-                                               {place + (i + u * lanes) * PACK * weight, 0, weight}));
-  for (int64 k = lane; k < head + n - body; k += lanes) {
-    int64 at = k < head ? k : body + k - head;
-    T one[1] = {x[at]};
-    part = op.combine(part, chunk_part<1>(op, one, {first + at * weight, 0, 0}));
-  }
-  return part;
+// The run of the innermost reduced axis that a block takes, of each index of the axes outside it.
+struct Share {
+  int64 from, outer, outer_end;
+  int n;
+};
+
+INLINE Share share_of(const Geometry& g, int64 split) {
+  int64 outer = quotient(split, g.inner_parts), from = (split - outer * g.inner_parts) * g.inner_part;
+  return {from, outer * g.outer_part, min((outer + 1) * g.outer_part, g.outer.total),
+          int(min(g.length - from, g.inner_part))};
 }
 
 // `threads` threads make one result, or with several parts a partial one: `lanes` of them side by
 // side along the innermost reduced axis, the others on other indices of the axes outside it.
-template <bool PACKED>
-INLINE void reduce_rows(const T* x, Result* y, Part* parts, const Geometry& g) {
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
+KERNEL(rows)(const T* x, Result* y, Part* parts, const __grid_constant__ Geometry g) {
   Op op{};
   op.options = g.options;
-  int threads = int(g.threads), lanes = int(g.lanes), groups = threads / lanes;
-  int thread = threadIdx.x % threads, lane = thread % lanes, group = thread / lanes;
-  int64 blocks = g.outer_parts * g.inner_parts;
-  int64 block = quotient(blockIdx.x, blocks), split = blockIdx.x - block * blocks;
-  int64 row = block * (blockDim.x / threads) + threadIdx.x / threads;
+  int threads = int(g.threads), lanes = int(g.lanes), thread = threadIdx.x & (threads - 1);
+  int64 splits = g.outer_parts * g.inner_parts;
+  int64 block = quotient(blockIdx.x, splits), split = blockIdx.x - block * splits;
+  int64 row = block * (THREADS / threads) + threadIdx.x / threads;
   bool valid = row < g.kept.total;
-  Place kept = valid ? locate(g.kept, row) : Place{0, 0};
+  Place kept = locate(g.kept, valid ? row : 0);
   Part part = op.identity();
   if (valid) {
-    int64 outer_split = quotient(split, g.inner_parts);
-    int64 from = (split - outer_split * g.inner_parts) * g.inner_part;
-    int64 n = min(g.length - from, g.inner_part);
-    int64 end = min((outer_split + 1) * g.outer_part, g.outer.total);
-    for (int64 o = outer_split * g.outer_part + group; o < end; o += groups) {
+    Share share = share_of(g, split);
+    const T* top = x + (g.start + kept.at + share.from * g.stride);
+    for (int64 o = share.outer + thread / lanes; o < share.outer_end; o += threads / lanes) {
       Place outer = locate(g.outer, o);
-      const T* run = x + (g.start + kept.at + outer.at + from * g.stride);
-      int64 first = outer.other + from * g.weight;
-      part = PACKED ? take_packs(op, part, run, n, first, g.weight, lane, lanes)
-                    : take_values(op, part, run, n, g.stride, first, g.weight, lane, lanes);
+      int64 place = outer.other + share.from * g.weight;
+      if constexpr (!Op::SLOW)  // which needs no packs, and would be large
+        part = take_packs(op, part, top + outer.at, share.n, place, g.weight, thread & (lanes - 1),
+                          lanes);
     }
   }
   part = combine_threads(op, part, threads);
@@ -482,25 +403,18 @@ INLINE void reduce_rows(const T* x, Result* y, Part* parts, const Geometry& g) {
   }
 }
 
-constexpr int THREADS = 256;
-
-extern "C" __global__ void __launch_bounds__(THREADS)
-KERNEL(rows_packed)(const T* x, Result* y, Part* parts, const __grid_constant__ Geometry g) {
-  reduce_rows<true>(x, y, parts, g);
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS)
-KERNEL(rows)(const T* x, Result* y, Part* parts, const __grid_constant__ Geometry g) {
-  reduce_rows<false>(x, y, parts, g);
-}
-
 // ---------------------------------------------------------------------------------- columns
 //
 // A thread reduces V neighbouring columns, and reads its next ROWS rows of them before it uses the
 // first. `lanes` threads side by side cover lanes · V columns, so that a warp reads 512 bytes of a
 // row of float32; the block's other threads take other rows.
 
-// Thread t has the parts of its V columns in parts[...][t]; group 0 gets those of all groups.
+// Four values of a narrow dtype make 4 or 8 bytes, not 16: more columns would take more registers
+// than hide the latency, and eight rows ahead keep as many bytes under way.
+constexpr int COLUMN_PACK = Op::SLOW ? 1 : sizeof(T) == 8 ? 2 : 4;
+constexpr int ROWS = Op::SLOW ? 1 : sizeof(T) < 4 ? 8 : 4;
+
+// The first group of `lanes` threads gets the parts of all groups.
 template <int V> INLINE void combine_groups(const Op& op, Part (&part)[V], int lanes) {
   SHARED(Part, scratch, [V][THREADS]);
   int group = threadIdx.x / lanes;
@@ -518,41 +432,22 @@ template <int V> INLINE void combine_groups(const Op& op, Part (&part)[V], int l
   }
 }
 
-INLINE Place locate_row(const Geometry& g, int64 row) {
-  if (g.outer.total == 1) return {row * g.stride, row * g.weight};
-  int64 o = quotient(row, g.length), i = row - o * g.length;
-  Place outer = locate(g.outer, o);
-  return {outer.at + i * g.stride, outer.other + i * g.weight};
-}
-
-template <int V> INLINE void take_rows(const Op& op, Part (&part)[V], const T* x, int64 from,
-                                       int64 end, int groups, const Geometry& g) {
-  constexpr int ROWS = V * sizeof(T) == 16 ? 4 : 8;
-  Pack<T, V> rows[ROWS];
-  for (; from + (ROWS - 1) * groups < end; from += ROWS * groups) {
+template <int V> INLINE void take_rows(const Op& op, Part (&part)[V], const T* x, int n,
+                                       int64 stride, int64 place, int64 weight, int group,
+                                       int groups) {
+  for (int i = group; i < n; i += ROWS * groups) {
+    Pack<T, V> rows[ROWS];
 #pragma unroll
     for (int u = 0; u < ROWS; u++)
-      rows[u] = load_pack<V>(x + locate_row(g, from + u * groups).at);
-    // Places are those of evenly spaced rows: where they matter, there is one reduced axis.
-    Places places{from * g.weight, groups * g.weight, 0};
+      if (i + u * groups < n) rows[u] = load_pack<V>(x + (i + u * groups) * stride);
 #pragma unroll
-    for (int v = 0; v < V; v++) {
-      T column[ROWS];
+    for (int u = 0; u < ROWS; u++) {
+      if (i + u * groups >= n) break;
 #pragma unroll
-      for (int u = 0; u < ROWS; u++) column[u] = rows[u][v];
-      part[v] = op.combine(part[v], chunk_part<1>(op, column, places));
-    }
-  }
-#pragma unroll
-  for (int u = 0; u < ROWS; u++)
-    if (from + u * groups < end) rows[u] = load_pack<V>(x + locate_row(g, from + u * groups).at);
-#pragma unroll
-  for (int u = 0; u < ROWS; u++) {
-    if (from + u * groups >= end) break;
-#pragma unroll
-    for (int v = 0; v < V; v++) {
-      T one[1] = {rows[u][v]};
-      part[v] = op.combine(part[v], chunk_part<1>(op, one, {(from + u * groups) * g.weight, 0, 0}));
+      for (int v = 0; v < V; v++) {
+        T one[1] = {rows[u][v]};
+        part[v] = op.combine(part[v], chunk_part(op, one, place + (i + u * groups) * weight, 0));
+      }
     }
   }
 }
@@ -560,22 +455,25 @@ template <int V> INLINE void take_rows(const Op& op, Part (&part)[V], const T* x
 template <int V> INLINE void reduce_columns(const T* x, Result* y, Part* parts, const Geometry& g) {
   Op op{};
   op.options = g.options;
-  int lanes = int(g.lanes), groups = THREADS / lanes;
-  int lane = threadIdx.x % lanes, group = threadIdx.x / lanes;
+  int lanes = int(g.lanes), lane = threadIdx.x & (lanes - 1), group = threadIdx.x / lanes;
   // Blocks side by side in memory follow each other: columns, then rows, then what lies outside.
-  int64 across = quotient(g.columns + lanes * V - 1, lanes * V);
-  int64 above = quotient(blockIdx.x, across), column = (blockIdx.x - above * across) * lanes + lane;
-  int64 outside = quotient(above, g.outer_parts), split = above - outside * g.outer_parts;
-  column *= V;
+  int64 above = quotient(blockIdx.x, g.column_blocks);
+  int64 column = ((blockIdx.x - above * g.column_blocks) * lanes + lane) * V;
+  int64 splits = g.outer_parts * g.inner_parts;
+  int64 outside = quotient(above, splits), split = above - outside * splits;
   bool valid = column < g.columns;
   Place kept = locate(g.kept, outside);
   Part part[V];
 #pragma unroll
   for (int v = 0; v < V; v++) part[v] = op.identity();
   if (valid) {
-    int64 end = min((split + 1) * g.outer_part, g.outer.total * g.length);
-    const T* top = x + (g.start + kept.at + column * g.column_stride);
-    take_rows<V>(op, part, top, split * g.outer_part + group, end, groups, g);
+    Share share = share_of(g, split);
+    const T* top = x + (g.start + kept.at + column * g.column_stride + share.from * g.stride);
+    for (int64 o = share.outer; o < share.outer_end; o++) {
+      Place outer = locate(g.outer, o);
+      take_rows<V>(op, part, top + outer.at, share.n, g.stride,
+                   outer.other + share.from * g.weight, g.weight, group, THREADS / lanes);
+    }
   }
   combine_groups<V>(op, part, lanes);
   if (!valid || group != 0) return;
@@ -589,16 +487,12 @@ template <int V> INLINE void reduce_columns(const T* x, Result* y, Part* parts, 
   }
 }
 
-// Four values of a narrow dtype make 4 or 8 bytes, not 16: more columns would take more registers
-// than hide the latency, and eight rows ahead keep as many bytes under way.
-constexpr int COLUMN_PACK = sizeof(T) == 8 ? 2 : 4;
-
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 KERNEL(columns_packed)(const T* x, Result* y, Part* parts, const __grid_constant__ Geometry g) {
   reduce_columns<COLUMN_PACK>(x, y, parts, g);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 KERNEL(columns)(const T* x, Result* y, Part* parts, const __grid_constant__ Geometry g) {
   reduce_columns<1>(x, y, parts, g);
 }
@@ -606,16 +500,15 @@ KERNEL(columns)(const T* x, Result* y, Part* parts, const __grid_constant__ Geom
 // ----------------------------------------------------------------------------------- second stage
 
 // parts[i][k] is part i of result k, for i below `length`; `kept` are all axes of the result.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 KERNEL(combine)(const Part* parts, Result* y, const __grid_constant__ Geometry g) {
   Op op{};
   op.options = g.options;
   int lanes = int(g.lanes), groups = THREADS / lanes, group = threadIdx.x / lanes;
-  int64 k = int64(blockIdx.x) * lanes + threadIdx.x % lanes;
+  int64 k = int64(blockIdx.x) * lanes + (threadIdx.x & (lanes - 1));
   bool valid = k < g.kept.total;
   Part part[1] = {op.identity()};
   if (valid) {
-#pragma unroll 4
     for (int64 i = group; i < g.length; i += groups)
       part[0] = op.combine(part[0], parts[i * g.kept.total + k]);
   }

@@ -2,30 +2,32 @@
 
 The axes of the array are put in the order in which they lie in memory, and those that together are
 one run are made one (`canonical`). What remains is nearly always one of two cases. Where the axis
-with the smallest stride is reduced, threads lie along it (``rows``); where it is kept, they lie
-along that (``columns``); either way neighbouring threads read neighbouring values. Axes outside it
-are counted through inside the kernels, so any set of axes of any strides is one pass over memory.
+that lies closest is reduced, threads lie along it (``rows``); where it is kept, they lie along that
+(``columns_packed``); either way neighbouring threads read neighbouring values, 16 bytes each. Axes
+outside it are counted through inside the kernels, so that any set of axes is one pass over memory.
+``columns`` takes all other layouts, one value at a time.
 
 A result with many values behind it is made by several blocks, and a second launch puts their parts
 together in a fixed order. How many there are follows from shape and layout, never from the GPU.
 
-Bytes. A reduction reads its input once; results and partial results are a few percent of that where
-each is made of 64 values or more. So the time to reach is bytes / bandwidth. Not yet measured.
+Bytes. A reduction reads its input once; results and parts are a few percent of that where each
+is made of 64 values or more. So the time to reach is bytes / bandwidth. Not yet measured on a GPU.
 """
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-
 from gradlab.kernels import ladder
 from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, launch
 
 SOURCE = "reduction.cu"
 THREADS = 256
+WARP = 32
 AXES = 8  # that a kernel can count through, of each kind
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -33,27 +35,50 @@ _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "ui
 _REAL = ("bool", *_INTEGERS, *_FLOATS)
 
 # What each operation takes and gives. "wide": int64 (or uint64) of integers, else the input's.
-_TAKES = {
-    "sum": _REAL, "prod": _REAL, "mean": _FLOATS, "max": _REAL, "min": _REAL, "any": _REAL,
-    "all": _REAL, "count_nonzero": _REAL, "argmax": _REAL, "argmin": _REAL, "var": _FLOATS,
-    "std": _FLOATS, "norm1": _FLOATS, "norm2": _FLOATS, "norm": _FLOATS,
+TAKES = {
+    "sum": _REAL, "mean": _FLOATS, "prod": _REAL, "max": _REAL, "min": _REAL, "argmax": _REAL,
+    "argmin": _REAL, "any": _REAL, "all": _REAL, "count_nonzero": _REAL, "var": _FLOATS,
+    "std": _FLOATS, "norm": _FLOATS, "norm1": _FLOATS, "norm2": _FLOATS, "norm_max": _FLOATS,
+    "norm_min": _FLOATS, "vector_norm": _FLOATS,
 }  # fmt: skip
 _GIVES = {
     "sum": "wide", "prod": "wide", "any": "bool", "all": "bool", "count_nonzero": "int64",
     "argmax": "int64", "argmin": "int64",
 }  # fmt: skip
 _PLACES = ("argmax", "argmin")  # operations to which the order of the values means something
+_TRUTH = ("any", "all", "count_nonzero")
+_SLOW = ("norm",)  # a power for each value takes longer than to read it
+_OF = {"mean": "sum", "std": "var"}  # operations that differ in how they finish
 
 
-def variants() -> list[Variant]:
-    """Every module this family can launch."""
-    return [
-        Variant(SOURCE, _defines(name, dtype)) for name, taken in _TAKES.items() for dtype in taken
-    ]
+@cache
+def _compiled_as(operation: str, dtype: str) -> tuple[str, str]:
+    """The operation and the dtype of the module that computes: of several that compute alike, one.
+
+    A sum modulo 2^64 does not depend on the sign, a bool is ordered as its byte is, and whether an
+    integer is 0 depends on its width alone.
+    """
+    operation = _OF.get(operation, operation)
+    if operation in _TRUTH and dtype not in _FLOATS:
+        dtype = f"int{8 * np.dtype(dtype).itemsize}"
+    elif operation in ("sum", "prod") and dtype == "uint64":
+        dtype = "int64"
+    elif dtype == "bool":
+        dtype = "uint8"
+    return operation, dtype
 
 
 def _defines(operation: str, dtype: str) -> Defines:
     return (("OPERATION", operation), ("DTYPE", dtype))
+
+
+def variants() -> list[Variant]:
+    """The modules of this family, but those that differ from a listed one in the sign alone."""
+    found = {_compiled_as(name, dtype) for name, taken in TAKES.items() for dtype in taken}
+    found = {each for each in found if each[0] != "vector_norm"}  # one of the five before it
+    return [
+        Variant(SOURCE, _defines(*each)) for each in sorted(found) if not each[1].startswith("u")
+    ]
 
 
 # ------------------------------------------------------------------------------------ layout
@@ -101,10 +126,17 @@ def canonical(
 
 
 def _merged(axes: list[Axis]) -> tuple[Axis, ...]:
-    """Axes by falling stride, those that repeat (stride 0) first; runs of memory as one."""
+    """Axes, given from the innermost, by falling stride, those that repeat (stride 0) first."""
+    axes = axes[::-1]
+    return merge(sorted(axes, key=lambda axis: -abs(axis.stride) if axis.stride else -math.inf))
+
+
+def merge(axes: Iterable[Axis]) -> tuple[Axis, ...]:
+    """Axes without those of size 1, and with those that together are one run made one."""
     found: list[Axis] = []
-    longer = [axis for axis in reversed(axes) if axis.size != 1]
-    for axis in sorted(longer, key=lambda axis: -abs(axis.stride) if axis.stride else -math.inf):
+    for axis in axes:
+        if axis.size == 1:
+            continue
         if found:
             size, stride, other = found[-1]
             if (stride, other) == (axis.stride * axis.size, axis.other * axis.size):
@@ -116,20 +148,21 @@ def _merged(axes: list[Axis]) -> tuple[Axis, ...]:
 
 # ---------------------------------------------------------------------------------- geometry
 
-_AXES = np.dtype([
+AXES_DTYPE = np.dtype([
     ("count", np.int64), ("total", np.int64), ("sizes", np.int64, AXES),
     ("strides", np.int64, AXES), ("others", np.int64, AXES),
 ])  # fmt: skip
 _FIELDS = (
-    "length", "stride", "weight", "columns", "column_stride", "column_other", "start", "threads",
-    "lanes", "outer_part", "inner_part", "outer_parts", "inner_parts", "partial",
+    "length", "stride", "weight", "columns", "column_stride", "column_other", "column_blocks",
+    "start", "threads", "lanes", "outer_part", "inner_part", "outer_parts", "inner_parts",
+    "partial",
 )  # fmt: skip
 GEOMETRY = np.dtype([
-    ("kept", _AXES), ("outer", _AXES), *((name, np.int64) for name in _FIELDS),
+    ("kept", AXES_DTYPE), ("outer", AXES_DTYPE), *((name, np.int64) for name in _FIELDS),
     ("count", np.float64), ("order", np.float64),
 ])  # fmt: skip
 
-_UNROLL = 4  # packs, or 2 * _UNROLL values, that a thread reads before it uses the first
+_UNROLL = 4  # packs that a thread reads before it uses the first
 _BLOCKS = 4096  # blocks that share a result: 31 for each of 132 multiprocessors, which end evenly
 _ENOUGH = 2048  # blocks, from which on nothing is gained by more
 
@@ -140,12 +173,13 @@ class Plan(NamedTuple):
     kernel: str
     grid: int
     geometry: np.ndarray
-    parts: int  # partial results of each result; 0: the first launch makes the result
+    parts: int  # of each result; with one the first launch makes the result
     combine_grid: int
     combine: np.ndarray
 
 
-def _axes(axes: tuple[Axis, ...]) -> tuple[Any, ...]:
+def pack_axes(axes: tuple[Axis, ...]) -> tuple[Any, ...]:
+    """Axes as kernels take them (`AXES_DTYPE`)."""
     axes = axes or (Axis(1, 0, 0),)
     padded = axes + (Axis(1, 0, 0),) * (AXES - len(axes))
     total = math.prod(axis.size for axis in axes)
@@ -157,100 +191,111 @@ def _power_of_two(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
-def _geometry(kept: tuple[Axis, ...], outer: tuple[Axis, ...], **fields: int) -> np.ndarray:
+def _geometry(kept: tuple[Axis, ...], outer: tuple[Axis, ...], **fields: float) -> np.ndarray:
     made = np.zeros((), GEOMETRY)
-    made["kept"], made["outer"] = _axes(kept), _axes(outer)
+    made["kept"], made["outer"] = pack_axes(kept), pack_axes(outer)
     for name, value in fields.items():
         made[name] = value
     return made
 
 
-def _plan(layout: Layout, itemsize: int, aligned: int, ordered: bool) -> Plan:
+def _plan(layout: Layout, itemsize: int, aligned: int, operation: str) -> Plan:
     """Choose kernel and geometry; ``aligned`` is the largest power of two (up to 16) that divides
     the address."""
-    inner = layout.reduced[-1] if layout.reduced else Axis(1, 0, 0)
-    if layout.kept:
-        stride = abs(layout.kept[-1].stride)
-        if stride and (not inner.stride or stride < abs(inner.stride)):
-            return _plan_columns(layout, inner, itemsize, aligned, ordered)
-    return _plan_rows(layout, inner, itemsize)
-
-
-def _plan_rows(layout: Layout, inner: Axis, itemsize: int) -> Plan:
-    outer = layout.reduced[:-1]
+    *outer, inner = layout.reduced or (Axis(1, 0, 0),)
     pack = 16 // itemsize
-    packed = inner.stride == 1 and inner.size >= 2 * pack
-    units = inner.size // pack if packed else inner.size  # what a thread reads in one access
-    ahead = _UNROLL if packed else 2 * _UNROLL  # accesses in flight, per thread
-    kept, outers = _total(layout.kept), _total(outer)
-    # A warp, or part of one, for a row that gives each thread up to two batches of accesses; half
-    # a batch at least, so that short rows too have bytes under way.
-    work = units * outers
-    if work <= 32 * 2 * ahead:
-        threads = min(32, _power_of_two(divide_up(work, ahead // 2)))
-    else:
-        threads = THREADS
-    lanes = min(threads, _power_of_two(divide_up(units, ahead // 2)))
+    # A shorter run is hardly more than its unaligned ends. Where no kept axis lies closer, it is
+    # still better than to read it across.
+    if inner.stride == 1 and inner.size >= (2 if outer else 8) * pack and operation not in _SLOW:
+        return _plan_rows(layout, inner, pack)
+    return _plan_columns(layout, itemsize, aligned, operation)
+
+
+def _plan_rows(layout: Layout, inner: Axis, pack: int) -> Plan:
+    kept, outers = _total(layout.kept), _total(layout.reduced[:-1])
+    packs = inner.size // pack
+    # A warp, or part of one, for a row that gives each thread up to eight packs; two at least, so
+    # that short rows too have bytes under way.
+    work = packs * outers
+    threads = THREADS
+    if work <= WARP * 2 * _UNROLL:
+        threads = min(WARP, _power_of_two(divide_up(work, 2)))
+    lanes = min(threads, _power_of_two(divide_up(packs, 2)))
     blocks = divide_up(kept, THREADS // threads)
     parts = 1
-    if threads == THREADS and blocks < _ENOUGH and work > 4 * THREADS * ahead:
+    if threads == THREADS and blocks < _ENOUGH and work > 4 * THREADS * _UNROLL:
         # One launch is faster for up to 64 KB; with two, a block gets 16 KB or more.
-        parts = min(divide_up(_BLOCKS, blocks), work // (THREADS * ahead))
-    outer_parts = min(outers, parts)
-    inner_parts = max(1, min(parts // outer_parts, units // (lanes * ahead)))
-    outer_part = divide_up(outers, outer_parts)
-    inner_part = divide_up(divide_up(inner.size, inner_parts), 64) * 64
-    outer_parts, inner_parts = divide_up(outers, outer_part), divide_up(inner.size, inner_part)
-    parts = outer_parts * inner_parts
+        parts = min(divide_up(_BLOCKS, blocks), work // (THREADS * _UNROLL))
+    shares = _shares(layout.reduced, parts, lanes * _UNROLL * pack)
+    parts = shares["outer_parts"] * shares["inner_parts"]
     geometry = _geometry(
-        layout.kept, outer, length=inner.size, stride=inner.stride, weight=inner.other,
-        start=layout.start, threads=threads, lanes=lanes, outer_part=outer_part,
-        inner_part=inner_part, outer_parts=outer_parts, inner_parts=inner_parts,
-        partial=int(parts > 1),
+        layout.kept, layout.reduced[:-1], length=inner.size, stride=1, weight=inner.other,
+        start=layout.start, threads=threads, lanes=lanes, partial=int(parts > 1), **shares,
     )  # fmt: skip
-    name = "rows_packed" if packed else "rows"
-    return _staged(name, blocks * parts, geometry, parts if parts > 1 else 0, layout.kept)
+    return _staged("rows", blocks * parts, geometry, parts, layout.kept)
 
 
-def _plan_columns(layout: Layout, inner: Axis, itemsize: int, aligned: int, ordered: bool) -> Plan:
-    *above, column = layout.kept
-    reduced = layout.reduced or (inner,)
+def _plan_columns(layout: Layout, itemsize: int, aligned: int, operation: str) -> Plan:
+    *above, column = layout.kept or (Axis(1, 0, 0),)
+    # Whole rows are read in any order of the reduced axes: the longest is counted through the
+    # fastest, unless it is a reduced axis that lies closest.
+    reduced = layout.reduced or (Axis(1, 0, 0),)
+    if column.stride and abs(column.stride) < abs(reduced[-1].stride):
+        reduced = tuple(sorted(reduced, key=lambda axis: axis.size))
     fold = 1
-    if not above and not ordered and len(reduced) == 1:
-        fold = _fold(column, inner)
+    if not above and len(reduced) == 1 and operation not in _PLACES:
+        fold = _fold(column, reduced[0])
         column = Axis(column.size * fold, column.stride, column.other)
-        reduced = inner, *_ = (Axis(inner.size // fold, inner.stride * fold, 0),)
+        reduced = (Axis(reduced[0].size // fold, reduced[0].stride * fold, 0),)
+    inner = reduced[-1]
     pack = 2 if itemsize == 8 else 4
     steps = [axis.stride for axis in (*above, *reduced)]
     packed = (
         column.stride == 1
         and aligned % (pack * itemsize) == 0
         and all(number % pack == 0 for number in (column.size, layout.start, *steps))
+        and operation not in _SLOW
     )
     width = column.size // pack if packed else column.size  # threads that a row takes
-    ahead = 4 if packed and pack * itemsize == 16 else 8
-    rows = _total(reduced)
-    groups = max(1, min(8, rows // ahead))
-    lanes = min(THREADS // _floor_power(groups), _power_of_two(width))
+    ahead = 8 if itemsize < 4 else 4  # rows that a thread reads before it uses the first
+    # A row of 32 threads, with eight of them below each other, unless there are fewer columns or
+    # too few rows.
+    groups = _floor_power(max(1, min(8, inner.size // ahead)))
+    lanes = min(THREADS // groups, _power_of_two(width))
     groups = THREADS // lanes
     across = divide_up(width, lanes)
-    blocks = _total(tuple(above)) * across
+    blocks, rows = _total(tuple(above)) * across, _total(reduced)
     parts = 1
     if blocks < _ENOUGH // 2 and rows >= 8 * groups * ahead:
-        # 4 batches or more of each block: a part costs two accesses to memory, or to the L2.
+        # Four batches or more for each block: a part costs two accesses to memory, or to the L2.
         parts = min(divide_up(_ENOUGH, blocks), rows // (4 * groups * ahead))
-    part = divide_up(rows, parts)
-    parts = divide_up(rows, part)
+    shares = _shares(reduced, parts, groups * ahead)
+    parts = shares["outer_parts"] * shares["inner_parts"]
     geometry = _geometry(
         tuple(above), reduced[:-1], length=inner.size, stride=inner.stride, weight=inner.other,
         columns=column.size, column_stride=column.stride, column_other=column.other,
-        start=layout.start, lanes=lanes, outer_part=part, outer_parts=parts,
-        partial=int(parts * fold > 1),
+        column_blocks=across, start=layout.start, lanes=lanes, partial=int(parts * fold > 1),
+        **shares,
     )  # fmt: skip
     name = "columns_packed" if packed else "columns"
-    return _staged(
-        name, blocks * parts, geometry, parts * fold if parts * fold > 1 else 0, layout.kept
-    )
+    return _staged(name, blocks * parts, geometry, parts * fold, layout.kept)
+
+
+_RUN = 1 << 30  # elements of a run, which kernels count in 32 bits
+
+
+def _shares(reduced: tuple[Axis, ...], parts: int, batch: int) -> dict[str, int]:
+    """How many blocks share a result: about ``parts``, none with a run of less than ``batch``."""
+    *outer, inner = reduced
+    outers = _total(tuple(outer))
+    outer_part = divide_up(outers, min(outers, parts))
+    outer_parts = divide_up(outers, outer_part)
+    inner_parts = max(1, min(parts // outer_parts, inner.size // batch))
+    inner_part = min(_RUN, divide_up(divide_up(inner.size, inner_parts), 64) * 64)
+    return {
+        "outer_part": outer_part, "outer_parts": outer_parts,
+        "inner_part": inner_part, "inner_parts": divide_up(inner.size, inner_part),
+    }  # fmt: skip
 
 
 def _fold(column: Axis, row: Axis) -> int:
@@ -270,9 +315,11 @@ def _fold(column: Axis, row: Axis) -> int:
 def _staged(
     kernel: str, grid: int, geometry: np.ndarray, parts: int, kept: tuple[Axis, ...]
 ) -> Plan:
+    if grid >= 1 << 31:
+        raise ValueError(f"a reduction of this shape takes {grid} blocks, and CUDA has 2^31 - 1")
     total = _total(kept)
-    # One result to a block where there are few, so that all of its threads read parts.
-    lanes = min(32, _power_of_two(total)) if total > 64 or parts < THREADS else 1
+    # Many results lie side by side in a warp; of few, each has a block to itself.
+    lanes = min(WARP, _power_of_two(total)) if total > 64 or parts < THREADS else 1
     combine = _geometry(kept, (), length=parts, lanes=lanes)
     return Plan(kernel, grid, geometry, parts, divide_up(total, lanes), combine)
 
@@ -289,49 +336,54 @@ def _floor_power(n: int) -> int:
 @lru_cache(maxsize=4096)
 def plan(
     shape: tuple[int, ...], strides: tuple[int, ...], axes: tuple[int, ...] | None,
-    itemsize: int, aligned: int, ordered: bool,
+    itemsize: int, aligned: int, operation: str, count: float, order: float,
 ) -> Plan:  # fmt: skip
-    """The launches for an array of ``strides`` in bytes; the same ones at every step of training,
-    so they are remembered."""
+    """The launches for an array of ``strides`` in bytes. At every step of training they are the
+    same, so they are remembered."""
     elements = tuple(stride // itemsize for stride in strides)
     chosen = tuple(range(len(shape))) if axes is None else axes
-    return _plan(canonical(shape, elements, chosen, ordered), itemsize, aligned, ordered)
+    layout = canonical(shape, elements, chosen, operation in _PLACES)
+    made = _plan(layout, itemsize, aligned, operation)
+    for each in (made.geometry, made.combine):
+        each["count"], each["order"] = count, order
+    return made
 
 
 # ------------------------------------------------------------------------------------ launch
 
-# The bytes of a part, by what it holds: see the operations in reduction.cu.
+# The bytes of a part: see the operations in reduction.cu.
 _PART = {"any": 4, "all": 4, "count_nonzero": 8, "argmax": 16, "argmin": 16}
 
 
-def _part_bytes(operation: str, dtype: Any) -> int:
-    real = 8 if dtype.name == "float64" else 4
+@cache
+def _part_bytes(operation: str, dtype: str) -> int:
+    real = 8 if dtype == "float64" else 4
     if operation in _PART:
         return _PART[operation]
-    if operation in ("var", "std"):
+    if operation == "var":
         return 3 * real
     if operation == "norm":
         return 2 * real
-    if operation in ("max", "min"):
-        return 4 if dtype.name in _FLOATS[:2] else int(dtype.itemsize)
-    return real if dtype.name in _FLOATS else 8
+    if dtype in _FLOATS:
+        return real
+    return 8 if operation in ("sum", "prod") else int(np.dtype(dtype).itemsize)
 
 
-def _result_dtype(operation: str, dtype: Any) -> Any:
+@cache
+def result_dtype(operation: str, dtype: Any) -> Any:
+    """The dtype of an operation's result."""
     gives = _GIVES.get(operation)
     if gives is None or (gives == "wide" and dtype.name in (*_FLOATS, "uint64")):
         return dtype
     return np.dtype("int64" if gives == "wide" else gives)
 
 
-def accepts(
-    operation: str, x: Any, axis: tuple[int, ...] | int | None = None, **_: Any
-) -> bool:
-    """True where the kernels can compute ``operation`` of ``x``; nothing is left to the library
-    but complex numbers, empty arrays and odd strides."""
+def fits(operation: str, x: Any) -> bool:
+    """True where the kernels compute ``operation`` of ``x``: all but complex numbers, arrays
+    without elements, and views into the middle of elements."""
     return (
-        x.dtype.name in _TAKES[operation]
-        and 0 < x.size
+        x.dtype.name in TAKES[operation]
+        and x.size > 0
         and x.ndim <= AXES
         and (x.flags.c_contiguous or all(stride % x.itemsize == 0 for stride in x.strides))
     )
@@ -341,49 +393,90 @@ def reduce(
     operation: str, x: Any, axis: tuple[int, ...] | int | None = None, keepdims: bool = False,
     *, count: float = 1.0, order: float = 2.0,
 ) -> Any:  # fmt: skip
-    """Reduce ``x`` over ``axis`` (None: all axes) by an operation of reduction.cu.
+    """Reduce ``x`` over ``axis`` (None: all axes) by an operation of `TAKES`.
 
     ``count`` is what a mean or a variance divides by, ``order`` the order of a norm.
     """
     driver = current()
     axes = (axis,) if isinstance(axis, int) else axis
-    address = driver.pointer(x)
-    chosen = plan(
-        x.shape, x.strides, axes, x.itemsize, min(16, address & -address), operation in _PLACES
-    )
     if axes is None:
         shape: tuple[int, ...] = (1,) * x.ndim if keepdims else ()
     elif keepdims:
         shape = tuple([1 if i in axes else size for i, size in enumerate(x.shape)])
     else:
         shape = tuple([size for i, size in enumerate(x.shape) if i not in axes])
-    y = driver.xp.empty(shape, _result_dtype(operation, x.dtype))
-    run(operation, x, y, chosen, count, order)
+    y = driver.xp.empty(shape, result_dtype(operation, x.dtype))
+    name, dtype = _compiled_as(operation, x.dtype.name)
+    address = driver.pointer(x)
+    aligned = min(16, address & -address)
+    chosen = plan(x.shape, x.strides, axes, x.itemsize, aligned, name, count, order)
+    _run(chosen, name, dtype, x, y)
     return y
 
 
-def run(operation: str, x: Any, y: Any, chosen: Plan, count: float, order: float) -> None:
-    """Launch a plan."""
-    name = x.dtype.name
-    defines = _defines(operation, name)
-    geometry, combine = chosen.geometry, chosen.combine
-    if count != 1.0 or order != 2.0:
-        geometry, combine = geometry.copy(), combine.copy()
-        for each in (geometry, combine):
-            each["count"], each["order"] = count, order
-    kernel = f"{operation}_{chosen.kernel}_{name}"
-    if not chosen.parts:
-        launch(SOURCE, kernel, (chosen.grid,), (THREADS,), (x, y, y, geometry), defines=defines)
+def _run(chosen: Plan, operation: str, dtype: str, x: Any, y: Any) -> None:
+    first, second = chosen.geometry, chosen.combine
+    defines = _defines(operation, dtype)
+    symbol = f"{operation}_{chosen.kernel}_{dtype}"
+    if chosen.parts == 1:
+        launch(SOURCE, symbol, (chosen.grid,), (THREADS,), (x, y, y, first), defines=defines)
         return
-    size = chosen.parts * y.size * _part_bytes(operation, x.dtype)
-    parts = current().xp.empty(size, np.uint8)
-    launch(SOURCE, kernel, (chosen.grid,), (THREADS,), (x, y, parts, geometry), defines=defines)
-    launch(
-        SOURCE, f"{operation}_combine_{name}", (chosen.combine_grid,), (THREADS,),
-        (parts, y, combine), defines=defines,
-    )  # fmt: skip
+    parts = current().xp.empty(chosen.parts * y.size * _part_bytes(operation, dtype), np.uint8)
+    launch(SOURCE, symbol, (chosen.grid,), (THREADS,), (x, y, parts, first), defines=defines)
+    symbol, grid = f"{operation}_combine_{dtype}", (chosen.combine_grid,)
+    launch(SOURCE, symbol, grid, (THREADS,), (parts, y, second), defines=defines)
 
 
 def sum_rows(x: Any) -> Any:
     """The sum over axis 0: of the gradient of a matrix product's result, that of its bias."""
     return reduce("sum", x, (0,))
+
+
+# ------------------------------------------------------------------- gradlab's rung of the ladder
+
+
+def _declare(function: str, make: Callable[..., Any] | None = None) -> None:
+    def run(x: Any, *, axis: Any = None, keepdims: bool = False, **options: Any) -> Any:
+        given = {} if make is None else make(x, axis, **options)
+        return reduce(given.pop("operation", function), x, axis, keepdims, **given)
+
+    def accepts(x: Any, **_: Any) -> bool:
+        return fits(function, x)
+
+    ladder.rung("reduction", function=function, accepts=accepts)(run)
+
+
+def _count(x: Any, axis: Any) -> int:
+    """How many elements each result is made of."""
+    if axis is None:
+        return int(x.size)
+    return math.prod(x.shape[i] for i in ((axis,) if isinstance(axis, int) else axis))
+
+
+def _mean(x: Any, axis: Any) -> dict[str, Any]:
+    return {"count": float(_count(x, axis))}
+
+
+def _var(x: Any, axis: Any, correction: float) -> dict[str, Any]:
+    return {"count": float(max(_count(x, axis) - correction, 0))}
+
+
+def _std(x: Any, axis: Any, correction: float) -> dict[str, Any]:
+    return {**_var(x, axis, correction), "order": 0.5}
+
+
+_NORMS = {1.0: "norm1", 2.0: "norm2", math.inf: "norm_max", -math.inf: "norm_min"}
+
+
+def _vector_norm(x: Any, axis: Any, ord: float) -> dict[str, Any]:
+    if ord in _NORMS:
+        return {"operation": _NORMS[ord]}
+    return {"operation": "norm", "order": float(ord)}
+
+
+for _name in ("sum", "prod", "max", "min", "argmax", "argmin", *_TRUTH):
+    _declare(_name)
+_declare("mean", _mean)
+_declare("var", _var)
+_declare("std", _std)
+_declare("vector_norm", _vector_norm)
