@@ -580,11 +580,9 @@ def _linear_backward_cuda(
         gx = ladder.run("matmul", "matmul", rows, weight).reshape(x.shape)
     if needs[1]:
         gw = ladder.run("matmul", "matmul", rows.T, _rows(x, x.shape[-1:]))
-    return (gx, gw, _sum_rows_cuda(rows)) if needs[2] else (gx, gw)
-
-
-def _sum_rows_cuda(x: Any) -> Any:
-    return reduction.sum_rows(x) if reduction.accepts("sum", x, (0,)) else x.sum(axis=0)
+    if not needs[2]:
+        return gx, gw
+    return gx, gw, reduction.sum_rows(rows) if rows.size else rows.sum(axis=0)
 
 
 def _check_linear(x: Any, weight: Any, bias: Any = None) -> None:

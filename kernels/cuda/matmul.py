@@ -87,7 +87,8 @@ def choose_tile(
             continue
         tiles = divide_up(m, tile.edge) * divide_up(n, tile.edge) * batches
         for parts in PARTS:
-            if parts > 1 and k < parts * SHORTEST_PART:
+            # Parts are for machines that the tiles do not fill; each costs a copy of C.
+            if parts > 1 and (k < parts * SHORTEST_PART or tiles >= 2 * multiprocessors):
                 break
             waves = divide_up(tiles * parts, multiprocessors)
             per_k = max(tile.alone, waves * tile.edge**2 / 128 / tile.rate)
