@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradlab.kernels import ladder
-from gradlab.kernels.cuda import cross_entropy as _cuda  # noqa: F401 - registers its rungs
 from gradlab.devices import cpu
 from gradlab.errors import DataError, DTypeError, OptionError, ShapeError, message
+from gradlab.kernels import ladder
+from gradlab.kernels.cuda import cross_entropy as _cuda  # noqa: F401 - registers its rungs
 from gradlab.ops.core import FLOAT, Kernel, Op, apply, public
 from gradlab.ops.elementwise import (
     TensorLike,

@@ -10,9 +10,10 @@
 //     backward  2·N·V·b, and some 20 per row
 // so that the time to reach is that of as many bytes copied, above about 64 MB; below, of launches.
 //
-// Compiled once per dtype and kind of target. -DPROBABILITIES=0: targets are class labels, and
+// Compiled once per dtype and kind of target. -DTARGET=LABELS and SMOOTHED: class labels, with
 //     q_c = (1 - e)·w_t·[c = t] + e/V·w_c      (e: label smoothing, w: weights of the classes)
-// -DPROBABILITIES=1: they are t_c, of the shape of the scores, and q_c = ((1 - e)·t_c + e/V)·w_c.
+// where e is 0 for LABELS. -DTARGET=PROBABILITIES: t_c, of the shape of the scores, with
+//     q_c = ((1 - e)·t_c + e/V)·w_c.
 //
 // Three kernels each way, which differ in where the threads lie:
 //   narrow   up to 128 classes side by side: 1 to 32 lanes for a row, several rows to a warp.
@@ -26,10 +27,12 @@
 //     Milakov and Gimelshein, Online normalizer calculation for softmax, 2018: m and s in one pass.
 #include "common.cuh"
 
-#ifndef PROBABILITIES
-#define PROBABILITIES 0
+#ifndef TARGET
+#define TARGET LABELS
 #endif
-constexpr bool SOFT = PROBABILITIES;
+enum Kind { LABELS, SMOOTHED, PROBABILITIES };
+constexpr bool SOFT = TARGET == PROBABILITIES;
+constexpr bool SHARES = TARGET != LABELS;  // Σ q·x and Σ q are needed
 
 using Real = wide<T>;
 constexpr bool HALF = sizeof(T) == 2;
@@ -45,7 +48,7 @@ struct Problem {
   int64 part, parts;    // classes that one block takes of a row, and how many blocks a row has
   int64 ignore;         // the label of rows that do not count
   int64 long_labels;    // labels are int64; else int32
-  int64 weighted, smooth;
+  int64 weighted;       // classes have weights; else they are all 1
   int64 reduction;      // 0: none, 1: sum, 2: mean
   int64 slope_step;     // backward: 1 if each row's loss has its own gradient, else 0
   int64 wants;          // backward: 1 the gradient of the scores, 2 of the probabilities, 3 both
@@ -97,10 +100,44 @@ INLINE double exp_of_value(double x) { return exp(x); }
 INLINE float logarithm(float x) { return logf(x); }
 INLINE double logarithm(double x) { return log(x); }
 
+// The larger of two pairs of halves, in one instruction from sm_80 on; a NaN loses, as in fmaxf.
+template <class Half> INLINE uint32 larger_pair(uint32 a, uint32 b, Half) {
+  float low = larger(load(Half{uint16(a)}), load(Half{uint16(b)}));
+  float high = larger(load(Half{uint16(a >> 16)}), load(Half{uint16(b >> 16)}));
+  return store<Half>(low).bits | uint32(store<Half>(high).bits) << 16;
+}
+#if !defined(GRADLAB_EMULATOR) && __CUDA_ARCH__ >= 800
+INLINE uint32 larger_pair(uint32 a, uint32 b, float16) {
+  uint32 y;
+  asm("max.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+  return y;
+}
+INLINE uint32 larger_pair(uint32 a, uint32 b, bfloat16) {
+  uint32 y;
+  asm("max.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+  return y;
+}
+#endif
+
+// The largest of neighbours.
+template <int W> INLINE Real largest(const Pack<T, W>& x) {
+  if constexpr (HALF && W == 8) {
+    const auto& pairs = reinterpret_cast<const Pack<uint32, 4>&>(x);
+    uint32 pair = larger_pair(larger_pair(pairs[0], pairs[1], T()),
+                              larger_pair(pairs[2], pairs[3], T()), T());
+    return larger(load(T{uint16(pair)}), load(T{uint16(pair >> 16)}));
+  } else {
+    Real peak = load(x[0]);
+#pragma unroll
+    for (int j = 1; j < W; j++) peak = larger(peak, load(x[j]));
+    return peak;
+  }
+}
+
 // What to subtract from scores of which `peak` is the largest. Where all of them are -inf, 0.
 INLINE Real shift_of(Real peak) { return peak == lowest(Real()) ? Real(0) : peak; }
 
-// What is known of some scores of a row. dot and mass are kept for smoothing and probabilities.
+// What is known of some scores of a row; dot and mass only where SHARES.
 struct Sums {
   Real peak;  // the largest
   Real sum;   // Σ exp(x - shift), with shift = shift_of(peak)
@@ -113,8 +150,8 @@ INLINE Sums nothing() { return {lowest(Real()), Real(0), Real(0), Real(0)}; }
 // The same sums with respect to a peak that is not lower.
 INLINE Sums raised(const Sums& a, Real peak) {
   Real shift = shift_of(peak);
-  return {peak, a.sum * exp_of_sum(a.peak - shift), a.dot + (shift_of(a.peak) - shift) * a.mass,
-          a.mass};
+  Real dot = SHARES ? a.dot + (shift_of(a.peak) - shift) * a.mass : Real(0);
+  return {peak, a.sum * exp_of_sum(a.peak - shift), dot, a.mass};
 }
 
 INLINE Sums joined(const Sums& a, const Sums& b) {
@@ -124,8 +161,13 @@ INLINE Sums joined(const Sums& a, const Sums& b) {
 }
 
 INLINE Sums shuffled(const Sums& a, int step) {
-  return {__shfl_xor_sync(FULL_MASK, a.peak, step), __shfl_xor_sync(FULL_MASK, a.sum, step),
-          __shfl_xor_sync(FULL_MASK, a.dot, step), __shfl_xor_sync(FULL_MASK, a.mass, step)};
+  Sums b{__shfl_xor_sync(FULL_MASK, a.peak, step), __shfl_xor_sync(FULL_MASK, a.sum, step),
+         Real(0), Real(0)};
+  if (SHARES) {
+    b.dot = __shfl_xor_sync(FULL_MASK, a.dot, step);
+    b.mass = __shfl_xor_sync(FULL_MASK, a.mass, step);
+  }
+  return b;
 }
 
 // Thread 0 of each `threads` (32, or the block) gets the sums of them all.
@@ -164,14 +206,10 @@ INLINE Real weight_of(const Arrays& from, const Problem& p, int64 c) {
 INLINE Real share_of(const Arrays& from, const Problem& p, Real target, int64 c) {
   Real weight = weight_of(from, p, c);
   if (!SOFT) return weight;
-  if (p.smooth) target = target * Real(1 - p.smoothing) + Real(p.smoothing / double(p.classes));
-  return target * weight;
+  return (target * Real(1 - p.smoothing) + Real(p.smoothing / double(p.classes))) * weight;
 }
 
 INLINE const T* probabilities(const Arrays& from) { return static_cast<const T*>(from.target); }
-
-// True where dot and mass are needed.
-INLINE bool has_shares(const Problem& p) { return SOFT || p.smooth; }
 
 // --------------------------------------------------------------------------- results of rows
 
@@ -193,7 +231,7 @@ INLINE Total label_loss(const Arrays& from, const Problem& p, int64 row, const S
   Real score = load(from.x[row_start(p, row) + label * p.class_stride]);
   Real log_sum = logarithm(sums.sum), weight = weight_of(from, p, label);
   Real loss = weight * (log_sum - (score - sums.peak));
-  if (p.smooth) {
+  if (SHARES) {
     Real rest = sums.mass * log_sum - sums.dot;
     loss = loss * Real(1 - p.smoothing) + rest * Real(p.smoothing / double(p.classes));
   }
@@ -204,7 +242,7 @@ INLINE void finish_row(const Arrays& from, const Results& to, const Problem& p, 
                        const Sums& sums, Total& total) {
   to.kept[row] = sums.peak;
   to.kept[p.rows + row] = sums.sum;
-  if (has_shares(p)) to.kept[2 * p.rows + row] = sums.mass;
+  if (SHARES) to.kept[2 * p.rows + row] = sums.mass;
   Total found = SOFT ? Total{sums.mass * logarithm(sums.sum) - sums.dot, Real(1)}
                      : label_loss(from, p, row, sums);
   if (p.reduction == 0) to.losses[row] = store<T>(found.loss);
@@ -251,7 +289,7 @@ INLINE Slope slope_of(const Arrays& from, const Known& known, const Problem& p, 
   Real scale = load(known.slope[row * p.slope_step]);
   if (p.reduction == 2) scale = scale / (SOFT ? Real(p.count) : known.total[0]);
   Real sum = known.kept[p.rows + row];
-  Real mass = has_shares(p) ? known.kept[2 * p.rows + row] : Real(0);
+  Real mass = SHARES ? known.kept[2 * p.rows + row] : Real(0);
   found.peak = known.kept[row];
   if (SOFT) {
     found.scale = scale;
@@ -260,7 +298,7 @@ INLINE Slope slope_of(const Arrays& from, const Known& known, const Problem& p, 
     return found;
   }
   found.on = in_range(p, found.label) ? scale * weight_of(from, p, found.label) : no_number();
-  if (p.smooth) {
+  if (SHARES) {
     found.on = found.on * Real(1 - p.smoothing);
     found.share = scale * Real(p.smoothing / double(p.classes));
   }
@@ -272,7 +310,7 @@ INLINE Real score_gradient(const Arrays& from, const Problem& p, const Slope& sl
                            Real target, int64 c) {
   Real g = exp_of_value(x - slope.peak) * slope.factor;
   if (SOFT) return g - share_of(from, p, target, c) * slope.scale;
-  if (p.smooth) g -= slope.share * weight_of(from, p, c);
+  if (SHARES) g -= slope.share * weight_of(from, p, c);
   return g;
 }
 
@@ -332,14 +370,14 @@ struct Narrow {
       if (!has(p, u, v)) continue;
       Real d = load(x[u][v]) - shift;
       found.sum += exp_of_sum(d);
-      if (has_shares(p)) {
+      if (SHARES) {
         Real q = share_of(from, p, SOFT ? load(target[u][v]) : Real(0), lane + v * lanes);
         found.dot += q * d;
         found.mass += q;
       }
     }
     found.sum = reduce_warp(found.sum, Add(), lanes);
-    if (has_shares(p)) {
+    if (SHARES) {
       found.dot = reduce_warp(found.dot, Add(), lanes);
       found.mass = reduce_warp(found.mass, Add(), lanes);
     }
@@ -410,33 +448,32 @@ NAME(backward_narrow)(const T* x, const void* target, const Real* weight, const 
 // the largest of all scores so far, so that the old sums are corrected once in 32 scores of
 // bfloat16, and a score costs 7 instructions of the 12 there is time for.
 
-constexpr int UNROLL = SOFT ? 2 : 4;  // probabilities are read beside the scores
+constexpr int UNROLL = SHARES ? 2 : 4;  // weights or probabilities are read beside the scores
+constexpr int FORWARD_BLOCKS = SHARES || sizeof(T) == 8 ? 2 : 4;  // 64 registers, or 128
 
-// COUNT accesses to W neighbours each, the first at class c and the others `step` apart. Unless
-// FULL, those at `end` and beyond are not there.
+// COUNT accesses to W neighbours each, a warp's width apart: their offsets are constants. The first
+// is at class c; unless FULL, those at `end` and beyond are not there.
 template <int W, int COUNT, bool FULL> struct Chunk {
+  static constexpr int STEP = WARP * W;
   Pack<T, W> x[COUNT];
   Pack<T, W> target[COUNT];
-  int64 c, step, end;
+  int c, left;
 
-  INLINE Chunk(int64 c, int64 step, int64 end) : c(c), step(step), end(end) {}
-  INLINE bool has(int u) const { return FULL || c + u * step < end; }
+  INLINE Chunk(int c, int end) : c(c), left(end - c) {}
+  INLINE bool has(int u) const { return FULL || u * STEP < left; }
   INLINE void read(const T* xs, const T* targets) {
 #pragma unroll
     for (int u = 0; u < COUNT; u++)
       if (has(u)) {
-        x[u] = load_pack<W>(xs + (c + u * step));
-        if (SOFT) target[u] = load_pack<W>(targets + (c + u * step));
+        x[u] = load_pack<W>(xs + c + u * STEP);
+        if (SOFT) target[u] = load_pack<W>(targets + c + u * STEP);
       }
   }
   INLINE void add_to(Sums& sums, const Arrays& from, const Problem& p) const {
     Real peak = sums.peak;
 #pragma unroll
     for (int u = 0; u < COUNT; u++)
-      if (has(u)) {
-#pragma unroll
-        for (int j = 0; j < W; j++) peak = larger(peak, load(x[u][j]));
-      }
+      if (has(u)) peak = larger(peak, largest(x[u]));
     sums = raised(sums, peak);
     Real shift = shift_of(peak), part[COUNT];
 #pragma unroll
@@ -449,7 +486,7 @@ template <int W, int COUNT, bool FULL> struct Chunk {
     }
 #pragma unroll
     for (int u = 0; u < COUNT; u++) sums.sum += part[u];
-    if (has_shares(p)) add_shares(sums, from, p, shift);
+    if (SHARES) add_shares(sums, from, p, shift);
   }
   INLINE void add_shares(Sums& sums, const Arrays& from, const Problem& p, Real shift) const {
 #pragma unroll
@@ -458,7 +495,7 @@ template <int W, int COUNT, bool FULL> struct Chunk {
 #pragma unroll
       for (int j = 0; j < W; j++) {
         Real t = SOFT ? load(target[u][j]) : Real(0);
-        Real q = share_of(from, p, t, c + u * step + j);
+        Real q = share_of(from, p, t, c + u * STEP + j);
         sums.dot += q * (load(x[u][j]) - shift);
         sums.mass += q;
       }
@@ -469,7 +506,7 @@ template <int W, int COUNT, bool FULL> struct Chunk {
 #pragma unroll
     for (int u = 0; u < COUNT; u++) {
       if (!has(u)) continue;
-      int64 at = c + u * step;
+      int at = c + u * STEP;
       if (p.wants & 1) {
         Real g[W];
 #pragma unroll
@@ -477,10 +514,10 @@ template <int W, int COUNT, bool FULL> struct Chunk {
           Real t = SOFT ? load(target[u][j]) : Real(0);
           g[j] = score_gradient(from, p, slope, load(x[u][j]), t, at + j);
         }
-        if (!SOFT && uint64(slope.label - at) < W) {
+        if (!SOFT && uint32(int(slope.label) - at) < W) {
 #pragma unroll
           for (int j = 0; j < W; j++)
-            if (at + j == slope.label) g[j] -= slope.on;
+            if (at + j == int(slope.label)) g[j] -= slope.on;
         }
         Pack<T, W> made;
 #pragma unroll
@@ -502,53 +539,54 @@ template <int W, int COUNT, bool FULL> struct Chunk {
     for (int j = 0; j < W; j++) zeros[j] = store<T>(Real(0));
 #pragma unroll
     for (int u = 0; u < COUNT; u++)
-      if (has(u)) store_pack(gx + (c + u * step), zeros);
+      if (has(u)) store_pack(gx + c + u * STEP, zeros);
   }
 };
 
-// Calls use(chunk) for the chunks that hold this lane's share of classes `from` to `end`. `at` is
-// the address of class 0; where `packs`, everything that is read and written is misplaced alike,
-// and the few classes before the first 16-byte boundary and behind the last are taken one by one.
+// Calls use(chunk) for this warp's chunks of classes `from` to `end`: of the row's `warps` warps,
+// each takes every warps-th.
+template <int W, int COUNT, class Use>
+INLINE void walk_chunks(int from, int end, int warp, int warps, Use use) {
+  constexpr int SIZE = COUNT * Chunk<W, COUNT, true>::STEP;
+  int first = from + warp * SIZE, lane = threadIdx.x % WARP * W;
+  for (; first + SIZE <= end; first += warps * SIZE) use(Chunk<W, COUNT, true>(first + lane, end));
+  if (first < end) use(Chunk<W, COUNT, false>(first + lane, end));
+}
+
+// The same for all of n classes with packs of 16 bytes, the few before the first 16-byte boundary
+// and behind the last one by one. `at` is the address of class 0; everything that is read and
+// written must be misplaced alike.
 template <class Use>
-INLINE void walk(const T* at, int64 from, int64 end, bool packs, int lane, int lanes, Use use) {
-  if (!packs) {
-    constexpr int COUNT = 2 * UNROLL;
-    int64 step = lanes, c = from + lane;
-    for (; c + (COUNT - 1) * step < end; c += COUNT * step)
-      use(Chunk<1, COUNT, true>(c, step, end));
-    if (c < end) use(Chunk<1, COUNT, false>(c, step, end));
-    return;
-  }
-  int64 misplaced = int64(reinterpret_cast<uint64>(at + from) / sizeof(T) % PACK);
-  int64 head = min(end, from + (misplaced ? PACK - misplaced : 0));
-  int64 tail = head + (end - head) / PACK * PACK;
-  int64 step = int64(lanes) * PACK, c = head + lane * PACK;
-  for (; c + (UNROLL - 1) * step < tail; c += UNROLL * step)
-    use(Chunk<PACK, UNROLL, true>(c, step, tail));
-  if (c < tail) use(Chunk<PACK, UNROLL, false>(c, step, tail));
-  for (int64 k = lane; k < head - from + end - tail; k += lanes) {
-    int64 one = from + k < head ? from + k : tail + k - (head - from);
-    use(Chunk<1, 1, true>(one, int64(0), end));
-  }
+INLINE void walk_packs(const T* at, int n, int warp, int warps, Use use) {
+  int misplaced = int(reinterpret_cast<uint64>(at) / sizeof(T) % PACK);
+  int head = min(n, misplaced ? PACK - misplaced : 0);
+  int tail = head + (n - head) / PACK * PACK;
+  walk_chunks<PACK, UNROLL>(head, tail, warp, warps, use);
+  int k = threadIdx.x % WARP;
+  if (warp == 0 && k < head + n - tail)  // 2 · (PACK - 1) at most
+    use(Chunk<1, 1, true>(k < head ? k : tail + k - head, n));
 }
 
 INLINE bool alike(const void* a, const void* b) {
   return (reinterpret_cast<uint64>(a) - reinterpret_cast<uint64>(b)) % 16 == 0;
 }
 
-// Block b works on part b % parts of a row, or of as many rows as have their lanes in a block.
+// Block b works on part b % parts of a row, or of as many rows as have their lanes in a block. In
+// the part classes are counted from its own first, `from`, by 32-bit integers.
 struct Span {
-  int64 row, from, end, split;
-  int lane, lanes;
+  int64 row, from, split;
+  int count, lane, lanes, warp, warps;
 
   INLINE Span(const Problem& p, int64 unit) {
     int64 tile = quotient(unit, p.parts);
     split = unit - tile * p.parts;
     lanes = int(p.lanes);
     lane = threadIdx.x % lanes;
+    warp = lane / WARP;
+    warps = lanes / WARP;
     row = tile * (THREADS / lanes) + threadIdx.x / lanes;
     from = split * p.part;
-    end = min(from + p.part, p.classes);
+    count = int(min(p.part, p.classes - from));
   }
 };
 
@@ -557,7 +595,7 @@ INLINE int64 row_units(const Problem& p) {
   return quotient(p.rows + rows - 1, rows) * p.parts;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS)
 NAME(forward_rows)(const T* x, const void* target, const Real* weight, T* losses, Real* kept,
                    Real* totals, Sums* parts, const __grid_constant__ Problem p) {
   SHARED(Sums, scratch, [WARP]);
@@ -570,13 +608,18 @@ NAME(forward_rows)(const T* x, const void* target, const Real* weight, T* losses
     bool valid = span.row < p.rows;
     Sums sums = nothing();
     if (valid && (SOFT || counts(p, label_of(from, p, span.row)))) {  // ignored rows are not read
-      int64 start = row_start(p, span.row);
+      int64 start = row_start(p, span.row) + span.from;
       const T *xs = x + start, *targets = SOFT ? probabilities(from) + start : nullptr;
-      walk(xs, span.from, span.end, !SOFT || alike(xs, targets), span.lane, span.lanes,
-           [&](auto chunk) {
-             chunk.read(xs, targets);
-             chunk.add_to(sums, from, p);
-           });
+      Arrays part{xs, targets, weight + span.from};
+      auto add = [&](auto chunk) {
+        chunk.read(xs, targets);
+        chunk.add_to(sums, part, p);
+      };
+      if (!SOFT || alike(xs, targets)) {
+        walk_packs(xs, span.count, span.warp, span.warps, add);
+      } else {
+        walk_chunks<1, 2 * UNROLL>(0, span.count, span.warp, span.warps, add);
+      }
     }
     sums = join_threads(sums, span.lanes, scratch);
     if (!valid || span.lane != 0) continue;
@@ -598,20 +641,27 @@ NAME(backward_rows)(const T* x, const void* target, const Real* weight, const Re
   Span span(p, blockIdx.x);
   if (span.row >= p.rows) return;
   Slope slope = slope_of(from, known, p, span.row);
-  int64 start = row_start(p, span.row), dense = span.row * p.classes;
+  // A label outside the part is that of no class in it.
+  int64 label = slope.label - span.from;
+  slope.label = label >= 0 && label < span.count ? label : -1;
+  int64 start = row_start(p, span.row) + span.from, dense = span.row * p.classes + span.from;
   const T *xs = x + start, *targets = SOFT ? probabilities(from) + start : nullptr;
   T *gxs = gx + dense, *gtargets = gtarget + dense;
   if (!SOFT && slope.zero) {
-    walk(gxs, span.from, span.end, true, span.lane, span.lanes,
-         [&](auto chunk) { chunk.write_zeros(gxs); });
+    walk_packs(gxs, span.count, span.warp, span.warps,
+               [&](auto chunk) { chunk.write_zeros(gxs); });
     return;
   }
-  bool packs = alike(xs, gxs) && (!SOFT || (alike(xs, targets) && alike(xs, gtargets)));
-  walk(xs, span.from, span.end, packs, span.lane, span.lanes,
-       [&](auto chunk) {
-         chunk.read(xs, targets);
-         chunk.write_gradients(gxs, gtargets, from, p, slope);
-       });
+  Arrays part{xs, targets, weight + span.from};
+  auto write = [&](auto chunk) {
+    chunk.read(xs, targets);
+    chunk.write_gradients(gxs, gtargets, part, p, slope);
+  };
+  if (alike(xs, gxs) && (!SOFT || (alike(xs, targets) && alike(xs, gtargets)))) {
+    walk_packs(xs, span.count, span.warp, span.warps, write);
+  } else {
+    walk_chunks<1, 2 * UNROLL>(0, span.count, span.warp, span.warps, write);
+  }
 }
 
 // ---------------------------------------------------------------------------------- columns
@@ -669,7 +719,7 @@ INLINE void add_classes(Sums (&sums)[V], const Arrays& from, const Problem& p, c
         if (c + u * tile.groups >= tile.end) continue;
         Real d = load(x[u][v]) - shift;
         sums[v].sum += exp_of_sum(d);
-        if (!has_shares(p)) continue;
+        if (!SHARES) continue;
         Real q = share_of(from, p, SOFT ? load(target[u][v]) : Real(0), c + u * tile.groups);
         sums[v].dot += q * d;
         sums[v].mass += q;
@@ -764,7 +814,7 @@ INLINE void backward_columns(const Arrays& from, const Known& known, T* gx, T* g
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 3)
 NAME(forward_columns_packed)(const T* x, const void* target, const Real* weight, T* losses,
                              Real* kept, Real* totals, Sums* parts,
                              const __grid_constant__ Problem p) {

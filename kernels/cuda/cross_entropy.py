@@ -5,20 +5,18 @@ of the labels. Classes that lie side by side are read by ``narrow`` or ``rows``,
 apart by ``columns``; scores of which neither classes nor positions lie side by side are copied
 first. For the bytes that are moved see cross_entropy.cu; how fast they are is not yet measured.
 
-The forward pass keeps two numbers per row (three with smoothing or probabilities) and, where it is
-a sum or a mean, one per block. A mean is divided by its weights on the device: nothing is read back.
+The forward pass keeps two numbers per row (three with smoothing or probabilities); of a sum or a
+mean, two per block for a while. A mean is divided by its weights on the device.
 A label out of range gives its row a loss and a gradient of NaN, and counts nothing in the divisor
 of a mean; a row with ``ignore_index`` is neither read nor counted, and its gradient is 0.
 """
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-
 from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, launch
 from gradlab.kernels.ladder import rung
 
@@ -27,6 +25,7 @@ THREADS = 256
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 LABELS = ("int64", "int32")
 
+_KINDS = ("LABELS", "SMOOTHED", "PROBABILITIES")  # of targets
 _REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 _VALUES, _ROWS = 4, 4  # of `narrow`: values of a lane in a row, and rows of a lane
 _WARP_BYTES = 8192  # the longest row of a warp: four times what its lanes read at once
@@ -37,11 +36,11 @@ _BATCH = THREADS * 64  # bytes that a block reads at once
 
 def variants() -> list[Variant]:
     """Every module this family can launch."""
-    return [Variant(SOURCE, _defines(name, soft)) for name in FLOATS for soft in (False, True)]
+    return [Variant(SOURCE, _defines(name, kind)) for name in FLOATS for kind in _KINDS]
 
 
-def _defines(dtype: str, soft: bool) -> Defines:
-    return (("DTYPE", dtype), ("PROBABILITIES", int(soft)))
+def _defines(dtype: str, kind: str) -> Defines:
+    return (("DTYPE", dtype), ("TARGET", kind))
 
 
 # ------------------------------------------------------------------------------------ layout
@@ -103,7 +102,7 @@ def _empty_gradient(xp: Any, x: Any, place: Layout) -> Any:
 
 _FIELDS = (
     "rows", "classes", "inner", "outer_stride", "inner_stride", "class_stride", "lanes", "part",
-    "parts", "ignore", "long_labels", "weighted", "smooth", "reduction", "slope_step", "wants",
+    "parts", "ignore", "long_labels", "weighted", "reduction", "slope_step", "wants",
 )  # fmt: skip
 PROBLEM = np.dtype(
     [*((name, np.int64) for name in _FIELDS), ("smoothing", np.float64), ("count", np.float64)]
@@ -153,7 +152,8 @@ def _columns(place: Layout, itemsize: int, aligned: int) -> tuple[str, int, int,
     width = divide_up(place.rows, pack)
     lanes = min(THREADS, _power_of_two(width))
     # A block's groups share the classes: while blocks are few, and each group has 16 or more.
-    while lanes > 32 and divide_up(width, lanes) < _ENOUGH and place.classes * lanes >= 32 * THREADS:
+    fewest = 32 * THREADS // place.classes
+    while lanes > 32 and lanes >= fewest and divide_up(width, lanes) < _ENOUGH:
         lanes //= 2
     least = 32 * (THREADS // lanes)
     name = "columns_packed" if packed else "columns"
@@ -166,6 +166,7 @@ def _parts(classes: int, units: int, least: int, backward: bool) -> tuple[int, i
     parts = max(1, classes // least)
     if not backward:
         parts = min(parts, divide_up(2 * _ENOUGH, units)) if units < _ENOUGH else 1
+    parts = max(parts, divide_up(classes, 1 << 30))  # kernels count in 32 bits within a part
     part = divide_up(divide_up(classes, parts), 64) * 64
     return part, divide_up(classes, part)
 
@@ -193,104 +194,96 @@ class _Given(NamedTuple):
     target: Any
     weight: Any
     place: Layout
+    aligned: int  # the largest power of two, up to 16, that divides their addresses
     options: tuple[tuple[str, float], ...]
 
 
 def _read(
-    x: Any, target: Any, weight: Any, *, soft: bool, ignore_index: int, label_smoothing: float,
+    x: Any, target: Any, weight: Any, *, kind: str, ignore_index: int, label_smoothing: float,
     reduction: str,
 ) -> _Given:  # fmt: skip
-    xp = current().xp
-    if soft and x.strides != target.strides:
-        x, target = xp.ascontiguousarray(x), xp.ascontiguousarray(target)
-    place = layout(x.shape, tuple([stride // x.itemsize for stride in x.strides]))
+    driver = current()
+    xp, soft = driver.xp, kind == "PROBABILITIES"
+    place = None if soft and x.strides != target.strides else _layout_of(x)
     if place is None:
         x = xp.ascontiguousarray(x)
-        target = xp.ascontiguousarray(target) if soft else target
-        place = layout(x.shape, tuple([stride // x.itemsize for stride in x.strides]))
+        place = _layout_of(x)
         assert place is not None, "scores in rows can be read"
-    if not soft and not target.flags.c_contiguous:
+    if not soft or x.strides != target.strides:
         target = xp.ascontiguousarray(target)
     weighted = hasattr(weight, "shape")
     if weighted:
-        wide = np.float64 if x.dtype.name == "float64" else np.float32
-        weight = xp.ascontiguousarray(weight.astype(wide, copy=False))
+        weight = xp.ascontiguousarray(weight.astype(_wide(x), copy=False))
+    addresses = 16 | driver.pointer(x) | (driver.pointer(target) if soft else 0)
     options = (
         ("ignore", ignore_index), ("long_labels", int(target.dtype.name == "int64")),
-        ("weighted", int(weighted)), ("smooth", int(label_smoothing > 0)),
-        ("smoothing", label_smoothing), ("reduction", _REDUCTIONS[reduction]),
-        ("count", place.rows),
+        ("weighted", int(weighted)), ("smoothing", label_smoothing),
+        ("reduction", _REDUCTIONS[reduction]), ("count", place.rows),
     )  # fmt: skip
-    return _Given(x, target, weight if weighted else x, place, options)
+    aligned = addresses & -addresses
+    return _Given(x, target, weight if weighted else x, place, aligned, options)
 
 
-def _aligned(*arrays: Any) -> int:
-    driver = current()
-    together = 16
-    for each in arrays:
-        together |= driver.pointer(each)
-    return together & -together
+def _layout_of(x: Any) -> Layout | None:
+    return layout(x.shape, tuple([stride // x.itemsize for stride in x.strides]))
 
 
-def _forward(x: Any, target: Any, weight: Any, *, soft: bool, **options: Any) -> Any:
+def _wide(x: Any) -> type[np.floating]:
+    """The type that kernels compute in."""
+    return np.float64 if x.dtype.name == "float64" else np.float32
+
+
+def _forward(x: Any, target: Any, weight: Any, *, kind: str, **options: Any) -> Any:
     xp = current().xp
     shape = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
-    given = _read(x, target, weight, soft=soft, **options)
-    x, place = given.x, given.place
-    name, wide = x.dtype.name, np.float64 if x.dtype.name == "float64" else np.float32
-    aligned = _aligned(x, given.target) if soft else _aligned(x)
-    chosen = plan(place, x.itemsize, aligned, False, given.options)
-    each = options["reduction"] == "none"
-    smooth = soft or options["label_smoothing"] > 0
+    given = _read(x, target, weight, kind=kind, **options)
+    x, rows = given.x, given.place.rows
+    chosen = plan(given.place, x.itemsize, given.aligned, False, given.options)
+    each, joins = options["reduction"] == "none", chosen.parts > 1
+    blocks = min(divide_up(rows, THREADS), _BLOCKS) if joins else chosen.grid
+    name, wide = x.dtype.name, _wide(x)
     losses = xp.empty(shape if each else (), x.dtype)
-    kept = xp.empty((3 if smooth else 2, place.rows), wide)
-    joins = chosen.parts > 1
-    blocks = min(divide_up(place.rows, THREADS), _BLOCKS) if joins else chosen.grid
+    kept = xp.empty((2 if kind == "LABELS" else 3, rows), wide)
     totals = kept if each else xp.empty((blocks, 2), wide)
-    parts = xp.empty((chosen.parts, place.rows, 4), wide) if joins else kept
+    parts = xp.empty((chosen.parts, rows, 4), wide) if joins else kept
     args = (x, given.target, given.weight, losses, kept, totals, parts, chosen.problem)
-    defines = _defines(name, soft)
+    defines = _defines(name, kind)
     kernel = f"forward_{chosen.kernel}_{name}"
     launch(SOURCE, kernel, (chosen.grid,), (THREADS,), args, defines=defines)
     if joins:
         launch(SOURCE, f"join_parts_{name}", (blocks,), (THREADS,), args, defines=defines)
-    total = kept
-    if not each:
-        total = xp.empty((), wide)
-        args = (totals, losses, total, blocks, chosen.problem)
-        launch(SOURCE, f"add_totals_{name}", (1,), (THREADS,), args, defines=defines)
+    if each:
+        return losses, Saved(kept, kept, options["ignore_index"])
+    total = xp.empty((), wide)
+    added = (totals, losses, total, blocks, chosen.problem)
+    launch(SOURCE, f"add_totals_{name}", (1,), (THREADS,), added, defines=defines)
     return losses, Saved(kept, total, options["ignore_index"])
 
 
 def _backward(
-    gy: Any, x: Any, target: Any, weight: Any, *, soft: bool, needs: tuple[bool, ...], aux: Saved,
-    label_smoothing: float, reduction: str,
+    gy: Any, x: Any, target: Any, weight: Any, *, kind: str, needs: tuple[bool, ...], aux: Saved,
+    **options: Any,
 ) -> Any:  # fmt: skip
     xp = current().xp
-    given = _read(
-        x, target, weight, soft=soft, ignore_index=aux.ignore_index,
-        label_smoothing=label_smoothing, reduction=reduction,
-    )  # fmt: skip
-    x, place = given.x, given.place
-    gx = _empty_gradient(xp, x, place) if needs[0] else None
-    gtarget = _empty_gradient(xp, x, place) if soft and needs[1] else None
-    slopes, step = _slopes(xp, gy, x.dtype) if reduction == "none" else (gy, 0)
-    some = gx if gtarget is None else gtarget
-    options = (*given.options, ("slope_step", step),
-               ("wants", int(gx is not None) + 2 * int(gtarget is not None)))  # fmt: skip
-    aligned = _aligned(x, given.target) if soft else _aligned(x)
-    chosen = plan(place, x.itemsize, aligned, True, options)
+    given = _read(x, target, weight, kind=kind, ignore_index=aux.ignore_index, **options)
+    x, name = given.x, given.x.dtype.name
+    gx = _empty_gradient(xp, x, given.place) if needs[0] else None
+    gtarget = _empty_gradient(xp, x, given.place) if needs[1] else None
+    slopes, step = _slopes(xp, gy) if options["reduction"] == "none" else (gy, 0)
+    wants = int(gx is not None) + 2 * int(gtarget is not None)
+    problem = (*given.options, ("slope_step", step), ("wants", wants))
+    chosen = plan(given.place, x.itemsize, given.aligned, True, problem)
+    made = gtarget if gx is None else gx
     args = (
-        x, given.target, given.weight, aux.kept, aux.total, slopes,
-        some if gx is None else gx, some if gtarget is None else gtarget, chosen.problem,
+        x, given.target, given.weight, aux.kept, aux.total, slopes, made,
+        made if gtarget is None else gtarget, chosen.problem,
     )  # fmt: skip
-    name = x.dtype.name
     kernel = f"backward_{chosen.kernel}_{name}"
-    launch(SOURCE, kernel, (chosen.grid,), (THREADS,), args, defines=_defines(name, soft))
-    return (gx, gtarget) if soft else (gx,)
+    launch(SOURCE, kernel, (chosen.grid,), (THREADS,), args, defines=_defines(name, kind))
+    return gx, gtarget
 
 
-def _slopes(xp: Any, gy: Any, dtype: Any) -> tuple[Any, int]:
+def _slopes(xp: Any, gy: Any) -> tuple[Any, int]:
     """The gradient of each row's loss, and how far apart they lie: 0 where it is one for all."""
     if gy.size > 1 and not any(gy.strides):
         return gy, 0
@@ -312,16 +305,16 @@ def _fits(x: Any, weight: Any) -> bool:
 
 def _accepts_labels(x: Any, target: Any, weight: Any = 1.0, **_: Any) -> bool:
     shape = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
-    return (
-        x.ndim > 0
-        and target.dtype.name in LABELS
-        and target.shape == shape
-        and _fits(x, weight)
-    )
+    return x.ndim > 0 and target.dtype.name in LABELS and target.shape == shape and _fits(x, weight)
 
 
 def _accepts_probabilities(x: Any, target: Any, weight: Any = 1.0, **_: Any) -> bool:
     return x.ndim > 0 and target.dtype == x.dtype and target.shape == x.shape and _fits(x, weight)
+
+
+def _has_saved(*arrays: Any, aux: Any, **_: Any) -> bool:
+    """True where the kernels made the forward pass."""
+    return aux.__class__ is Saved
 
 
 @rung("cross_entropy", accepts=_accepts_labels)
@@ -331,21 +324,22 @@ def cross_entropy(
 ) -> Any:  # fmt: skip
     """The loss of class labels, and what `cross_entropy_backward` needs."""
     return _forward(
-        x, target, weight, soft=False, ignore_index=ignore_index, label_smoothing=label_smoothing,
-        reduction=reduction,
+        x, target, weight, kind=_kind(label_smoothing), ignore_index=ignore_index,
+        label_smoothing=label_smoothing, reduction=reduction,
     )  # fmt: skip
 
 
-@rung("cross_entropy", accepts=lambda *_, aux, **__: aux.__class__ is Saved)
+@rung("cross_entropy", accepts=_has_saved)
 def cross_entropy_backward(
     gy: Any, x: Any, target: Any, weight: Any, *, aux: Saved, label_smoothing: float,
     reduction: str, needs: tuple[bool, ...] = (True,),
 ) -> Any:  # fmt: skip
     """The gradient of the scores, in a tuple."""
-    return _backward(
-        gy, x, target, weight, soft=False, needs=needs, aux=aux, label_smoothing=label_smoothing,
-        reduction=reduction,
+    gx, _ = _backward(
+        gy, x, target, weight, kind=_kind(label_smoothing), needs=(True, False), aux=aux,
+        label_smoothing=label_smoothing, reduction=reduction,
     )  # fmt: skip
+    return (gx,)
 
 
 @rung("cross_entropy", accepts=_accepts_probabilities)
@@ -355,18 +349,22 @@ def soft_cross_entropy(
 ) -> Any:  # fmt: skip
     """The loss of class probabilities, and what `soft_cross_entropy_backward` needs."""
     return _forward(
-        x, target, weight, soft=True, ignore_index=-1, label_smoothing=label_smoothing,
+        x, target, weight, kind="PROBABILITIES", ignore_index=-1, label_smoothing=label_smoothing,
         reduction=reduction,
     )  # fmt: skip
 
 
-@rung("cross_entropy", accepts=lambda *_, aux, **__: aux.__class__ is Saved)
+@rung("cross_entropy", accepts=_has_saved)
 def soft_cross_entropy_backward(
     gy: Any, x: Any, target: Any, weight: Any, *, aux: Saved, label_smoothing: float,
     reduction: str, needs: tuple[bool, ...] = (True, True),
 ) -> Any:  # fmt: skip
     """The gradients of the scores and of the probabilities; None where not needed."""
     return _backward(
-        gy, x, target, weight, soft=True, needs=needs, aux=aux, label_smoothing=label_smoothing,
-        reduction=reduction,
+        gy, x, target, weight, kind="PROBABILITIES", needs=needs[:2], aux=aux,
+        label_smoothing=label_smoothing, reduction=reduction,
     )  # fmt: skip
+
+
+def _kind(label_smoothing: float) -> str:
+    return "SMOOTHED" if label_smoothing > 0 else "LABELS"
