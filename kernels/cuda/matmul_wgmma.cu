@@ -16,8 +16,9 @@
 // tile's first stages while the consumers write this one's results, through shared memory and by the
 // copy engine, which goes on while they multiply again.
 //
-// Compiled for one layout, tile and activation at a time: A_K_MAJOR says that A's rows lie along k in
-// memory (else its columns do), B_K_MAJOR the same of B's columns; TILE_N is 128 or 256.
+// Compiled for one layout and tile at a time: A_K_MAJOR says that A's rows lie along k in memory (else
+// its columns do), B_K_MAJOR the same of B's columns; TILE_N is 128 or 256. ACTIVATION 0 is none or
+// relu, as the problem says; the others, which would be unrolled 128 times for nothing, are compiled in.
 #include "common.cuh"
 #include "ptx.cuh"
 #include "tensor_cores.cuh"
@@ -148,7 +149,7 @@ INLINE uint32 finish_pair(const Problem& p, float low, float high, const T* bias
   float x[2] = {low, high};
   int64 count = p.n - column;
   if (p.has_bias) add_values(x, bias + column * p.bias_stride, p.bias_stride, count, p.wide_bias);
-  activate(x, ACTIVATION);
+  activate(x, ACTIVATION != NONE ? ACTIVATION : p.activation == RELU ? RELU : NONE);
   if (p.has_residual && row < p.m)
     add_values(x, residual + row * p.residual_row + column * p.residual_column, p.residual_column,
                count, p.wide_residual);

@@ -9,7 +9,6 @@ not yet measured on a GPU.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
 from typing import Any, NamedTuple
@@ -28,7 +27,6 @@ MMA, WGMMA = "matmul_mma.cu", "matmul_wgmma.cu"
 ACTIVATIONS = (None, "relu", "sigmoid", "tanh", "gelu")  # numbered as in tensor_cores.cuh
 HALVES = ("float16", "bfloat16")
 BATCH_AXES = 6
-ALIGNMENTS = (16, 4)  # bytes; below that, elements are copied one by one
 
 # The struct Problem of tensor_cores.cuh.
 _NUMBERS = """
@@ -61,19 +59,16 @@ class Tile(NamedTuple):
         return self.m // self.warp_m * (self.n // self.warp_n) * 32
 
 
-# Two blocks of 128 x 128 find room on a multiprocessor of 100 KiB. The two tiles of 16 are for
-# products that read one large matrix, such as a few rows times weights.
+# Two blocks of 128 x 128 find room on a multiprocessor of 100 KiB.
 TILES = (
     Tile(MMA, 128, 256, 0.90, 64, 64, 4),
     Tile(MMA, 128, 128, 0.85, 64, 64, 3),
     Tile(MMA, 64, 64, 0.55, 32, 32, 4),
-    Tile(MMA, 16, 128, 0.20, 16, 32, 4),
-    Tile(MMA, 128, 16, 0.20, 32, 16, 4),
 )
 # A warp's 64 x 64 does not fit the registers where TF32 is loaded by words (k not along memory) or
 # elements are copied one by one.
-TILES_TF32 = (Tile(MMA, 128, 128, 0.80, 64, 32, 3), *TILES[2:])
-TILES_UNALIGNED = TILES_TF32[:2]  # copies of less than 16 bytes are the limit
+TILES_TF32 = (Tile(MMA, 128, 128, 0.80, 64, 32, 3), TILES[2])
+TILES_UNALIGNED = TILES_TF32[:1]  # the copies are the limit, and small tiles copy more
 TILES_WGMMA = (
     Tile(WGMMA, 128, 256, 0.85, stages=4),
     Tile(WGMMA, 128, 128, 0.70, stages=6),
@@ -87,7 +82,7 @@ class Operand(NamedTuple):
     k_major: bool  # the lines lie along k
     stride: int  # elements from line to line
     batch: tuple[int, ...]  # and from matrix to matrix, along each batch axis
-    alignment: int  # bytes that every line starts at a multiple of
+    aligned: bool  # every line starts at a multiple of 16 bytes
 
 
 class Array(NamedTuple):
@@ -250,9 +245,9 @@ def _walk(x: Array, edge: int, batch: tuple[int, ...], itemsize: int) -> Operand
         if elements[along] == 1 or x.shape[along] < 2:
             stride = elements[across] if x.shape[across] > 1 else 0
             common = math.gcd(x.address, 16, *(step * itemsize for step in (stride, *steps)))
-            alignment = next((each for each in ALIGNMENTS if common % each == 0), itemsize)
-            found.append(Operand(along == k, stride, steps, alignment))
-    return max(found, key=lambda each: (each.alignment, each.k_major))
+            found.append(Operand(along == k, stride, steps, common == 16))
+    # Both are right for one row or one element of k; copies of 16 bytes are the better ones.
+    return max(found, key=lambda each: (each.aligned, each.k_major))
 
 
 def _batch_strides(x: Array, batch: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -332,23 +327,24 @@ def _plan(
     columns = zip(*axes, strict=True) if axes else [()] * 5
     values |= dict(zip(_BATCH.split(), columns, strict=True))
 
-    alignment = min(walk_a.alignment, walk_b.alignment)
-    bulk = _bulk_copies(dtype, walk_a, walk_b, values, axes, properties)
-    tile, splits, split_k = _choose(
-        m, n, k, batches, _candidates(dtype, alignment, bulk), itemsize, properties
-    )
+    aligned = walk_a.aligned and walk_b.aligned
+    candidates = _candidates(dtype, aligned)
+    if _bulk_copies(dtype, walk_a, walk_b, values, axes, properties):
+        candidates += _wgmma_candidates(activation, walk_a.k_major)
+    tile, splits, split_k = _choose(m, n, k, batches, candidates, itemsize, properties)
     values |= {"splits": splits, "split_k": split_k}
     tiles = divide_up(m, tile.m) * divide_up(n, tile.n) * batches
     if tile.source == WGMMA:
         return Plan(
-            WGMMA, dtype, _wgmma_defines(dtype, tile, walk_a, walk_b, values["activation"]),
+            WGMMA, dtype,
+            _wgmma_defines(dtype, tile, walk_a.k_major, walk_b.k_major, activation),
             min(tiles, properties.multiprocessors), 384,
             tile.stages * (tile.m + tile.n) * 128 + 4 * 8192 + 16 * tile.stages,
             _problem(values), 0, 0, _maps(m, n, k, tile, walk_a, walk_b, values, axes),
         )  # fmt: skip
     pieces = batches * m * divide_up(n, 16 // itemsize)
     return Plan(
-        MMA, dtype, _mma_defines(dtype, tile, walk_a.k_major, walk_b.k_major, alignment),
+        MMA, dtype, _mma_defines(dtype, tile, walk_a.k_major, walk_b.k_major, aligned),
         tiles * splits, tile.threads, tile.stages * (tile.m + tile.n) * 64, _problem(values),
         splits * batches * m * n if splits > 1 else 0, divide_up(pieces, 256),
     )  # fmt: skip
@@ -391,7 +387,7 @@ def _bulk_copies(
     sizes = (values["m"], values["n"], values["k"], values["batches"])
     return (
         properties.capability == (9, 0) and dtype in HALVES and len(axes) <= 1
-        and min(a.alignment, b.alignment) == 16 and values["wide_c"]
+        and a.aligned and b.aligned and values["wide_c"]
         and min(strides) >= 0 and max(strides) < 1 << 39 and 0 < min(sizes) <= max(sizes) < 1 << 31
         # Lines that are one and the same in memory are for the other kernel.
         and (a.stride > 0 or values["m" if a.k_major else "k"] == 1)
@@ -421,13 +417,18 @@ def _maps(
     )  # fmt: skip
 
 
-def _candidates(dtype: str, alignment: int, bulk: bool) -> tuple[Tile, ...]:
-    """The tiles to choose from."""
-    if alignment < 16:
+def _candidates(dtype: str, aligned: bool) -> tuple[Tile, ...]:
+    """The tiles of matmul_mma.cu to choose from."""
+    if not aligned:
         return TILES_UNALIGNED
-    if dtype == "float32":
-        return TILES_TF32
-    return TILES_WGMMA + TILES if bulk else TILES
+    return TILES_TF32 if dtype == "float32" else TILES
+
+
+def _wgmma_candidates(activation: str | None, a_k_major: bool) -> tuple[Tile, ...]:
+    """Those of matmul_wgmma.cu, which is compiled for an activation only where one is usual."""
+    if activation in (None, "relu"):
+        return TILES_WGMMA
+    return TILES_WGMMA[:1] if a_k_major else ()
 
 
 @lru_cache(maxsize=4096)
@@ -471,38 +472,35 @@ def _rate(source: str, capability: tuple[int, int]) -> int:
 
 
 def _mma_defines(
-    dtype: str, tile: Tile, a_k_major: bool, b_k_major: bool, alignment: int
+    dtype: str, tile: Tile, a_k_major: bool, b_k_major: bool, aligned: bool
 ) -> Defines:
+    itemsize = 4 if dtype == "float32" else 2
     return (
         ("DTYPE", dtype), ("TILE_M", tile.m), ("TILE_N", tile.n), ("WARP_M", tile.warp_m),
         ("WARP_N", tile.warp_n), ("STAGES", tile.stages), ("A_K_MAJOR", int(a_k_major)),
-        ("B_K_MAJOR", int(b_k_major)), ("ALIGN", alignment),
+        ("B_K_MAJOR", int(b_k_major)), ("ALIGN", 16 if aligned else itemsize),
     )  # fmt: skip
 
 
-def _wgmma_defines(dtype: str, tile: Tile, a: Operand, b: Operand, activation: int) -> Defines:
+def _wgmma_defines(
+    dtype: str, tile: Tile, a_k_major: bool, b_k_major: bool, activation: str | None
+) -> Defines:
+    compiled_in = 0 if activation == "relu" else ACTIVATIONS.index(activation)
     return (
-        ("DTYPE", dtype), ("TILE_N", tile.n), ("A_K_MAJOR", int(a.k_major)),
-        ("B_K_MAJOR", int(b.k_major)), ("ACTIVATION", activation),
+        ("DTYPE", dtype), ("TILE_N", tile.n), ("A_K_MAJOR", int(a_k_major)),
+        ("B_K_MAJOR", int(b_k_major)), ("ACTIVATION", compiled_in),
     )  # fmt: skip
 
 
 def variants() -> list[Variant]:
     """Every module that `matmul` can launch."""
-    return [*_mma_variants(), *_wgmma_variants()]
-
-
-def _mma_variants() -> Iterator[Variant]:
-    for dtype in (*HALVES, "float32"):
-        for alignment in sorted({*ALIGNMENTS, 4 if dtype == "float32" else 2}):
-            tiles = _candidates(dtype, alignment, False)
-            for tile, a, b in product(tiles, (False, True), (False, True)):
-                yield Variant(MMA, _mma_defines(dtype, tile, a, b, alignment), (8, 0))
-
-
-def _wgmma_variants() -> Iterator[Variant]:
-    for dtype, tile in product(HALVES, TILES_WGMMA):
-        for a, b in product((False, True), repeat=2):
-            for activation in range(len(ACTIVATIONS)):
-                operands = Operand(a, 0, (), 16), Operand(b, 0, (), 16)
-                yield Variant(WGMMA, _wgmma_defines(dtype, tile, *operands, activation), (9, 0))
+    found = set()
+    for a, b in product((False, True), repeat=2):
+        for dtype, aligned in product((*HALVES, "float32"), (False, True)):
+            for tile in _candidates(dtype, aligned):
+                found.add(Variant(MMA, _mma_defines(dtype, tile, a, b, aligned), (8, 0)))
+        for dtype, activation in product(HALVES, ACTIVATIONS):
+            for tile in _wgmma_candidates(activation, a):
+                defines = _wgmma_defines(dtype, tile, a, b, activation)
+                found.add(Variant(WGMMA, defines, (9, 0)))
+    return sorted(found)
