@@ -6,13 +6,20 @@ import re
 
 import numpy as np
 import pytest
-from gradlab.kernels.cuda import compiler, driver, nvrtc
+from gradlab.kernels.cuda import compiler, driver
 
 import fake_cuda as fake
 import gradlab as gl
 from gradlab import devices
 from gradlab.backends import cuda, gate
-from gradlab.errors import CompileError, DeviceError, GradlabError, LaunchError, OutOfMemoryError
+from gradlab.errors import (
+    CompileError,
+    DeviceError,
+    GradlabError,
+    LaunchError,
+    MissingDependencyError,
+    OutOfMemoryError,
+)
 from gradlab.ops.core import Kernel, Op, apply
 
 ILLEGAL = "cudaErrorIllegalAddress: an illegal memory access was encountered"
@@ -236,15 +243,17 @@ def test_a_kernel_may_be_launched_outside_an_op(failing, x):
 
 
 def test_a_kernel_that_does_not_compile(failing, twice, x):
-    log = 'some.cu(3): warning: unused\nsome.cu(7): error: identifier "y" is undefined\n'
-    failing("launch", compiler.KernelCompileError("some.cu (float32)", "sm_90a",
-                                                  nvrtc.CompileError(log)))  # fmt: skip
+    text = "some.cu (float32) does not compile for sm_90a: some.cu(7): error: no y"
+    failing("launch", compiler.KernelCompileError(text))
     with pytest.raises(CompileError) as caught:
         apply(twice, (x,))
-    assert str(caught.value) == (
-        "twice: some.cu (float32) does not compile for sm_90a: "
-        'some.cu(7): error: identifier "y" is undefined'
-    )
+    assert str(caught.value) == f"twice: {text}"
+
+
+def test_a_compiler_that_is_not_installed(failing, twice, x):
+    failing("launch", ImportError("NVRTC is not installed; pip install it"))
+    with pytest.raises(MissingDependencyError, match=r"^NVRTC is not installed; pip install it$"):
+        apply(twice, (x,))
 
 
 # ------------------------------------------------------------------- refused before a launch

@@ -16,7 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradlab.errors import CompileError, GradlabError, LaunchError, OutOfMemoryError
+from gradlab.errors import (
+    CompileError,
+    GradlabError,
+    LaunchError,
+    MissingDependencyError,
+    OutOfMemoryError,
+)
 from gradlab.kernels.cuda.compiler import KernelCompileError
 from gradlab.kernels.cuda.driver import Defines, Dim, Driver, Properties
 
@@ -82,7 +88,7 @@ class Gate:
             self.driver.launch(source, symbol, defines, grid, block, args, shared)
             if self.sync:
                 self.driver.synchronize(self.driver.current_device())
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, ImportError) as error:
             kernel = f"kernel {symbol} of {source}"
             launch = f" with grid {grid}, block {block} and {shared:,} bytes of shared memory"
             raise self._of_launch(kernel, launch, error) from None
@@ -173,6 +179,8 @@ class Gate:
             return OutOfMemoryError(self._out_of_memory(error, index))
         if isinstance(error, KernelCompileError):
             return CompileError(str(error))
+        if isinstance(error, ImportError):  # of the compiler
+            return MissingDependencyError(str(error))
         if _status(error) in _STICKY:
             return LaunchError(
                 f"a kernel launched earlier has failed ({error}), which CUDA reports late; run "

@@ -25,11 +25,11 @@ LOG = logging.getLogger("gradlab.cuda")
 
 
 class KernelCompileError(RuntimeError):
-    """A kernel's source that does not compile."""
+    """Kernels that cannot be compiled; ``log`` is all that the compiler said."""
 
-    def __init__(self, module: str, arch: str, error: nvrtc.CompileError) -> None:
-        super().__init__(f"{module} does not compile for {arch}: {error}")
-        self.log = error.log
+    def __init__(self, message: str, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
 
 
 def architecture(capability: tuple[int, int]) -> str:
@@ -45,7 +45,7 @@ def architecture(capability: tuple[int, int]) -> str:
     known = [each for each in nvrtc.supported() if each // 10 == major and each <= number]
     if not known:
         newest = nvrtc.supported()[-1]
-        raise RuntimeError(
+        raise KernelCompileError(
             f"this GPU has compute capability {major}.{minor}, and NVRTC "
             f"{'.'.join(map(str, nvrtc.version()))} compiles for {nvrtc.supported()[0] / 10} to "
             f"{newest / 10}; install another CUDA release (gradlab[cuda12], gradlab[cuda13])"
@@ -71,7 +71,8 @@ def cubin(source: str, defines: Defines, arch: str) -> bytes:
         try:
             made = nvrtc.compile_source(text, source, arch, options).cubin
         except nvrtc.CompileError as error:
-            raise KernelCompileError(describe(source, defines), arch, error) from None
+            what = f"{describe(source, defines)} does not compile for {arch}"
+            raise KernelCompileError(f"{what}: {error}", error.log) from None
     save(file, made)
     return made
 

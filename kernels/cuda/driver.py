@@ -106,8 +106,25 @@ def launch(
     ``args`` are device arrays (pointers in the kernel), Python ints (``long long``), floats
     (``double``) and NumPy arrays without axes of a structured dtype (structs by value): a kernel's
     parameters have no other types. ``shared`` is the number of bytes of dynamic shared memory.
+    An empty grid launches nothing; one with more blocks than CUDA numbers raises ValueError.
     """
+    if 0 in grid:
+        return
+    if max(grid) > _FEWEST_BLOCKS:
+        _check_grid(symbol, grid)
     current().launch(source, symbol, defines, grid, block, args, shared)
+
+
+# The most blocks in a grid along y and z; along x there may be more.
+_FEWEST_BLOCKS, _MOST_BLOCKS = 65_535, 2**31 - 1
+
+
+def _check_grid(symbol: str, grid: Dim) -> None:
+    limits = (_MOST_BLOCKS, _FEWEST_BLOCKS, _FEWEST_BLOCKS)
+    if any(blocks > limit for blocks, limit in zip(grid, limits, strict=False)):
+        raise ValueError(
+            f"too large for one launch of {symbol}: expected a grid of at most {limits}, got {grid}"
+        )
 
 
 def dtype_name(dtype: Any) -> str:
