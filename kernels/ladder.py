@@ -16,6 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
 
 OWN = "gradlab"
@@ -263,9 +264,11 @@ class policy:
 
 
 def load_all() -> None:
-    """Register the rungs that are not needed until somebody asks for them by name."""
-    from gradlab.kernels.cuda import library  # noqa: F401
-    from gradlab.kernels.numba_cuda import matmul, reduction, softmax  # noqa: F401
+    """Register all rungs; those beside gradlab's own are not needed until somebody names one."""
+    for name in ("cross_entropy", "library", "matmul", "reduction", "softmax"):
+        import_module(f"gradlab.kernels.cuda.{name}")
+    for name in ("matmul", "reduction", "softmax"):
+        import_module(f"gradlab.kernels.numba_cuda.{name}")
 
 
 def names(family: str, function: str = "") -> list[str]:
