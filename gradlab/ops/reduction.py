@@ -1059,11 +1059,11 @@ def _vector_norm_forward(xp: Any, x: Any, *, axis: Axes, keepdims: bool, ord: fl
         return xp.sqrt(reduce_array(xp, "sum", size * size, axis, keepdims))
     if not _count(x.shape, axis):
         return reduce_array(xp, "sum", size, axis, keepdims)
-    # Taking the largest out keeps high powers within range.
-    largest = reduce_array(xp, "max", size, axis, True)
-    largest = xp.where(xp.isfinite(largest) & (largest > 0), largest, largest.dtype.type(1))
-    total = reduce_array(xp, "sum", (size / largest) ** ord, axis, True)
-    y = largest * total ** (1 / ord)
+    # Taking out what weighs most, the largest, keeps high powers within range.
+    scale = reduce_array(xp, "max" if ord > 0 else "min", size, axis, True)
+    scale = xp.where(xp.isfinite(scale) & (scale > 0), scale, scale.dtype.type(1))
+    total = reduce_array(xp, "sum", (size / scale) ** ord, axis, True)
+    y = scale * total ** (1 / ord)
     return y if keepdims else y.reshape([n for i, n in enumerate(x.shape) if not _in(i, axis)])
 
 

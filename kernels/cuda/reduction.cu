@@ -244,8 +244,9 @@ struct norm_min : norm_max {
   INLINE Part combine(Part a, Part b) const { return a < b || a != a ? a : b; }
 };
 
-// (Σ |x|^p)^(1/p), a part being scale^p · sum with the largest finite |x| as the scale: high powers
-// stay within range, and the values are read once, where finding the largest first takes two.
+// (Σ |x|^p)^(1/p), a part being scale^p · sum. The scale is the largest finite |x|, or for p < 0 the
+// smallest but 0, so that no power overflows. The values are read once: to find the largest first
+// would take two.
 struct norm : Operation {
   struct Part {
     Real scale, sum;
@@ -260,11 +261,13 @@ struct norm : Operation {
     return {size != size ? Real(0) : size, size != size ? size : Real(1)};
   }
   INLINE Part combine(Part a, Part b) const {
-    Part large = a.scale < b.scale ? b : a, small = a.scale < b.scale ? a : b;
     // A scale of 0 says that there is no number but 0, infinity and NaN: they are so at any scale.
-    if (small.scale > Real(0) && small.sum < Extreme<Real>::highest())
-      small.sum *= power(small.scale / large.scale, Real(options.order));
-    return {large.scale, large.sum + small.sum};
+    bool second = a.scale == Real(0) || (options.order > 0 ? a.scale < b.scale : a.scale > b.scale);
+    second = second && b.scale > Real(0);
+    Part ruling = second ? b : a, other = second ? a : b;
+    if (other.scale > Real(0) && other.sum < Extreme<Real>::highest())
+      other.sum *= power(other.scale / ruling.scale, Real(options.order));
+    return {ruling.scale, ruling.sum + other.sum};
   }
   INLINE Result finish(Part a) const {
     Real scale = a.scale > Real(0) ? a.scale : Real(1);
@@ -317,7 +320,8 @@ INLINE Part combine_threads(const Op& op, Part part, int threads) {
 // times 1.1 µs of latency, over 132 multiprocessors.
 
 constexpr int THREADS = 256;
-constexpr int RESIDENT = sizeof(T) == 1 || sizeof(Part) > 12 ? 2 : 3;  // blocks, without spills
+// Blocks that a multiprocessor is to hold at once: as many as the registers allow without spills.
+constexpr int RESIDENT = (sizeof(T) < 4 && !HALF) || sizeof(Part) > 12 ? 2 : 3;
 constexpr int UNROLL = Op::SLOW ? 1 : 4;
 constexpr int PACK = 16 / sizeof(T);
 constexpr int CHUNK = PACK < 8 ? PACK : 8;  // of int8, two to a pack: 16 int64 take 32 registers

@@ -21,7 +21,7 @@ SOURCE = "scan.cu"
 THREADS = 256
 WARP = 32
 
-_DTYPES = ("int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
+_LISTED = ("int8", "int16", "int32", "int64", "bfloat16", "float32", "float64")
 _FIELDS = (
     "length", "stride", "other", "start", "result_start", "reversed", "threads", "part", "parts",
     "totals",
@@ -30,12 +30,10 @@ GEOMETRY = np.dtype([("kept", AXES_DTYPE), *((name, np.int64) for name in _FIELD
 
 
 def variants() -> list[Variant]:
-    """The modules of this family, but those that differ from a listed one in the sign alone."""
-    return [
-        Variant(SOURCE, _defines(name, dtype))
-        for name in ("cumsum", "cumprod")
-        for dtype in _DTYPES
-    ]
+    """The modules of this family, but for those that are like a listed one: unsigned integers,
+    float16, and the products of all dtypes but float32."""
+    sums = [Variant(SOURCE, _defines("cumsum", dtype)) for dtype in _LISTED]
+    return [*sums, Variant(SOURCE, _defines("cumprod", "float32"))]
 
 
 def _defines(operation: str, dtype: str) -> Defines:
