@@ -401,6 +401,9 @@ class FakeDriver:
         places = {x.device_index for x in args if isinstance(x, Array)}
         if places - {_current[0]}:
             raise ValueError(f"{symbol}: arrays on {sorted(places)}, current {_current[0]}")
+        if (cluster := dict(defines).get("CLUSTER", 1)) > 1:  # one emulated block, see ptx.h
+            assert grid[0] % cluster == 0, (grid, cluster)
+            grid, block, shared = (grid[0] // cluster,), (block[0] * cluster,), shared * cluster
         build.kernel(source, symbol, defines, self.mode).launch(
             grid, block, given, shared, self.order, _extents(args)
         )

@@ -29,14 +29,15 @@
 #undef DTYPE
 #define DTYPE bfloat16
 #define TILE_N 256
+#define CLUSTER 1
+#define STAGES 4
 #define A_K_MAJOR 1
 #define B_K_MAJOR 1
 #define ACTIVATION 0
 #endif
 
 constexpr int TILE_M = 128, TILE_K = 64;  // 64 elements are the 128 bytes of the swizzle
-constexpr int STAGES = TILE_N == 256 ? 4 : 6;
-constexpr int WARPGROUP = 128, CONSUMERS = 2;
+constexpr int WARPGROUP = 128, CONSUMERS = 2, THREADS = WARPGROUP * (1 + CONSUMERS);
 constexpr int BOX = 64 * 128;  // bytes of 64 rows of 128 bytes
 constexpr int A_BYTES = TILE_M * TILE_K * 2, B_BYTES = TILE_N * TILE_K * 2;
 constexpr int STAGE_BYTES = A_BYTES + B_BYTES;
@@ -59,36 +60,45 @@ struct Ring {
   }
 };
 
+// A cluster takes CLUSTER tiles that are below one another, each block one of them.
 struct Place {
   int m, n, batch;
-  INLINE Place(const Problem& p, int64 tile) {
-    int64 rows = (p.m + TILE_M - 1) / TILE_M, columns = (p.n + TILE_N - 1) / TILE_N, row, column;
-    batch = int(tile / (rows * columns));
-    tile_of<GROUP>(tile % (rows * columns), rows, columns, row, column);
-    m = int(row) * TILE_M;
+  INLINE Place(const Problem& p, int64 index) {
+    int64 rows = rows_of(p), columns = columns_of(p), row, column;
+    batch = int(index / (rows * columns));
+    tile_of<GROUP / CLUSTER>(index % (rows * columns), rows, columns, row, column);
+    m = (int(row) * CLUSTER + cluster_rank<CLUSTER>()) * TILE_M;
     n = int(column) * TILE_N;
   }
+  static INLINE int64 rows_of(const Problem& p) {
+    return (p.m + CLUSTER * TILE_M - 1) / (CLUSTER * TILE_M);
+  }
+  static INLINE int64 columns_of(const Problem& p) { return (p.n + TILE_N - 1) / TILE_N; }
+  static INLINE int64 count(const Problem& p) { return rows_of(p) * columns_of(p) * p.batches; }
 };
 
-INLINE int64 tiles_of(const Problem& p) {
-  return (p.m + TILE_M - 1) / TILE_M * ((p.n + TILE_N - 1) / TILE_N) * p.batches;
-}
-
-// One tile of X rows (A) or columns (B) at k. Along k it is one box of rows of 64 k; else one of 64
-// rows (k) for every 64 of X, behind one another.
-template <int X, bool K_MAJOR>
+// X rows (A) or columns (B) of a tile, at k. Along k they are one box of rows of 64 k; else one of 64
+// rows (k) for every 64 of X, behind one another. SHARE: for all blocks of the cluster.
+template <int X, bool K_MAJOR, bool SHARE>
 INLINE void load_operand(unsigned char* to, const TensorMap& map, uint64* full, int x, int k, int batch) {
-  if constexpr (K_MAJOR)
-    tensor_load(to, map, full, k, x, batch);
-  else
 #pragma unroll
-    for (int i = 0; i < X / 64; i++) tensor_load(to + i * BOX, map, full, x + 64 * i, k, batch);
+  for (int i = 0; i < (K_MAJOR ? 1 : X / 64); i++) {
+    int inner = K_MAJOR ? k : x + 64 * i, outer = K_MAJOR ? x : k;
+    if constexpr (SHARE && CLUSTER > 1)
+      tensor_load_multicast<CLUSTER>(to + i * BOX, map, full, inner, outer, batch, (1 << CLUSTER) - 1);
+    else
+      tensor_load(to + i * BOX, map, full, inner, outer, batch);
+  }
 }
 
+// Every block of a cluster fetches A for itself and one part of B for all, which halves what a cluster
+// of two reads of B from L2. It may do so when all of them have given the stage back. A part can arrive
+// in a block before that one's producer announced it: only its consumers' waiting ends later.
 INLINE void produce(const Maps& maps, const Problem& p, unsigned char* shared, uint64* full, uint64* empty) {
+  constexpr int PART = TILE_N / CLUSTER, PART_BYTES = B_BYTES / CLUSTER;
   Ring ring;
-  int k_tiles = int((p.k + TILE_K - 1) / TILE_K);
-  for (int64 tile = blockIdx.x; tile < tiles_of(p); tile += gridDim.x) {
+  int k_tiles = int((p.k + TILE_K - 1) / TILE_K), rank = cluster_rank<CLUSTER>();
+  for (int64 tile = cluster_index<CLUSTER>(); tile < Place::count(p); tile += cluster_count<CLUSTER>()) {
     Place place(p, tile);
     // A matrix that is the same for the whole batch is a batch of one.
     int batch_a = p.a_batch[0] ? place.batch : 0, batch_b = p.b_batch[0] ? place.batch : 0;
@@ -97,10 +107,14 @@ INLINE void produce(const Maps& maps, const Problem& p, unsigned char* shared, u
       unsigned char* stage = shared + ring.stage * STAGE_BYTES;
       uint64* arrived = full + ring.stage;
       mbarrier_arrive_expect_tx(arrived, STAGE_BYTES);
-      load_operand<TILE_M, A_K_MAJOR>(stage, maps.a, arrived, place.m, k_tile * TILE_K, batch_a);
-      load_operand<TILE_N, B_K_MAJOR>(stage + A_BYTES, maps.b, arrived, place.n, k_tile * TILE_K, batch_b);
+      load_operand<TILE_M, A_K_MAJOR, false>(stage, maps.a, arrived, place.m, k_tile * TILE_K, batch_a);
+      load_operand<PART, B_K_MAJOR, true>(stage + A_BYTES + rank * PART_BYTES, maps.b, arrived,
+                                          place.n + rank * PART, k_tile * TILE_K, batch_b);
     }
   }
+  // The block must not end before the others have arrived at its mbarriers for the last time.
+  if constexpr (CLUSTER > 1)
+    for (int i = 0; i < STAGES; i++, ring.advance()) mbarrier_wait(empty + ring.stage, ring.parity ^ 1);
 }
 
 // 16 of k are 32 bytes of each row along k, else 16 rows of 128 bytes.
@@ -121,22 +135,31 @@ INLINE void multiply_stage(float (&acc)[TILE_N / 2], const unsigned char* a, con
   wgmma_commit();
 }
 
+// A warp has done with a stage: the producers of all blocks of the cluster want to know.
+INLINE void give_back(uint64* empty) {
+  if constexpr (CLUSTER == 1) {
+    if (threadIdx.x % WARP == 0) mbarrier_arrive(empty);
+  } else {
+    int lane = int(threadIdx.x) % WARP;
+    if (lane < CLUSTER) mbarrier_arrive_at<CLUSTER>(empty, lane);
+  }
+}
+
 // The 64 rows of consumer `index`, of a tile. One wgmma group is always in flight: a stage is given
 // back when the next one's group has been issued.
 INLINE void multiply_tile(float (&acc)[TILE_N / 2], int index, int k_tiles, unsigned char* shared,
                           uint64* full, uint64* empty, Ring& ring) {
-  bool speaks = threadIdx.x % WARP == 0;  // for its warp
   int before = 0;
   for (int k_tile = 0; k_tile < k_tiles; k_tile++, ring.advance()) {
     mbarrier_wait(full + ring.stage, ring.parity);
     unsigned char* stage = shared + ring.stage * STAGE_BYTES;
     multiply_stage(acc, stage + index * BOX, stage + A_BYTES, k_tile > 0);
     wgmma_wait<1>(acc);
-    if (k_tile > 0 && speaks) mbarrier_arrive(empty + before);
+    if (k_tile > 0) give_back(empty + before);
     before = ring.stage;
   }
   wgmma_wait<0>(acc);
-  if (speaks) mbarrier_arrive(empty + before);
+  give_back(empty + before);
 }
 
 INLINE uint32 pack(float low, float high) {
@@ -159,7 +182,7 @@ INLINE uint32 finish_pair(const Problem& p, float low, float high, const T* bias
 INLINE void write_tile(const float (&acc)[TILE_N / 2], int index, const Maps& maps, const Problem& p,
                        const Place& place, unsigned char* shared, const T* bias, const T* residual) {
   int thread = int(threadIdx.x) % WARPGROUP, lane = thread % WARP, warp = thread / WARP;
-  int m = place.m + 64 * index;
+  int m = place.m + 64 * index, barrier = 1 + index + CONSUMERS * cluster_rank<CLUSTER>();
   unsigned char* output = shared + OUTPUT + index * 2 * BOX;
   int64 row = m + warp * 16 + lane / 4;
   // Where this lane's row of stmatrix goes: lanes 0-7 and 8-15 the upper and lower rows of the first
@@ -169,7 +192,7 @@ INLINE void write_tile(const float (&acc)[TILE_N / 2], int index, const Maps& ma
 #pragma unroll
   for (int boxes = 0; boxes < TILE_N / 128; boxes++) {
     if (thread == 0) bulk_wait_read<0>();  // the copies before this have read the place
-    named_barrier(1 + index, WARPGROUP);
+    named_barrier(barrier, WARPGROUP);
 #pragma unroll
     for (int j = 0; j < 16; j += 2) {  // groups of 8 columns, of 128
       uint32 out[4];
@@ -183,7 +206,7 @@ INLINE void write_tile(const float (&acc)[TILE_N / 2], int index, const Maps& ma
       stmatrix(output + j / 8 * BOX + store_row * 128 + (chunk ^ store_row % 8) * 16, out);
     }
     fence_proxy_async();
-    named_barrier(1 + index, WARPGROUP);
+    named_barrier(barrier, WARPGROUP);
     if (thread == 0) {
 #pragma unroll
       for (int i = 0; i < 2; i++)
@@ -196,37 +219,45 @@ INLINE void write_tile(const float (&acc)[TILE_N / 2], int index, const Maps& ma
 INLINE void consume(const Maps& maps, const Problem& p, unsigned char* shared, uint64* full, uint64* empty,
                     const T* bias, const T* residual) {
   Ring ring;
-  int index = int(threadIdx.x) / WARPGROUP - 1, k_tiles = int((p.k + TILE_K - 1) / TILE_K);
+  int index = thread_of_block<CLUSTER>() / WARPGROUP - 1, k_tiles = int((p.k + TILE_K - 1) / TILE_K);
   float acc[TILE_N / 2];
-  for (int64 tile = blockIdx.x; tile < tiles_of(p); tile += gridDim.x) {
+  for (int64 tile = cluster_index<CLUSTER>(); tile < Place::count(p); tile += cluster_count<CLUSTER>()) {
     multiply_tile(acc, index, k_tiles, shared, full, empty, ring);
     write_tile(acc, index, maps, p, Place(p, tile), shared, bias, residual);
   }
   if (threadIdx.x % WARPGROUP == 0) bulk_wait_read<0>();  // shared memory ends with the block
 }
 
-// Grid: at most as many blocks as there are multiprocessors. k is at least 1.
-extern "C" __global__ void __launch_bounds__(WARPGROUP * (1 + CONSUMERS), 1)
+#if CLUSTER > 1
+#define IN_CLUSTERS __cluster_dims__(CLUSTER, 1, 1)
+#else
+#define IN_CLUSTERS
+#endif
+
+// Grid: at most as many blocks as there are multiprocessors, a multiple of CLUSTER. k is at least 1.
+extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS * BLOCKS_IN_ONE<CLUSTER>, 1)
 NAME(matmul_wgmma)(const __grid_constant__ Maps maps, const __grid_constant__ Problem p, const T* bias,
                    const T* residual) {
-  DYNAMIC_SHARED(shared);
+  DYNAMIC_SHARED(all_shared);
+  unsigned char* shared = shared_of_block<CLUSTER>(all_shared);
   uint64* full = reinterpret_cast<uint64*>(shared + BARRIERS);
   uint64* empty = full + STAGES;
-  if (threadIdx.x == 0) {
+  int thread = thread_of_block<CLUSTER>();
+  if (thread == 0) {
     for (int stage = 0; stage < STAGES; stage++) {
       mbarrier_init(full + stage, 1);
-      mbarrier_init(empty + stage, CONSUMERS * WARPGROUP / WARP);
+      mbarrier_init(empty + stage, CLUSTER * CONSUMERS * WARPGROUP / WARP);
     }
     fence_mbarrier_init();
     tensor_prefetch(maps.a);
     tensor_prefetch(maps.b);
     tensor_prefetch(maps.c);
   }
-  __syncthreads();
+  cluster_sync<CLUSTER>();
   // 168 registers per thread at the start: 24 for the producer leave 240 for each consumer.
-  if (threadIdx.x < WARPGROUP) {
+  if (thread < WARPGROUP) {
     setmaxnreg_dec<24>();
-    if (threadIdx.x == 0) produce(maps, p, shared, full, empty);
+    if (thread == 0) produce(maps, p, shared, full, empty);
   } else {
     setmaxnreg_inc<240>();
     consume(maps, p, shared, full, empty, bias, residual);

@@ -160,6 +160,17 @@ INLINE void tensor_load(void* to, const TensorMap& map, uint64* barrier, int x, 
       ::"r"(shared_address(to)), "l"(&map), "r"(shared_address(barrier)), "r"(x), "r"(y)
       : "memory");
 }
+// The same into the shared memory of all blocks of the cluster whose bit is set in `blocks`, at the
+// place that `to` has in this one, and counted at each one's own `barrier`.
+template <int BLOCKS>
+INLINE void tensor_load_multicast(void* to, const TensorMap& map, uint64* barrier, int x, int y, int z,
+                                  uint16 blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;"
+      ::"r"(shared_address(to)), "l"(&map), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z),
+      "h"(blocks) : "memory");
+}
 // The way back; nothing is written outside the matrix. Such copies are waited for in groups.
 INLINE void tensor_store(const TensorMap& map, const void* from, int x, int y, int z) {
   asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];"
@@ -169,6 +180,35 @@ INLINE void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memo
 // Until all but the LEFT newest groups of this thread have read their shared memory.
 template <int LEFT> INLINE void bulk_wait_read() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(LEFT) : "memory");
+}
+
+// A cluster is BLOCKS blocks that run together and reach each other's shared memory. The emulator
+// folds them into one block, so that a kernel asks here for what is its own.
+template <int BLOCKS> constexpr int BLOCKS_IN_ONE = 1;
+template <int BLOCKS> INLINE int cluster_rank() {
+  uint32 rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return BLOCKS > 1 ? int(rank) : 0;
+}
+template <int BLOCKS> INLINE int thread_of_block() { return int(threadIdx.x); }
+template <int BLOCKS> INLINE unsigned char* shared_of_block(unsigned char* shared) { return shared; }
+template <int BLOCKS> INLINE int64 cluster_index() { return blockIdx.x / BLOCKS; }
+template <int BLOCKS> INLINE int64 cluster_count() { return gridDim.x / BLOCKS; }
+// For all threads of the cluster, as __syncthreads() is for a block's.
+template <int BLOCKS> INLINE void cluster_sync() {
+  if constexpr (BLOCKS == 1)
+    __syncthreads();
+  else
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;"
+                 ::: "memory");
+}
+// Arrive at another block's mbarrier, which is where `at` is in this one.
+template <int BLOCKS> INLINE void mbarrier_arrive_at(uint64* at, int rank) {
+  asm volatile(
+      "{\n.reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}"
+      ::"r"(shared_address(at)), "r"(rank) : "memory");
 }
 
 // Barrier `id` of 1 to 15 for `threads` threads; 0 is that of __syncthreads().

@@ -50,9 +50,10 @@ class Tile(NamedTuple):
     m: int
     n: int
     rate: float  # share of the tensor cores' rate that such tiles reach; an estimate
-    warp_m: int = 0
+    stages: int
+    warp_m: int = 0  # what each of its warps computes; wgmma: always 64 rows per warpgroup
     warp_n: int = 0
-    stages: int = 0
+    cluster: int = 1  # blocks, with tiles below one another, that share what they read of B
 
     @property
     def threads(self) -> int:
@@ -61,18 +62,22 @@ class Tile(NamedTuple):
 
 # Two blocks of 128 x 128 find room on a multiprocessor of 100 KiB.
 TILES = (
-    Tile(MMA, 128, 256, 0.90, 64, 64, 4),
-    Tile(MMA, 128, 128, 0.85, 64, 64, 3),
-    Tile(MMA, 64, 64, 0.55, 32, 32, 4),
+    Tile(MMA, 128, 256, 0.90, 4, 64, 64),
+    Tile(MMA, 128, 128, 0.85, 3, 64, 64),
+    Tile(MMA, 64, 64, 0.55, 4, 32, 32),
 )
 # A warp's 64 x 64 does not fit the registers where TF32 is loaded by words (k not along memory) or
 # elements are copied one by one.
-TILES_TF32 = (Tile(MMA, 128, 128, 0.80, 64, 32, 3), TILES[2])
+TILES_TF32 = (Tile(MMA, 128, 128, 0.80, 3, 64, 32), TILES[2])
 TILES_UNALIGNED = TILES_TF32[:1]  # the copies are the limit, and small tiles copy more
+# 128 x 256 at the full rate would read 48 bytes per cycle and multiprocessor out of L2, which has
+# about half of that to give; two blocks that share B read 32.
 TILES_WGMMA = (
-    Tile(WGMMA, 128, 256, 0.85, stages=4),
-    Tile(WGMMA, 128, 128, 0.70, stages=6),
+    Tile(WGMMA, 128, 256, 0.90, 4, cluster=2),
+    Tile(WGMMA, 128, 256, 0.85, 4),
+    Tile(WGMMA, 128, 128, 0.80, 6),
 )
+WHOLE_GPU = 64  # multiprocessors; fewer are a slice of one, where clusters may not find room
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
@@ -330,16 +335,17 @@ def _plan(
     aligned = walk_a.aligned and walk_b.aligned
     candidates = _candidates(dtype, aligned)
     if _bulk_copies(dtype, walk_a, walk_b, values, axes, properties):
-        candidates += _wgmma_candidates(activation, walk_a.k_major)
+        candidates += _wgmma_candidates(activation, walk_a.k_major, properties.multiprocessors)
     tile, splits, split_k = _choose(m, n, k, batches, candidates, itemsize, properties)
     values |= {"splits": splits, "split_k": split_k}
-    tiles = divide_up(m, tile.m) * divide_up(n, tile.n) * batches
+    tiles = divide_up(m, tile.m * tile.cluster) * divide_up(n, tile.n) * batches
     if tile.source == WGMMA:
+        clusters = min(tiles, properties.multiprocessors // tile.cluster)
         return Plan(
             WGMMA, dtype,
             _wgmma_defines(dtype, tile, walk_a.k_major, walk_b.k_major, activation),
-            min(tiles, properties.multiprocessors), 384,
-            tile.stages * (tile.m + tile.n) * 128 + 4 * 8192 + 16 * tile.stages,
+            clusters * tile.cluster, 384,
+            tile.stages * (tile.m + tile.n) * 128 + 4 * 8192 + 1024,
             _problem(values), 0, 0, _maps(m, n, k, tile, walk_a, walk_b, values, axes),
         )  # fmt: skip
     pieces = batches * m * divide_up(n, 16 // itemsize)
@@ -411,7 +417,7 @@ def _maps(
     return (
         layout(k, m, a.stride, steps[0], tile.m) if a.k_major
         else layout(m, k, a.stride, steps[0], 64),
-        layout(k, n, b.stride, steps[1], tile.n) if b.k_major
+        layout(k, n, b.stride, steps[1], tile.n // tile.cluster) if b.k_major
         else layout(n, k, b.stride, steps[1], 64),
         layout(n, m, values["c_stride"], steps[2], 64),
     )  # fmt: skip
@@ -424,11 +430,14 @@ def _candidates(dtype: str, aligned: bool) -> tuple[Tile, ...]:
     return TILES_TF32 if dtype == "float32" else TILES
 
 
-def _wgmma_candidates(activation: str | None, a_k_major: bool) -> tuple[Tile, ...]:
+def _wgmma_candidates(
+    activation: str | None, a_k_major: bool, multiprocessors: int
+) -> tuple[Tile, ...]:
     """Those of matmul_wgmma.cu, which is compiled for an activation only where one is usual."""
+    tiles = TILES_WGMMA if multiprocessors >= WHOLE_GPU else TILES_WGMMA[1:]
     if activation in (None, "relu"):
-        return TILES_WGMMA
-    return TILES_WGMMA[:1] if a_k_major else ()
+        return tiles
+    return tiles[:1] if a_k_major and tiles[0].cluster == 2 else ()
 
 
 @lru_cache(maxsize=4096)
@@ -438,15 +447,15 @@ def _choose(
 ) -> tuple[Tile, int, int]:  # fmt: skip
     """The tile, the number of parts of k and the length of each that take the fewest cycles.
 
-    A block's cycles per k are those of its multiply-adds or those of its bytes from L2, 24 in a
+    A block's cycles per k are those of its multiply-adds or those of its bytes from L2, 32 in a
     cycle. Blocks come in waves, each as long as a block; sums in parts are written and read again.
     """
     tile_k = 64 // itemsize
     best = (math.inf, tiles[0], 1, tile_k)
     for tile in tiles:
-        blocks = divide_up(m, tile.m) * divide_up(n, tile.n) * batches
+        blocks = divide_up(m, tile.m * tile.cluster) * tile.cluster * divide_up(n, tile.n) * batches
         rate = _rate(tile.source, properties.capability) * 2 / itemsize * tile.rate
-        per_k = max(tile.m * tile.n / rate, (tile.m + tile.n) * itemsize / 24)
+        per_k = max(tile.m * tile.n / rate, (tile.m + tile.n / tile.cluster) * itemsize / 32)
         for splits in SPLITS if tile.source == MMA else (1,):
             split_k = max(divide_up(divide_up(k, splits), tile_k), 1) * tile_k
             # A part's length is an int on the device.
@@ -467,7 +476,7 @@ def _choose(
 def _rate(source: str, capability: tuple[int, int]) -> int:
     """Multiply-adds of halves per cycle and multiprocessor, with sums in float32; of leads."""
     if capability >= (9, 0):
-        return 4096 if source == WGMMA else 2500
+        return 2048 if source == WGMMA else 1270
     return 1024 if capability == (8, 0) else 512
 
 
@@ -487,8 +496,8 @@ def _wgmma_defines(
 ) -> Defines:
     compiled_in = 0 if activation == "relu" else ACTIVATIONS.index(activation)
     return (
-        ("DTYPE", dtype), ("TILE_N", tile.n), ("A_K_MAJOR", int(a_k_major)),
-        ("B_K_MAJOR", int(b_k_major)), ("ACTIVATION", compiled_in),
+        ("DTYPE", dtype), ("TILE_N", tile.n), ("CLUSTER", tile.cluster), ("STAGES", tile.stages),
+        ("A_K_MAJOR", int(a_k_major)), ("B_K_MAJOR", int(b_k_major)), ("ACTIVATION", compiled_in),
     )  # fmt: skip
 
 
@@ -500,7 +509,7 @@ def variants() -> list[Variant]:
             for tile in _candidates(dtype, aligned):
                 found.add(Variant(MMA, _mma_defines(dtype, tile, a, b, aligned), (8, 0)))
         for dtype, activation in product(HALVES, ACTIVATIONS):
-            for tile in _wgmma_candidates(activation, a):
+            for tile in _wgmma_candidates(activation, a, WHOLE_GPU):
                 defines = _wgmma_defines(dtype, tile, a, b, activation)
                 found.add(Variant(WGMMA, defines, (9, 0)))
     return sorted(found)

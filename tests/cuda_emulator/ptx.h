@@ -215,6 +215,42 @@ inline void tensor_load(void* to, const TensorMap& map, uint64* barrier, int x, 
                         emu::Site site = EMU_SITE) {
   tensor_load(to, map, barrier, x, y, 0, site);
 }
+
+// A cluster's blocks are parts of one emulated block: each has its share of the threads and of the
+// dynamic shared memory.
+#define __cluster_dims__(...)
+template <int BLOCKS> constexpr int BLOCKS_IN_ONE = BLOCKS;
+template <int BLOCKS> int cluster_rank() {
+  return emu::current->linear / int(emu::here->block_dim.x / BLOCKS);
+}
+template <int BLOCKS> int thread_of_block() {
+  return emu::current->linear % int(emu::here->block_dim.x / BLOCKS);
+}
+template <int BLOCKS> unsigned char* shared_of_block(unsigned char* shared, int rank) {
+  return shared + rank * (emu::here->dynamic_bytes / BLOCKS);
+}
+template <int BLOCKS> unsigned char* shared_of_block(unsigned char* shared) {
+  return shared_of_block<BLOCKS>(shared, cluster_rank<BLOCKS>());
+}
+template <int BLOCKS> int64 cluster_index() { return emu::here->block.x; }
+template <int BLOCKS> int64 cluster_count() { return emu::here->grid_dim.x; }
+template <int BLOCKS> void cluster_sync(emu::Site site = EMU_SITE) { __syncthreads(site); }
+template <int BLOCKS, class V> V* in_block(V* at, int rank) {
+  auto* first = reinterpret_cast<unsigned char*>(at) - cluster_rank<BLOCKS>() * (emu::here->dynamic_bytes / BLOCKS);
+  return reinterpret_cast<V*>(shared_of_block<BLOCKS>(first, rank));
+}
+template <int BLOCKS> void mbarrier_arrive_at(uint64* at, int rank, emu::Site site = EMU_SITE) {
+  emu::mbarrier_arrive(in_block<BLOCKS>(at, rank), 1, site);
+}
+template <int BLOCKS>
+void tensor_load_multicast(void* to, const TensorMap& map, uint64* barrier, int x, int y, int z,
+                           uint16 blocks, emu::Site site = EMU_SITE) {
+  for (int rank = 0; rank < BLOCKS; rank++)
+    if (blocks >> rank & 1)
+      tensor_load(in_block<BLOCKS>(static_cast<unsigned char*>(to), rank), map,
+                  in_block<BLOCKS>(barrier, rank), x, y, z, site);
+}
+
 inline void tensor_store(const TensorMap& map, const void* from, int x, int y, int z,
                          emu::Site site = EMU_SITE) {
   emu::check_tensor_copy(map, from, site);

@@ -24,7 +24,9 @@ FUNCTIONS = {
     "gelu": lambda x: x * scipy.special.ndtr(x),
 }
 MMA, MMA_TF32 = kernels.TILES, kernels.TILES_TF32
-BIG, SMALL = kernels.TILES_WGMMA
+CLUSTERED, BIG, SMALL = kernels.TILES_WGMMA
+# Two blocks in the shared memory of one: the emulator runs a cluster as one block.
+SMALL_CLUSTERED = SMALL._replace(cluster=2, stages=2)
 
 # A and B along k or across it, as numpy stores the last axis: "nn" is a @ b of C-ordered arrays.
 LAYOUTS = ["nn", "nt", "tn", "tt"]
@@ -108,7 +110,8 @@ def test_layouts(emulator, only, dtype, layout):
 @pytest.mark.sanitized
 @pytest.mark.parametrize(
     ("dtype", "layout", "size"),
-    [("float16", "nn", (71, 93, 37)), ("float16", "nn", (130, 129, 65)), ("float32", "tt", (3, 131, 33))],
+    [("float16", "nn", (71, 93, 37)), ("float16", "nn", (130, 129, 65)),
+     ("float32", "tt", (3, 131, 33))],
 )  # fmt: skip
 def test_lines_that_are_not_aligned(emulator, dtype, layout, size):
     m, n, k = size
@@ -193,7 +196,7 @@ def test_batches(emulator, only, shapes, kernel):
 def test_batch_axes_in_any_order(emulator, only, kernel):
     """Heads in the middle, as attention has them."""
     only(MMA[2] if kernel == "mma" else SMALL)
-    q, k = (integers((20, 3, 16), "float16", i).swapaxes(0, 1) for i in range(2))
+    q, k = (integers((24, 3, 16), "float16", i).swapaxes(0, 1) for i in range(2))
     check(q, k.swapaxes(-1, -2))
     assert symbols(emulator) == [f"matmul_{kernel}_float16"]
 
@@ -288,7 +291,8 @@ def test_out(emulator):
 @pytest.mark.parametrize(
     ("tile", "dtype", "layout"),
     [(BIG, "bfloat16", "nt"), (BIG, "float16", "tn"), (SMALL, "float16", "nn"),
-     (SMALL, "bfloat16", "tt")],
+     (SMALL, "bfloat16", "tt"), (SMALL_CLUSTERED, "float16", "nn"),
+     (SMALL_CLUSTERED, "bfloat16", "tt")],
 )  # fmt: skip
 def test_wgmma_layouts(emulator, only, tile, dtype, layout):
     only(tile)
@@ -308,12 +312,13 @@ def test_wgmma_edges(emulator, only, size):
 
 
 @pytest.mark.sanitized
-@pytest.mark.parametrize(("blocks", "k"), [(4, 64), (2, 200), (1, 520)])
-def test_wgmma_blocks_take_several_tiles(emulator, only, monkeypatch, blocks, k):
+@pytest.mark.parametrize("tile", [SMALL, SMALL_CLUSTERED], ids=["alone", "clustered"])
+@pytest.mark.parametrize(("blocks", "k"), [(4, 64), (2, 200), (2, 520)])
+def test_wgmma_blocks_take_several_tiles(emulator, only, monkeypatch, tile, blocks, k):
     """The ring goes on from tile to tile, from stage to stage and from phase to phase."""
-    monkeypatch.setattr(emulator.driver if hasattr(emulator, "driver") else emulator, "properties",
-                        lambda: Properties("few", (9, 0), blocks, 227 << 10, 1 << 20))  # fmt: skip
-    only(SMALL)
+    few = Properties("few", (9, 0), blocks, 227 << 10, 1 << 20)
+    monkeypatch.setattr(emulator, "properties", lambda: few)
+    only(tile)
     check(integers((264, k), "float16", 1), integers((k, 264), "float16", 2))
 
 
