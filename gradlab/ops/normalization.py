@@ -21,7 +21,8 @@ from gradlab import dtypes
 from gradlab.autograd.modes import no_grad
 from gradlab.devices import cpu
 from gradlab.errors import OptionError, ShapeError, message
-from gradlab.ops.core import FLOAT, PROMOTE, Op, apply, apply_, public
+from gradlab.kernels.cuda import normalization as cuda
+from gradlab.ops.core import FLOAT, PROMOTE, Kernel, Op, apply, apply_, public
 from gradlab.ops.elementwise import rsqrt
 from gradlab.ops.reduction import norm, reduce_array
 from gradlab.ops.samples import LARGE, Sample, values
@@ -119,6 +120,42 @@ def _as_tensor(operation: str, x: Any) -> Tensor:
 # ------------------------------------------------------------------------ layer_norm, rms_norm
 
 
+# One reading of x on a GPU: rows are normalized in registers. The kernels' `aux` is the array
+# code's, so that either can do the backward pass of the other.
+
+
+def _layer_norm_rows(x: Any, weight: Any, bias: Any = None, *, count: int, eps: float) -> Any:
+    y, mean, r = cuda.forward(x, weight, bias, count=count, eps=eps, centred=True)
+    return y, (mean, r)
+
+
+def _layer_norm_rows_backward(
+    gy: Any, x: Any, weight: Any, *, needs: Any, count: int, aux: Any
+) -> Any:
+    gradients = cuda.backward(gy, x, weight, *aux, count=count, needs=needs)
+    return gradients if needs[2] else gradients[:2]
+
+
+def _rms_norm_rows(x: Any, weight: Any, *, count: int, eps: float) -> Any:
+    y, _, r = cuda.forward(x, weight, None, count=count, eps=eps, centred=False)
+    return y, r
+
+
+def _rms_norm_rows_backward(
+    gy: Any, x: Any, weight: Any, *, needs: Any, count: int, aux: Any
+) -> Any:
+    needs = (*needs, False)
+    return cuda.backward(gy, x, weight, None, aux, count=count, needs=needs)[:2]
+
+
+def _rows_fit(x: Any, *parameters: Any, count: int, eps: float) -> bool:
+    return cuda.accepts(x, *parameters, count=count)
+
+
+def _rows_fit_backward(gy: Any, x: Any, weight: Any, *, count: int, **_: Any) -> bool:
+    return cuda.accepts(x, gy, weight, count=count)
+
+
 def _last_axes(ndim: int, count: int) -> tuple[Axes, Axes]:
     """The last ``count`` axes, and those before them."""
     return tuple(range(ndim - count, ndim)), tuple(range(ndim - count))
@@ -202,12 +239,16 @@ LAYER_NORM = Op(
         inputs=("gy", "x", "weight"),
         dtype=PROMOTE,
         halves=True,
+        kernels=[
+            Kernel("cuda", "rows", _rows_fit_backward, _layer_norm_rows_backward, casts=False)
+        ],
     ),
     aux=True,
     dtype=FLOAT,
     kinds="fV",
     halves=True,
     samples=_layer_norm_samples,
+    kernels=[Kernel("cuda", "rows", _rows_fit, _layer_norm_rows, casts=False)],
 )
 
 
@@ -285,12 +326,14 @@ RMS_NORM = Op(
         inputs=("gy", "x", "weight"),
         dtype=PROMOTE,
         halves=True,
+        kernels=[Kernel("cuda", "rows", _rows_fit_backward, _rms_norm_rows_backward, casts=False)],
     ),
     aux=True,
     dtype=FLOAT,
     kinds="fV",
     halves=True,
     samples=_rms_norm_samples,
+    kernels=[Kernel("cuda", "rows", _rows_fit, _rms_norm_rows, casts=False)],
 )
 
 
