@@ -167,7 +167,7 @@ def test_file_names():
 def case(**changes):
     return {
         "title": "t", "family_case": "softmax, 8 × 8", "dtype": "float32", "flops": 0.0,
-        "bytes": 4e9, "ceiling": "copy", "headline": True, "failures": {}, "took": 1.0,
+        "bytes": 4e9, "ceiling": "copy", "headline": True, "failures": [], "took": 1.0,
         "seconds": {"gradlab": 1e-3, "pytorch": 1.1e-3, "cupy": 3e-3},
         "targets": [{"share": 0.9, "faster_than": None, "text": "≥ 90% of the ceiling"},
                     {"share": None, "faster_than": ["cupy", 4.0], "text": "≥ 4.00× cupy"}],
@@ -209,9 +209,9 @@ def test_shares_ratios_and_targets():
 
 def test_what_failed_is_listed_and_fails_the_run():
     assert not table.wrong(results(case()))
-    bad = results(case(failures={"gradlab": "ShapeError: no"}, seconds={"pytorch": 1.0}))
+    bad = results(case(failures=["ShapeError: no"], seconds={"pytorch": 1.0}))
     assert table.wrong(bad)
-    assert "softmax, t: gradlab: ShapeError: no" in table.text(bad)
+    assert "softmax, t: ShapeError: no" in table.text(bad)
     assert "failed" in table.rows(bad)[1]
     crashed = results()
     crashed["sections"]["softmax"]["crashes"] = [{"during": "x", "exit_code": 9, "said": ["bang"]}]

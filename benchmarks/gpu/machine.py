@@ -45,6 +45,12 @@ class Machine:
         """PyTorch, where it is installed and sees the GPU."""
         return None if self.dry else _torch()
 
+    def to_torch(self, array: Any) -> Any:
+        """PyTorch's tensor of an array's memory."""
+        if array.dtype.name == "bfloat16":  # which not every version of CuPy can hand over
+            return self.torch.from_dlpack(array.view("int16")).view(self.torch.bfloat16)
+        return self.torch.from_dlpack(array)
+
     @property
     def triton(self) -> Any:
         return None if self.dry or self.torch is None else _import("triton")
@@ -90,7 +96,7 @@ class Machine:
                 step(0)
             return {name: [] for name in peers}
         event, elapsed = self.xp.cuda.Event, self.xp.cuda.get_elapsed_time
-        filler = self.xp.ones(max(2 * self.l2_size, 256 << 20) // 4, self.xp.float32)
+        filler = self.xp.ones(max(2 * self.l2_size, 1 << 30) // 4, self.xp.float32)
         for step in peers.values():
             for i in range(3):
                 step(i)

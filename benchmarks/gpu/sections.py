@@ -56,16 +56,33 @@ def _peak_matmul(machine: Machine, dtype: str) -> Record:
     n = 33 if machine.dry else 4096 if dtype == "float64" else 8192
     stored = "float32" if dtype == "tf32" else dtype
     sets = [tuple(normal(machine, (n, n), stored, i, j) for j in range(2)) for i in range(2)]
-    peers: dict[str, Any] = {}
+    peers: dict[str, Any] = {"cublas": lambda i: sets[i % 2][0] @ sets[i % 2][1]}
+    if dtype == "tf32":
+        del peers["cublas"]
     if machine.torch is not None:
-        tensors = [tuple(machine.torch.from_dlpack(x) for x in pair) for pair in sets]
+        tensors = [tuple(machine.to_torch(x) for x in pair) for pair in sets]
         peers["pytorch"] = lambda i: tensors[i % 2][0] @ tensors[i % 2][1]
         machine.torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
-    if dtype in ("float32", "float16", "float64"):
-        peers["cublas"] = lambda i: sets[i % 2][0] @ sets[i % 2][1]
-    times = [median(each) for each in machine.seconds(peers, 1.5).values()]
+    able, _ = _those_that_run(machine, peers)
+    times = [median(each) for each in machine.seconds(able, 1.0).values()]
     best = min((each for each in times if each), default=None)
     return {"flops_per_second": None if best is None else 2.0 * n**3 / best}
+
+
+def _those_that_run(machine: Machine, peers: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The peers that can do it at all, and what the others said: some do not know a dtype."""
+    able, said = {}, {}
+    for name, step in peers.items():
+        try:
+            step(0)
+            machine.wait()
+        except Exception as error:
+            if _is_fatal(error):
+                raise
+            said[name] = _line(error)
+            continue
+        able[name] = step
+    return able, said
 
 
 # ------------------------------------------------------------------------------------ compilation
@@ -109,8 +126,9 @@ def family(name: str, machine: Machine) -> Iterator[Piece]:
     """The cases of a family, beside their peers."""
     from benchmarks.gpu.cases import FAMILIES
 
-    for case in FAMILIES[name](machine):
-        yield f"{case.title}, {case.dtype}", partial(_time_case, machine, case)
+    cases = {f"{case.title}, {case.dtype}": case for case in FAMILIES[name](machine)}
+    for title, case in cases.items():  # on the emulator several sizes are one
+        yield title, partial(_time_case, machine, case)
 
 
 def _time_case(machine: Machine, case: Any) -> Record:
@@ -124,21 +142,17 @@ def _time_case(machine: Machine, case: Any) -> Record:
     wrapped = [tuple(gl.asarray(x, device="cuda") for x in arrays) for arrays in sets]
     forms: dict[str, Any] = {"gradlab": wrapped, "cublas": sets, "cupy": sets}
     if machine.torch is not None:
-        tensors = [tuple(machine.torch.from_dlpack(x) for x in arrays) for arrays in sets]
+        tensors = [tuple(machine.to_torch(x) for x in arrays) for arrays in sets]
         forms |= {"pytorch": tensors, "triton": tensors}
         machine.torch.backends.cuda.matmul.allow_tf32 = False
-    steps, failures = {}, {}
-    for name, function in case.peers.items():
-        if name in forms:
-            step = partial(_call, function, forms[name])
-            try:
-                step(0)
-                machine.wait()
-            except Exception as error:  # a peer may not know a dtype; ours failing is a finding
-                failures[name] = _line(error)
-                continue
-            steps[name] = step
-    found = machine.seconds(steps, 0.4)
+    peers = {
+        name: partial(_call, function, forms[name])
+        for name, function in case.peers.items()
+        if name in forms
+    }
+    able, said = _those_that_run(machine, peers)
+    own = said.pop("gradlab", None)
+    found = machine.seconds(able, 0.4)
     return {
         "family_case": case.title, "dtype": case.dtype, "shapes": case.shapes,
         "flops": case.flops, "bytes": case.bytes, "ceiling": case.ceiling,
@@ -146,8 +160,9 @@ def _time_case(machine: Machine, case: Any) -> Record:
                     for each in case.targets],
         "headline": case.headline,
         "seconds": {name: median(times) for name, times in found.items()},
-        "error": None if "gradlab" in failures else _error(machine, case, first, wrapped[0]),
-        "failures": failures,
+        "error": None if own else _error(machine, case, first, wrapped[0]),
+        "failures": [own] if own else [],
+        "peers_left_out": said,
     }  # fmt: skip
 
 
@@ -268,6 +283,7 @@ def _training_step(
     return {
         "wall_seconds": {name: median(each) for name, each in machine.wall(peers, 3.0).items()},
         "statistics": passed._asdict(),
+        "failures": ["a step waited for the device"] if passed.synchronizations else [],
     }
 
 
@@ -335,7 +351,7 @@ SECTIONS = {
         Section("normalization", partial(family, "normalization"), 25),
         Section("random", partial(family, "random"), 15),
         Section("overhead", overhead, 15),
-        Section("sanitizer", sanitizer, 45),
+        Section("sanitizer", sanitizer, 60, shards=2),
     )
 }
 

@@ -97,8 +97,7 @@ def rows(found: Found, headline: bool = False) -> list[list[str]]:
         verdicts = [met(record, target) for target in record["targets"]]
         cells.append([
             record["family_case"], record["dtype"],
-            time(seconds) if seconds else NOT_YET if not found["machine"] else "failed"
-            if "gradlab" in record["failures"] else "not timed",
+            time(seconds) if seconds else "failed" if record["failures"] else "not timed",
             _rate(record, seconds), f"{record['share']:.0%}" if "share" in record else "",
             *(f"{ratios[peer]:.2f}×" if peer in ratios else "" for peer in PEERS),
             "; ".join(target["text"] for target in record["targets"]),
@@ -151,8 +150,6 @@ def text(found: Found) -> str:
 
 def _problems(record: Found) -> list[str]:
     failures = record.get("failures") or []
-    if isinstance(failures, dict):
-        failures = [f"{peer}: {said}" for peer, said in failures.items()]
     failed = [record["failed"]] if record.get("failed") else []
     unclean = record.get("said", [])[:10] if record.get("clean") is False else []
     return [*failed, *failures, *unclean]
