@@ -892,6 +892,7 @@ LOGSUMEXP = Op(
     dtype=FLOAT,
     kinds=_REAL,
     halves=True,
+    kernels=[_on_cuda("logsumexp")],
     samples=_reduction_samples(values),
 )
 

@@ -83,6 +83,10 @@ INLINE float square_root(float x) { return sqrtf(x); }
 INLINE double square_root(double x) { return sqrt(x); }
 INLINE float power(float x, float p) { return powf(x, p); }
 INLINE double power(double x, double p) { return pow(x, p); }
+INLINE float exponential(float x) { return expf(x); }
+INLINE double exponential(double x) { return exp(x); }
+INLINE float logarithm(float x) { return logf(x); }
+INLINE double logarithm(double x) { return log(x); }
 
 namespace operation {
 
@@ -143,18 +147,26 @@ struct count_nonzero : Operation {
 // Where the first of the best values stands. No order of combination matters: of equal values that
 // of the lower place wins.
 template <class Self> struct PlaceOfBest : Operation {
+  using Value = Choose<(sizeof(Ordered) < 4), int32, Ordered>::type;
   struct Part {
-    Ordered value;
+    Value values[8 / sizeof(Value)];  // the same one twice, where padding would be
     int64 place;
   };
   using Result = int64;
   static constexpr bool CHUNKS = true;
-  static INLINE bool beats(Ordered a, Ordered b) {  // a NaN beats all numbers, but not a NaN
+  static INLINE Part part_of(Value value, int64 place) {
+    Part part;
+    for (Value& each : part.values) each = value;
+    part.place = place;
+    return part;
+  }
+  template <class V> static INLINE bool beats(V a, V b) {  // a NaN beats all numbers, but not a NaN
     return Self::better(a, b) || (a != a && b == b);
   }
-  INLINE Part identity() const { return {Self::worst(), Extreme<int64>::highest()}; }
+  INLINE Part identity() const { return part_of(Self::worst(), Extreme<int64>::highest()); }
   INLINE Part combine(Part a, Part b) const {
-    bool second = beats(b.value, a.value) || (!beats(a.value, b.value) && b.place < a.place);
+    bool worse = beats(a.values[0], b.values[0]);
+    bool second = beats(b.values[0], a.values[0]) || (!worse && b.place < a.place);
     return second ? b : a;
   }
   // Places grow within a chunk, so the first of its best values is the one that none before beats.
@@ -168,19 +180,19 @@ template <class Self> struct PlaceOfBest : Operation {
       best = wins ? value : best;
       found = wins ? k : found;
     }
-    return {best, place + found * weight};
+    return part_of(best, place + found * weight);
   }
   INLINE Result finish(Part a) const { return a.place; }
 };
 
 struct argmax : PlaceOfBest<argmax> {
   static INLINE Ordered worst() { return Extreme<Ordered>::lowest(); }
-  static INLINE bool better(Ordered a, Ordered b) { return a > b; }
+  template <class V> static INLINE bool better(V a, V b) { return a > b; }
 };
 
 struct argmin : PlaceOfBest<argmin> {
   static INLINE Ordered worst() { return Extreme<Ordered>::highest(); }
-  static INLINE bool better(Ordered a, Ordered b) { return a < b; }
+  template <class V> static INLINE bool better(V a, V b) { return a < b; }
 };
 
 // The variance, reading memory once: of each chunk, in registers, first the mean and then the
@@ -273,6 +285,38 @@ struct norm : Operation {
     Real scale = a.scale > Real(0) ? a.scale : Real(1);
     return store<Result>(scale * power(a.sum, Real(1.0 / options.order)));
   }
+};
+
+// log Σ exp(x), a part being exp(shift(top)) · sum: one reading, in which the sum is rescaled as the
+// largest value grows (Milakov and Gimelshein, arXiv:1805.02867).
+struct logsumexp : Operation {
+  struct Part {
+    Real top, sum;
+  };
+  using Result = T;
+  static constexpr bool CHUNKS = true;
+  // Infinities are not taken out: exp of them is 0 or infinity, as it should be.
+  static INLINE Real shift(Real top) {
+    return top > Extreme<Real>::lowest() && top < Extreme<Real>::highest() ? top : Real(0);
+  }
+  INLINE Part identity() const { return {Extreme<Real>::lowest(), Real(0)}; }
+  INLINE Part combine(Part a, Part b) const {
+    Real top = larger(a.top, b.top), by = shift(top);
+    return {top, rescaled(a, by) + rescaled(b, by)};
+  }
+  static INLINE Real rescaled(Part a, Real by) {  // -inf has added nothing, whatever is taken out
+    return a.top == Extreme<Real>::lowest() ? a.sum : a.sum * exponential(shift(a.top) - by);
+  }
+  template <int N> INLINE Part chunk(const T (&x)[N], int64, int64) const {
+    Real values[N], top = Extreme<Real>::lowest(), total = Real(0);
+#pragma unroll
+    for (int i = 0; i < N; i++) top = larger(top, values[i] = Real(load(x[i])));
+    Real by = shift(top);
+#pragma unroll
+    for (int i = 0; i < N; i++) total += exponential(values[i] - by);
+    return {top, total};
+  }
+  INLINE Result finish(Part a) const { return store<Result>(logarithm(a.sum) + shift(a.top)); }
 };
 
 }  // namespace operation

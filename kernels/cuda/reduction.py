@@ -39,7 +39,7 @@ TAKES = {
     "sum": _REAL, "mean": _FLOATS, "prod": _REAL, "max": _REAL, "min": _REAL, "argmax": _REAL,
     "argmin": _REAL, "any": _REAL, "all": _REAL, "count_nonzero": _REAL, "var": _FLOATS,
     "std": _FLOATS, "norm": _FLOATS, "norm1": _FLOATS, "norm2": _FLOATS, "norm_max": _FLOATS,
-    "norm_min": _FLOATS, "vector_norm": _FLOATS,
+    "norm_min": _FLOATS, "vector_norm": _FLOATS, "logsumexp": _FLOATS,
 }  # fmt: skip
 _GIVES = {
     "sum": "wide", "prod": "wide", "any": "bool", "all": "bool", "count_nonzero": "int64",
@@ -383,7 +383,7 @@ def _part_bytes(operation: str, dtype: str) -> int:
         return _PART[operation]
     if operation == "var":
         return 3 * real
-    if operation == "norm":
+    if operation in ("norm", "logsumexp"):
         return 2 * real
     if dtype in _FLOATS:
         return real
@@ -495,7 +495,7 @@ def _vector_norm(x: Any, axis: Any, ord: float) -> dict[str, Any]:
     return {"operation": "norm", "order": float(ord)}
 
 
-for _name in ("sum", "prod", "max", "min", "argmax", "argmin", *_TRUTH):
+for _name in ("sum", "prod", "max", "min", "argmax", "argmin", "logsumexp", *_TRUTH):
     _declare(_name)
 _declare("mean", _mean)
 _declare("var", _var)

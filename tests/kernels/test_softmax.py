@@ -146,3 +146,22 @@ def test_few_rows_get_several_blocks():
     assert chosen.length % 8 == 0
     assert chosen.length * chosen.parts >= 128_256
     assert kernels.plan(512, 128_256, 1, 2, True).parts == 0
+
+
+def test_logsumexp(emulator):
+    """A reduction among the others, in one reading; infinities and NaN as the array code has them."""
+    check_op("logsumexp", devices=["cuda"])
+    rng = np.random.default_rng(0)
+    for n in (5, 700, 40_000):
+        x = rng.uniform(-1e4, 1e4, (6, n)).astype(np.float32)
+        x[1, : n // 2] = -np.inf
+        x[2] = -np.inf
+        x[3, n // 2] = np.inf
+        x[4, -1] = np.nan
+        x[5] = -1e4
+        for axis in (0, 1, None):
+            with np.errstate(all="ignore"):
+                on_cpu = gl.logsumexp(gl.tensor(x), axis).numpy()
+                y = gl.logsumexp(gl.tensor(x, device="cuda"), axis).cpu().numpy()
+            np.testing.assert_allclose(y, on_cpu, rtol=1e-5)
+    assert {symbol for _, symbol in emulator.launches if symbol.startswith("logsumexp")}
