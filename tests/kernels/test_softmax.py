@@ -149,7 +149,7 @@ def test_few_rows_get_several_blocks():
 
 
 def test_logsumexp(emulator):
-    """A reduction among the others, in one reading; infinities and NaN as the array code has them."""
+    """One reading, as other reductions; infinities and NaN as the array code has them."""
     check_op("logsumexp", devices=["cuda"])
     rng = np.random.default_rng(0)
     for n in (5, 700, 40_000):
