@@ -22,6 +22,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -269,7 +270,7 @@ class Kernel:
             raise EmulatorError(
                 f"{self.symbol} has {len(self.kinds)} parameters, got {len(args)} arguments"
             )
-        threads = int(np.prod(block))
+        threads = math.prod(map(int, block))
         if self.bounds and threads > self.bounds:
             raise EmulatorError(
                 f"{self.symbol} is launched with blocks of {threads} threads, beyond its "

@@ -24,9 +24,9 @@
 namespace emu::check {
 
 struct Record {  // an access: when, from where and by whom
-  uint32_t when, from;
-  uint16_t thread;
-  bool atomic;
+  uint32_t when, from, who;
+  unsigned thread() const { return who & 0xffff; }
+  bool atomic() const { return who >> 16; }
 };
 struct Cell {  // of one byte
   Record write;
@@ -50,6 +50,7 @@ static Clock clocks[MAX_THREADS];
 static Clock* acting;   // whose clock the accesses have, where not the running thread's
 static uint32_t ticks;  // goes up with everything that orders accesses
 static uint32_t floor_;  // accesses before it happened before everything that follows
+static uint32_t floor_of_block, last_block;
 
 static Clock& clock_of(const Thread* thread) {
   Clock& clock = clocks[thread->linear];
@@ -158,7 +159,7 @@ static std::string beside_shared(const unsigned char* at) {
 
 static std::string did(const Record& record, const char* what) {
   std::string where = record.from ? place(reinterpret_cast<void*>(kernel_begin + record.from)) : "";
-  return name(&threads[record.thread]) + " " + what + (where.empty() ? "" : " at " + where);
+  return name(&threads[record.thread()]) + " " + what + (where.empty() ? "" : " at " + where);
 }
 
 // ------------------------------------------------------------------------------- arrays
@@ -208,7 +209,7 @@ void block_begins() {
   arena = reservation + RESERVATION / 2;
   arrays.clear();
   acting = nullptr;
-  floor_ = ++ticks;
+  floor_ = floor_of_block = ++ticks;
 }
 
 void shared_array(const char* name, unsigned char* at, int64_t bytes) {
@@ -221,8 +222,8 @@ void shared_array(const char* name, unsigned char* at, int64_t bytes) {
 
 enum class Kind { read, write, atomic };
 
-static bool ordered(const Record& record, const Clock& clock, int me) {
-  return record.when < floor_ || record.thread == me || record.when <= clock.of[record.thread];
+static bool ordered(const Record& record, const Clock& clock, unsigned me) {
+  return record.when < floor_ || record.thread() == me || record.when <= clock.of[record.thread()];
 }
 
 struct Access {
@@ -248,8 +249,8 @@ static const char* verb(Kind kind) {
                      did(other, what) + ", with no barrier between");
 }
 
-static void look_at(Cell& cell, const Access& access, unsigned char* at, const Record& now, const Clock& clock) {
-  int me = now.thread;
+[[gnu::noinline]] static void explain(const Cell& cell, const Access& access, unsigned char* at,
+                                     const Record& now, const Clock& clock) {
   bool writes = access.kind != Kind::read;
   if (cell.in_flight)
     refuse(access, verb(access.kind) + of_array(at) + " while an asynchronous copy to it is under way");
@@ -257,46 +258,63 @@ static void look_at(Cell& cell, const Access& access, unsigned char* at, const R
     refuse(access, verb(access.kind) + of_array(at) + " while an asynchronous copy still reads it");
   if (access.kind != Kind::write && !cell.written)
     refuse(access, "reads " + of_array(at) + ", which nobody has written");
-  if (cell.written && !(now.atomic && cell.write.atomic) && !ordered(cell.write, clock, me))
+  if (!ordered(cell.write, clock, now.thread()) && !(now.atomic() && cell.write.atomic()))
     race(access, at, "wrote", cell.write);
-  if (!writes) {
-    bool first = ordered(cell.reads[0], clock, me);
-    cell.reads[!first] = now;
-    return;
-  }
   for (const Record& read : cell.reads)
-    if (!ordered(read, clock, me)) race(access, at, "read", read);
-  cell.write = now;
-  cell.written = true;
+    if (!ordered(read, clock, now.thread())) race(access, at, "read", read);
+  abort();
+}
+
+static bool right(const Cell& cell, Kind kind, const Record& now, const Clock& clock) {
+  if (cell.in_flight) return false;
+  if (cell.written) {
+    if (!ordered(cell.write, clock, now.thread()) && !(now.atomic() && cell.write.atomic())) return false;
+  } else if (kind != Kind::write) {
+    return false;
+  }
+  return kind == Kind::read || (!cell.held && ordered(cell.reads[0], clock, now.thread()) &&
+                                ordered(cell.reads[1], clock, now.thread()));
+}
+
+static void note(Cell& cell, Kind kind, const Record& now, const Clock& clock) {
+  if (kind == Kind::read) {
+    cell.reads[!ordered(cell.reads[0], clock, now.thread())] = now;
+  } else {
+    cell.write = now;
+    cell.written = true;
+  }
 }
 
 static void check_shared(const Access& access) {
-  static SharedArray last;
+  static SharedArray last;  // where the last access was
   unsigned char* end = access.at + access.bytes;
-  if (access.at < last.begin || end > last.end || arrays.empty() || last.begin != arrays[0].begin) {
+  if (last_block != floor_of_block || access.at < last.begin || end > last.end) {
     auto found = std::find_if(arrays.begin(), arrays.end(), [&](const SharedArray& each) {
       return access.at >= each.begin && end <= each.end;
     });
     if (found == arrays.end())
       refuse(access, verb(access.kind) + size_of(access.bytes) + beside_shared(access.at));
     last = *found;
+    last_block = floor_of_block;
   }
   int me = running()->linear;
   const Clock& clock = my_clock();
   uint32_t from = access.from ? uint32_t(reinterpret_cast<ElfW(Addr)>(access.from) - kernel_begin) : 0;
-  Record now{clock.of[me], from, uint16_t(me), access.kind == Kind::atomic};
-  for (int64_t i = 0; i < access.bytes; i++)
-    look_at(cells[access.at - arena + i], access, access.at + i, now, clock);
+  Record now{clock.of[me], from, uint32_t(me) | uint32_t(access.kind == Kind::atomic) << 16};
+  Cell* cell = cells + (access.at - arena);
+  for (int64_t i = 0; i < access.bytes; i++, cell++) {
+    if (!right(*cell, access.kind, now, clock)) explain(*cell, access, access.at + i, now, clock);
+    note(*cell, access.kind, now, clock);
+  }
 }
 
 static void check_global(const Access& access) {
-  const unsigned char* end = access.at + access.bytes;
   auto address = reinterpret_cast<ElfW(Addr)>(access.at);
-  if (on_a_stack(access.at)) return;
+  if (address - runtime_begin < runtime_end - runtime_begin) return;  // threadIdx and its like
+  const unsigned char* end = access.at + access.bytes;
   for (const auto& each : extents)
     if (access.at >= each.first && end <= each.second) return;
-  if ((address >= kernel_begin && address < kernel_end) || (address >= runtime_begin && address < runtime_end))
-    return;
+  if (on_a_stack(access.at) || address - kernel_begin < kernel_end - kernel_begin) return;
   auto nearest = std::min_element(extents.begin(), extents.end(), [&](auto& a, auto& b) {
     return distance(access.at, a.first, a.second) < distance(access.at, b.first, b.second);
   });
