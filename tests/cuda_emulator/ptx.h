@@ -375,7 +375,11 @@ inline void wgmma_fence() {}
 inline void wgmma_commit(emu::Site site = EMU_SITE) {
   emu::commit_group(emu::Queue::wgmma, site);
 }
+// .sync.aligned: the lanes of a warp wait together, and what one of them issued is over for all.
 template <int LEFT, int N> void wgmma_wait(float (&)[N], emu::Site site = EMU_SITE) {
+  emu::wait_group(emu::Queue::wgmma, LEFT, site);
+  int nothing = 0;
+  emu::collective("wgmma.wait_group", 0xffffffffu, &nothing, [](void**, uint32_t) {}, site);
   emu::wait_group(emu::Queue::wgmma, LEFT, site);
 }
 

@@ -28,8 +28,12 @@ CLUSTERED, BIG, SMALL = kernels.TILES_WGMMA
 # Two blocks in the shared memory of one: the emulator runs a cluster as one block.
 SMALL_CLUSTERED = SMALL._replace(cluster=2, stages=2)
 
-# A and B along k or across it, as numpy stores the last axis: "nn" is a @ b of C-ordered arrays.
-LAYOUTS = ["nn", "nt", "tn", "tt"]
+# Layouts of A and B: "n" as C order has it, "t" transposed.
+
+
+def watched(*case):
+    """A case that also runs under the sanitizers."""
+    return pytest.param(*case, marks=pytest.mark.sanitized)
 
 
 @pytest.fixture
@@ -93,11 +97,10 @@ def symbols(driver):
 # --------------------------------------------------------------------------------- mma.sync
 
 
-@pytest.mark.sanitized
 @pytest.mark.parametrize(
     ("dtype", "layout"),
-    [*(("float16", each) for each in LAYOUTS), ("bfloat16", "nt"), ("float32", "nt"),
-     ("float32", "tn")],
+    [watched("float16", "nn"), ("float16", "nt"), ("float16", "tn"), ("float16", "tt"),
+     ("bfloat16", "nt"), ("float32", "nt"), watched("float32", "tn")],
 )  # fmt: skip
 def test_layouts(emulator, only, dtype, layout):
     only(MMA[2])
@@ -107,10 +110,9 @@ def test_layouts(emulator, only, dtype, layout):
     assert symbols(emulator) == [f"matmul_mma_{dtype}"]
 
 
-@pytest.mark.sanitized
 @pytest.mark.parametrize(
     ("dtype", "layout", "size"),
-    [("float16", "nn", (71, 93, 37)), ("float16", "nn", (130, 129, 65)),
+    [watched("float16", "nn", (71, 93, 37)), ("float16", "nn", (130, 129, 65)),
      ("float32", "tt", (3, 131, 33))],
 )  # fmt: skip
 def test_lines_that_are_not_aligned(emulator, dtype, layout, size):
@@ -161,8 +163,7 @@ def test_k_of_0_is_what_is_added(emulator):
     np.testing.assert_array_equal(got, np.broadcast_to(bias, (3, 8)))
 
 
-@pytest.mark.sanitized
-@pytest.mark.parametrize(("n", "k"), [(40, 3000), (45, 1001)])
+@pytest.mark.parametrize(("n", "k"), [(40, 3000), watched(45, 1001)])
 def test_a_long_sum_is_split(emulator, n, k):
     a, b = integers((24, k), "float16", 1, largest=1), integers((k, n), "float16", 2, largest=1)
     bias, residual = integers((n,), "float16", 3), integers((24, n), "float16", 4)
@@ -287,10 +288,9 @@ def test_out(emulator):
 # ------------------------------------------------------------------------------------- wgmma
 
 
-@pytest.mark.sanitized
 @pytest.mark.parametrize(
     ("tile", "dtype", "layout"),
-    [(BIG, "bfloat16", "nt"), (BIG, "float16", "tn"), (SMALL, "float16", "nn"),
+    [watched(BIG, "bfloat16", "nt"), (BIG, "float16", "tn"), (SMALL, "float16", "nn"),
      (SMALL, "bfloat16", "tt"), (SMALL_CLUSTERED, "float16", "nn"),
      (SMALL_CLUSTERED, "bfloat16", "tt")],
 )  # fmt: skip
@@ -311,9 +311,8 @@ def test_wgmma_edges(emulator, only, size):
     assert symbols(emulator) == ["matmul_wgmma_float16"]
 
 
-@pytest.mark.sanitized
 @pytest.mark.parametrize("tile", [SMALL, SMALL_CLUSTERED], ids=["alone", "clustered"])
-@pytest.mark.parametrize(("blocks", "k"), [(4, 64), (2, 200), (2, 520)])
+@pytest.mark.parametrize(("blocks", "k"), [watched(4, 64), (2, 200), (2, 520)])
 def test_wgmma_blocks_take_several_tiles(emulator, only, monkeypatch, tile, blocks, k):
     """The ring goes on from tile to tile, from stage to stage and from phase to phase."""
     few = Properties("few", (9, 0), blocks, 227 << 10, 1 << 20)
