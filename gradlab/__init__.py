@@ -311,9 +311,6 @@ from gradlab.ops.sorting import (
     unique_inverse,
     unique_values,
 )
-from gradlab.ops.user import (
-    elementwise,
-)
 from gradlab.serialization import (
     load,
     save,
@@ -324,6 +321,7 @@ from gradlab.tensor import (
 
 if TYPE_CHECKING:
     from gradlab import data, nn, optim, testing, training, viz
+    from gradlab.ops.user import elementwise
 
 __version__ = "0.1.0"
 
@@ -340,6 +338,8 @@ def __getattr__(name: str) -> Any:
     """Import the larger parts when they are first used, which keeps `import gradlab` short."""
     if name in _LAZY:
         return importlib.import_module(f"gradlab.{name}")
+    if name == "elementwise":
+        return importlib.import_module("gradlab.ops.user").elementwise
     raise AttributeError(f"module 'gradlab' has no attribute {name!r}")
 
 

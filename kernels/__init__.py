@@ -14,7 +14,20 @@ if __name__ == "kernels":
         "run Python from another folder than gradlab's checkout."
     )
 
+from typing import TYPE_CHECKING, Any
+
 from gradlab.kernels.ladder import policy, use
-from gradlab.kernels.race import RaceResult, race
+
+if TYPE_CHECKING:
+    from gradlab.kernels.racing import RaceResult, race
 
 __all__ = ["RaceResult", "policy", "race", "use"]
+
+
+def __getattr__(name: str) -> Any:
+    """`race` is imported when it is first used: `import gradlab` stays short."""
+    if name in ("RaceResult", "race"):
+        from gradlab.kernels import racing
+
+        return getattr(racing, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

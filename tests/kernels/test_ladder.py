@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 import threading
 import warnings
@@ -261,6 +263,13 @@ def test_the_platforms_folder(monkeypatch, platform, variables, end):
 
 
 # -------------------------------------------------------------------------------- with real ops
+
+
+@pytest.mark.parametrize("name", ["ladder", "racing"])
+def test_examples(name):
+    module = importlib.import_module(f"gradlab.kernels.{name}")
+    failed, count = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert (failed, count > 1) == (0, True)
 
 
 def test_tensors_take_the_library(emulator):

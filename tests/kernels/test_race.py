@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from importlib import import_module
 
 import numpy as np
 import pytest
-from gradlab.kernels import ladder
+from gradlab.kernels import ladder, racing
 from gradlab.kernels.cuda import driver
 from gradlab.kernels.numba_cuda.launch import missing
 
@@ -166,7 +165,7 @@ def gpu(fake_cuda, monkeypatch):
     def use(*seconds):
         monkeypatch.setattr(fake_cuda, "timed", Clock(seconds))
         monkeypatch.setattr(driver.current(), "untimed", "")
-        monkeypatch.setattr(import_module("gradlab.kernels.race"), "_peak_matmul", lambda *_: 4e12)
+        monkeypatch.setattr(racing, "_peak_matmul", lambda *_: 4e12)
 
     return use
 

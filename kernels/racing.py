@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -324,7 +323,12 @@ def _input_sets(machine: Any, problem: Problem, rng: np.random.Generator) -> lis
     size = sum(x.nbytes for x in first)
     count = min(8, max(2, -(-3 * machine.properties().l2_size // max(size, 1))))
     # The same values elsewhere in memory and in another order.
-    return [first, *(tuple(machine.xp.roll(x, i, axis=0) for x in first) for i in range(1, count))]
+    return [first, *(tuple(_rolled(machine.xp, x, i) for x in first) for i in range(1, count))]
+
+
+def _rolled(xp: Any, x: Any, by: int) -> Any:
+    # As integers: what CuPy can do with bfloat16 is not much.
+    return xp.roll(x.view(f"uint{8 * x.itemsize}"), by, axis=0).view(x.dtype)
 
 
 def _exact(machine: Any, problem: Problem, inputs: tuple[Any, ...]) -> Any:
@@ -359,9 +363,12 @@ def _error(machine: Any, problem: Problem, rung: Any, sets: Any, exact: Any) -> 
     xp = machine.xp
     # A result whose memory becomes free full of NaN; the allocator gives the next one the same
     # block. Anything a rung does not write to is then NaN, and so is the error.
-    poison = _result(rung.run(*sets[-1], **problem.options))
-    poison[...] = math.nan
-    del poison
+    stale = _result(rung.run(*sets[-1], **problem.options))
+    if stale.flags.c_contiguous:
+        stale.reshape(-1).view(np.uint8)[...] = 0xFF  # a NaN in every format
+    else:
+        stale[...] = math.nan
+    del stale
     found = _result(rung.run(*sets[0], **problem.options))
     if found.shape != exact.shape or found.dtype != problem.dtype:
         raise ValueError(f"expected {problem.dtype} {exact.shape}, got {found.dtype} {found.shape}")
@@ -398,7 +405,7 @@ def _median(machine: Any, call: Callable[[], Any]) -> float:
     call()
     once = machine.timed(call, 1)[0]
     repeats = int(min(50, max(3, _SECONDS / max(once, 1e-9))))
-    return statistics.median(machine.timed(call, repeats))
+    return float(np.median(machine.timed(call, repeats)))
 
 
 def _measure_ceiling(machine: Any, problem: Problem) -> Ceiling:
