@@ -528,24 +528,43 @@ NAME(rows_along_lanes)(const T* a, const T* b, const T* bias, const T* residual,
   }
 }
 
+// How many k of B, the small operand, columns_along_lanes keeps in shared memory at once: from there
+// four columns come in one access, without an address each.
+constexpr int CHUNK = 256;
+
+INLINE void copy_chunk(Sum (*to)[COLUMNS], const T* b, const Product& p, int64 k0, int64 k_end) {
+#pragma unroll 4
+  for (int i = threadIdx.x; i < CHUNK * COLUMNS; i += THREADS) {
+    int64 k = k0 + i / COLUMNS, j = i % COLUMNS;
+    to[i / COLUMNS][j] = k < k_end && j < p.n ? value(b[k * p.b_k + j * p.b_n]) : Sum(0);
+  }
+}
+
 // A has its unit stride along its rows: a lane takes VECTOR rows and goes along k.
 template <int VECTOR>
 INLINE void sum_per_lane(const T* a, const T* b, const T* bias, const T* residual, T* c, Sum* parts,
-                         const Product& p, Sum* scratch) {
+                         const Product& p, Sum* scratch, Sum (*factors)[COLUMNS]) {
+  constexpr int GROUP = COLUMNS < 4 ? COLUMNS : 4;  // columns that are skipped together
   int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps_k = int(p.warps_k);
   int groups = WARPS / warps_k, warp_k = warp % warps_k;
   Part part = part_of(p, p.tiles_m);
   int64 row0 = ((part.rows * groups + warp / warps_k) * WARP + lane) * VECTOR;
   Offsets offsets = offsets_of(p, part.batch);
-  a += offsets.a;
+  a += offsets.a + row0 * p.a_m;
   b += offsets.b;
 
   Sum sums[VECTOR][COLUMNS] = {};
-  if (row0 < p.m) {
-    bool whole = row0 + VECTOR <= p.m;
-#pragma unroll(COLUMNS == 1 ? 4 : 2)  // independent loads in flight
-    for (int64 k = part.k0 + warp_k; k < part.k_end; k += warps_k) {
-      const T* at = a + row0 * p.a_m + k * p.a_k;
+  bool whole = row0 + VECTOR <= p.m;
+#pragma unroll 1
+  for (int64 k0 = part.k0; k0 < part.k_end; k0 += CHUNK) {
+    __syncthreads();
+    copy_chunk(factors, b, p, k0, part.k_end);
+    __syncthreads();
+    if (row0 >= p.m) continue;
+    int count = int(min(int64(CHUNK), part.k_end - k0));
+#pragma unroll 4  // independent loads in flight
+    for (int k = warp_k; k < count; k += warps_k) {
+      const T* at = a + (k0 + k) * p.a_k;
       Pack<T, VECTOR> rows{};
       if (whole) rows = load_pack<VECTOR>(at);
       else
@@ -553,11 +572,12 @@ INLINE void sum_per_lane(const T* a, const T* b, const T* bias, const T* residua
         for (int v = 0; v < VECTOR; v++)
           if (row0 + v < p.m) rows[v] = at[v * p.a_m];
 #pragma unroll
-      for (int j = 0; j < COLUMNS; j++) {
-        if (j >= p.n) continue;
-        Sum column = value(b[k * p.b_k + j * p.b_n]);
+      for (int j0 = 0; j0 < COLUMNS; j0 += GROUP) {
+        if (j0 >= p.n) continue;
 #pragma unroll
-        for (int v = 0; v < VECTOR; v++) sums[v][j] += value(rows[v]) * column;
+        for (int j = j0; j < j0 + GROUP; j++)
+#pragma unroll
+          for (int v = 0; v < VECTOR; v++) sums[v][j] += value(rows[v]) * factors[k][j];
       }
     }
   }
@@ -587,8 +607,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 NAME(columns_along_lanes)(const T* a, const T* b, const T* bias, const T* residual, T* c,
                           Sum* parts, const __grid_constant__ Product p) {
   SHARED(Sum, scratch, [WARPS * VALUES * WARP]);
-  if (p.vector_a) sum_per_lane<VALUES>(a, b, bias, residual, c, parts, p, scratch);
-  else sum_per_lane<1>(a, b, bias, residual, c, parts, p, scratch);
+  SHARED(Sum, factors, [CHUNK][COLUMNS]);
+  if (p.vector_a) sum_per_lane<VALUES>(a, b, bias, residual, c, parts, p, scratch, factors);
+  else sum_per_lane<1>(a, b, bias, residual, c, parts, p, scratch, factors);
 }
 
 #else  // neither TILE nor COLUMNS
