@@ -167,6 +167,13 @@ def test_an_op_of_the_array_library_tells_it_too(x):
         apply(array_op(fake.CUDARuntimeError(700)), (x,))
 
 
+def test_a_library_that_meets_it_tells_it_too(x):
+    with pytest.raises(
+        LaunchError, match=r"^greedy: a kernel launched earlier has failed \(CUBLAS"
+    ):
+        apply(array_op(RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED")), (x,))
+
+
 def test_a_write_in_place_tells_it_too(x, monkeypatch):
     def fail(*_):
         raise fake.CUDARuntimeError(700)

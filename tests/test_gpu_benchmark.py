@@ -225,7 +225,7 @@ def test_what_failed_is_listed_and_fails_the_run():
 def test_the_readme_says_that_nothing_is_measured_until_something_is(tmp_path):
     text = table.readme_table(None)
     assert text.count(table.NOT_YET) > 10
-    for line in ("| matmul 8192×8192×8192 | bfloat16 | ≥ 0.90× cublas |", "| cross_entropy, 8192"):
+    for line in ("| matmul 8192×8192×8192 | bfloat16 | ≥ 0.90× cuBLAS |", "| cross_entropy, 8192"):
         assert line in text
     path = tmp_path / "gpu-nvidia-h200.json"
     path.write_text(json.dumps(results(case(), case(headline=False))))

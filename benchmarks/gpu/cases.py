@@ -14,6 +14,9 @@ from gradlab.nn import functional as F
 Arrays = tuple[Any, ...]
 
 
+PEERS = {"cublas": "cuBLAS", "cupy": "CuPy", "pytorch": "PyTorch", "triton": "Triton"}
+
+
 @dataclass(frozen=True)
 class Target:
     """What is asked of a case: a share of the ceiling, or the speed relative to a peer's."""
@@ -25,7 +28,8 @@ class Target:
         if self.share is not None:
             return f"≥ {self.share:.0%} of the ceiling"
         assert self.faster_than is not None
-        return f"≥ {self.faster_than[1]:.2f}× {self.faster_than[0]}"
+        peer, factor = self.faster_than
+        return f"≥ {factor:.2f}× {PEERS[peer]}"
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.cases import FAMILIES, PEERS
 from benchmarks.table import markdown, plain, time
 
 RESULTS = Path(__file__).parents[1] / "results"
 START, END = "<!-- gpu:start -->", "<!-- gpu:end -->"
 NOT_YET = "not yet measured on a GPU"
-PEERS = {"cublas": "cuBLAS", "cupy": "CuPy", "pytorch": "PyTorch", "triton": "Triton"}
 Found = dict[str, Any]
 
 
@@ -190,8 +190,6 @@ def readme_table(path: Path | None) -> str:
 def planned() -> list[list[str]]:
     """The README's cases, before anything was measured."""
     from types import SimpleNamespace
-
-    from benchmarks.gpu.cases import FAMILIES
 
     machine: Any = SimpleNamespace(dry=False, triton=None, torch=None, xp=None)
     return [

@@ -181,7 +181,7 @@ class Gate:
             return CompileError(str(error))
         if isinstance(error, ImportError):  # of the compiler
             return MissingDependencyError(str(error))
-        if _status(error) in _STICKY:
+        if _is_sticky(error):
             return LaunchError(
                 f"a kernel launched earlier has failed ({error}), which CUDA reports late; run "
                 "again with GRADLAB_SYNC=1 to find its place, and in a new process, since this one "
@@ -191,7 +191,7 @@ class Gate:
 
     def _of_launch(self, kernel: str, launch: str, error: Exception) -> Exception:
         """What to raise for an exception that a launch, or the wait after it, came back with."""
-        sticky = _status(error) in _STICKY
+        sticky = _is_sticky(error)
         if sticky and self.sync:
             return LaunchError(
                 f"{kernel} failed ({error}){launch}; this process can no longer use the GPU"
@@ -222,6 +222,11 @@ def _of_op(operation: str, error: Exception) -> Exception:
     named = type(error)(f"{operation}: {error}")
     named.operation = operation  # type: ignore[attr-defined]
     return named
+
+
+def _is_sticky(error: Exception) -> bool:
+    # cuBLAS has numbers of its own, and one for all that goes wrong on the GPU.
+    return _status(error) in _STICKY or "CUBLAS_STATUS_EXECUTION_FAILED" in str(error)
 
 
 def _status(error: Exception) -> int | None:

@@ -79,8 +79,9 @@ def cubin(source: str, defines: Defines, arch: str) -> bytes:
 
 def cache_folder() -> Path:
     """Where compiled modules are kept."""
-    folder = os.environ.get("CUPY_CACHE_DIR") or Path("~/.cupy/kernel_cache").expanduser()
-    return Path(folder) / "gradlab"
+    return Path(
+        os.environ.get("CUPY_CACHE_DIR", os.path.expanduser("~/.cupy/kernel_cache")), "gradlab"
+    )
 
 
 def cache_file(source: str, text: str, options: Sequence[str], arch: str, suffix: str) -> Path:

@@ -114,7 +114,7 @@ def _of_pathfinder() -> str:
     finder = import_module("cuda.pathfinder")
     try:
         return str(finder.load_nvidia_dynamic_lib("nvrtc").abs_path or "")
-    except finder.DynamicLibNotFoundError:
+    except RuntimeError:  # it is nowhere to be found, or not for this system
         return ""
 
 
