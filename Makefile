@@ -46,7 +46,7 @@ resources: $(VENV)/with-test ## registers, shared memory and spills of every CUD
 	@$(RUN) -m gradlab.kernels.cuda.resources $(ARGS)
 
 # In the environment that $(PYTHON) belongs to, since CuPy and its peers have to fit the machine.
-gpu: ## check and time everything on a GPU; needs CuPy and pytest in the environment of $(PYTHON)
+gpu: ## check and time everything on a GPU; needs CuPy in the environment of $(PYTHON)
 	@$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@$(PYTHON) -m benchmarks.gpu $(ARGS)
 
