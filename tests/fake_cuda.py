@@ -405,7 +405,7 @@ class FakeDriver:
             assert grid[0] % cluster == 0, (grid, cluster)
             grid, block, shared = (grid[0] // cluster,), (block[0] * cluster,), shared * cluster
         build.kernel(source, symbol, defines, self.mode).launch(
-            grid, block, given, shared, self.order, _extents(args)
+            grid, block, given, shared, self.order, _extents(args), cluster
         )
 
     def launch_ptx(self, kernel: Any, grid: Any, block: Any, args: Any) -> None:

@@ -260,11 +260,13 @@ class Kernel:
         shared: int = 0,
         order: int = 0,
         extents: Extents | None = None,
+        blocks_in_one: int = 1,
     ) -> None:
         """Run the kernel on a grid.
 
         ``order`` 1 runs blocks and threads from the last to the first. ``extents`` are the ranges
         of addresses that the kernel may use, where they are known; the `checked` mode minds them.
+        ``blocks_in_one`` blocks of a cluster are one emulated block, whose ``shared`` is theirs.
         """
         if len(args) != len(self.kinds):
             raise EmulatorError(
@@ -282,8 +284,9 @@ class Kernel:
         ends = [end for extent in extents or () for end in extent]
         with _one_launch:
             said = self.launch_function(
-                self.call, self.symbol.encode(), pointers, *dims, ctypes.c_int64(shared), order,
-                (ctypes.c_void_p * len(ends))(*ends), -1 if extents is None else len(extents),
+                self.call, self.symbol.encode(), pointers, *dims, ctypes.c_int64(shared),
+                blocks_in_one, order, (ctypes.c_void_p * len(ends))(*ends),
+                -1 if extents is None else len(extents),
             )  # fmt: skip
         if said:
             raise EmulatorError(_PLACE.sub(_look_up, said.decode()))

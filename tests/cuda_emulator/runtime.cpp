@@ -573,11 +573,13 @@ void collective_group(const char* what, void* mine, void (*compute)(void**), Sit
 //
 // Every array begins at a multiple of its alignment and of nothing more, between redzones.
 
-constexpr size_t STATIC_LIMIT = 48 << 10, BLOCK_LIMIT = 227 << 10, ARENA = 1 << 20, REDZONE = 512;
+constexpr int64_t STATIC_LIMIT = 48 << 10, DYNAMIC_LIMIT = 227 << 10;
+constexpr size_t ARENA = 1 << 20, REDZONE = 512;
 
 unsigned char* reservation;
 static unsigned char* arena;
-static size_t used, static_bytes;
+static size_t used;
+static int64_t static_bytes;
 static uint64_t generation;
 
 static unsigned char* take(const char* name, int64_t bytes, size_t align) {
@@ -600,7 +602,8 @@ static void clear_shared() {
     used = ARENA;
   }
   if (used) POISON(arena, used);
-  used = static_bytes = 0;
+  used = 0;
+  static_bytes = 0;
   generation++;
 }
 
@@ -902,7 +905,8 @@ static void run_blocks(Block& block) {
   }
 }
 
-static std::string refuse(const unsigned* grid, const unsigned* block, int64_t shared) {
+static std::string refuse(const unsigned* grid, const unsigned* block, int64_t shared,
+                          int blocks_in_one) {
   auto dims = [](const unsigned* d) {
     return "(" + std::to_string(d[0]) + ", " + std::to_string(d[1]) + ", " + std::to_string(d[2]) + ")";
   };
@@ -911,9 +915,9 @@ static std::string refuse(const unsigned* grid, const unsigned* block, int64_t s
     return "a block of " + dims(block) + " threads: it has 1 to 1024, at most 64 along z";
   if (!grid[0] || !grid[1] || !grid[2] || grid[0] > 0x7fffffffu || grid[1] > 65535 || grid[2] > 65535)
     return "a grid of " + dims(grid) + " blocks: it has 1 to 2147483647 along x, to 65535 along y and z";
-  if (shared < 0 || shared > int64_t(BLOCK_LIMIT))
-    return std::to_string(shared) + " bytes of dynamic shared memory: a block has up to " +
-           std::to_string(BLOCK_LIMIT);
+  if (shared < 0 || shared > DYNAMIC_LIMIT * blocks_in_one)
+    return std::to_string(shared / blocks_in_one) + " bytes of dynamic shared memory: a block has up to " +
+           std::to_string(DYNAMIC_LIMIT);
   return "";
 }
 
@@ -1005,13 +1009,15 @@ static void lay_out_threads(uint3 dim) {
 
 }  // namespace emu
 
-// Runs a grid. The result is empty, or what went wrong. `extents`: where the arrays that the kernel
+// Runs a grid. The result is empty, or what went wrong. `blocks_in_one`: how many blocks of a
+// cluster each emulated block stands for (see ptx.h), which share out its shared memory. `extents`: where the arrays that the kernel
 // may use begin and end, `extent_count` of them; -1 where that is not known.
 EXPORT const char* emu_launch(void (*call)(void**), const char* name, void** args,
-                              const unsigned* grid, const unsigned* block, int64_t shared, int order,
-                              const void* const* extents, int extent_count) {
+                              const unsigned* grid, const unsigned* block, int64_t shared,
+                              int blocks_in_one, int order, const void* const* extents,
+                              int extent_count) {
   using namespace emu;
-  error = refuse(grid, block, shared);
+  error = refuse(grid, block, shared, blocks_in_one);
   if (!error.empty()) {
     error = std::string(name) + " is launched with " + error;
     return error.c_str();
