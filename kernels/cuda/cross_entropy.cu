@@ -37,6 +37,10 @@ constexpr bool SHARES = TARGET != LABELS;  // Σ q·x and Σ q are needed
 using Real = wide<T>;
 constexpr bool HALF = sizeof(T) == 2;
 constexpr int THREADS = 256;
+// How many blocks a multiprocessor should hold in forward: 4 leave a thread 64 registers, 3 leave 80.
+constexpr int NARROW_BLOCKS = sizeof(T) == 8 ? 1 : SHARES ? 2 : 3;
+constexpr int ROWS_BLOCKS = sizeof(T) == 8 ? 1 : SHARES ? 2 : 4;
+constexpr int COLUMNS_BLOCKS = sizeof(T) == 8 ? 1 : 3;
 constexpr int PACK = 16 / sizeof(T);
 
 struct Problem {
@@ -170,6 +174,15 @@ INLINE Sums shuffled(const Sums& a, int step) {
   return b;
 }
 
+// all[i] of an array in registers, which have no addresses.
+template <int N> INLINE Sums selected(const Sums (&all)[N], int i) {
+  Sums found = all[0];
+#pragma unroll
+  for (int k = 1; k < N; k++)
+    if (k == i) found = all[k];
+  return found;
+}
+
 // Thread 0 of each `threads` (32, or the block) gets the sums of them all.
 INLINE Sums join_threads(Sums sums, int threads, Sums* scratch) {
   for (int step = WARP / 2; step > 0; step /= 2) sums = joined(sums, shuffled(sums, step));
@@ -250,6 +263,15 @@ INLINE void finish_row(const Arrays& from, const Results& to, const Problem& p, 
   total.weight += found.weight;
 }
 
+INLINE void finish_part(const Arrays& from, const Results& to, const Problem& p, int64 row,
+                        int64 split, const Sums& sums, Total& total) {
+  if (p.parts > 1) {
+    to.parts[split * p.rows + row] = sums;
+  } else {
+    finish_row(from, to, p, row, sums, total);
+  }
+}
+
 // The block's total, from those of its threads.
 INLINE void finish_block(const Results& to, const Problem& p, const Total& total) {
   SHARED(Real, scratch, [WARP]);
@@ -323,9 +345,11 @@ INLINE Real target_gradient(const Arrays& from, const Problem& p, const Slope& s
 // ----------------------------------------------------------------------------------- narrow
 //
 // A lane has up to 4 values of each of 4 rows, all of which it reads before it uses the first: of
-// 10 classes in float32 the 4 lanes of a row have 40 bytes each under way, which is 60 KB on a
-// multiprocessor with 1536 threads; H200 needs about 40 (4.8 TB/s times 0.9 µs, over 132). That a
-// warp's accesses begin and end within sectors does no harm: neighbours find the rest in the L1.
+// 10 classes in float32 each of the 4 lanes of a row has 40 bytes under way, which is 30 KB on a
+// multiprocessor with 768 threads, and of 16 or more 48 KB. H200 needs about 40: 4.8 TB/s times
+// 0.9 µs, over 132. (Halves have half of that.) Accesses of a warp begin and end within sectors; its next ones find the rest
+// of them in the L1. The sums are those of two passes over registers, the rows' losses are
+// finished by different lanes.
 
 constexpr int VALUES = 4;
 constexpr int ROWS = 4;
@@ -390,7 +414,7 @@ INLINE int64 narrow_tiles(const Problem& p) {
   return quotient(p.rows + rows - 1, rows);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, NARROW_BLOCKS)
 NAME(forward_narrow)(const T* x, const void* target, const Real* weight, T* losses, Real* kept,
                      Real* totals, Sums* parts, const __grid_constant__ Problem p) {
   Arrays from{x, target, weight};
@@ -400,17 +424,17 @@ NAME(forward_narrow)(const T* x, const void* target, const Real* weight, T* loss
   for (int64 tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     Narrow narrow(p, tile);
     narrow.read(from, p);
+    Sums sums[ROWS];
 #pragma unroll
-    for (int u = 0; u < ROWS; u++) {
-      Sums sums = narrow.sums(from, p, u);
-      if (narrow.lane == 0 && narrow.row(u) < p.rows)
-        finish_row(from, to, p, narrow.row(u), sums, total);
-    }
+    for (int u = 0; u < ROWS; u++) sums[u] = narrow.sums(from, p, u);
+    for (int u = narrow.lane; u < ROWS; u += narrow.lanes)
+      if (narrow.row(u) < p.rows)
+        finish_row(from, to, p, narrow.row(u), selected(sums, u), total);
   }
   finish_block(to, p, total);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 NAME(backward_narrow)(const T* x, const void* target, const Real* weight, const Real* kept,
                       const Real* total, const T* slopes, T* gx, T* gtarget,
                       const __grid_constant__ Problem p) {
@@ -449,7 +473,6 @@ NAME(backward_narrow)(const T* x, const void* target, const Real* weight, const 
 // bfloat16, and a score costs 7 instructions of the 12 there is time for.
 
 constexpr int UNROLL = SHARES ? 2 : 4;  // weights or probabilities are read beside the scores
-constexpr int FORWARD_BLOCKS = SHARES || sizeof(T) == 8 ? 2 : 4;  // 64 registers, or 128
 
 // COUNT accesses to W neighbours each, a warp's width apart: their offsets are constants. The first
 // is at class c; unless FULL, those at `end` and beyond are not there.
@@ -595,7 +618,7 @@ INLINE int64 row_units(const Problem& p) {
   return quotient(p.rows + rows - 1, rows) * p.parts;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS)
+extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS)
 NAME(forward_rows)(const T* x, const void* target, const Real* weight, T* losses, Real* kept,
                    Real* totals, Sums* parts, const __grid_constant__ Problem p) {
   SHARED(Sums, scratch, [WARP]);
@@ -623,16 +646,12 @@ NAME(forward_rows)(const T* x, const void* target, const Real* weight, T* losses
     }
     sums = join_threads(sums, span.lanes, scratch);
     if (!valid || span.lane != 0) continue;
-    if (p.parts > 1) {
-      parts[span.split * p.rows + span.row] = sums;
-    } else {
-      finish_row(from, to, p, span.row, sums, total);
-    }
+    finish_part(from, to, p, span.row, span.split, sums, total);
   }
   if (p.parts == 1) finish_block(to, p, total);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 NAME(backward_rows)(const T* x, const void* target, const Real* weight, const Real* kept,
                     const Real* total, const T* slopes, T* gx, T* gtarget,
                     const __grid_constant__ Problem p) {
@@ -670,7 +689,7 @@ NAME(backward_rows)(const T* x, const void* target, const Real* weight, const Re
 // reads 256 bytes at a time, 8 bytes in each of 8 classes per thread before the first is used.
 // Where rows are few, several groups of a block share the classes, and several blocks a row.
 
-constexpr int COLUMN_PACK = sizeof(T) == 8 ? 1 : 8 / sizeof(T);
+constexpr int COLUMN_PACK = sizeof(T) == 8 ? 2 : 8 / sizeof(T);
 
 template <int V> struct Tile {
   int64 row, start, from, end, split;
@@ -696,7 +715,7 @@ template <int V> INLINE int64 column_units(const Problem& p) {
 
 template <int V>
 INLINE void add_classes(Sums (&sums)[V], const Arrays& from, const Problem& p, const Tile<V>& tile) {
-  constexpr int COUNT = SOFT ? 4 : 8;
+  constexpr int COUNT = SOFT || sizeof(T) == 8 ? 4 : 8;
   Pack<T, V> x[COUNT], target[COUNT];
   for (int64 c = tile.from; c < tile.end; c += COUNT * tile.groups) {
 #pragma unroll
@@ -759,14 +778,9 @@ INLINE void forward_columns(const Arrays& from, const Results& to, const Problem
     add_classes<V>(sums, from, p, tile);
     join_groups<V>(sums, tile, scratch);
     if (tile.group != 0 || tile.row >= p.rows) continue;
-#pragma unroll
-    for (int v = 0; v < V; v++) {
-      if (p.parts > 1) {
-        to.parts[tile.split * p.rows + tile.row + v] = sums[v];
-      } else {
-        finish_row(from, to, p, tile.row + v, sums[v], total);
-      }
-    }
+#pragma unroll 1
+    for (int v = 0; v < V; v++)
+      finish_part(from, to, p, tile.row + v, tile.split, selected(sums, v), total);
   }
   if (p.parts == 1) finish_block(to, p, total);
 }
@@ -814,7 +828,7 @@ INLINE void backward_columns(const Arrays& from, const Known& known, T* gx, T* g
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3)
+extern "C" __global__ void __launch_bounds__(THREADS, COLUMNS_BLOCKS)
 NAME(forward_columns_packed)(const T* x, const void* target, const Real* weight, T* losses,
                              Real* kept, Real* totals, Sums* parts,
                              const __grid_constant__ Problem p) {
@@ -822,21 +836,21 @@ NAME(forward_columns_packed)(const T* x, const void* target, const Real* weight,
   forward_columns<COLUMN_PACK>({x, target, weight}, {losses, kept, totals, parts}, p, scratch);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 NAME(forward_columns)(const T* x, const void* target, const Real* weight, T* losses, Real* kept,
                       Real* totals, Sums* parts, const __grid_constant__ Problem p) {
   SHARED(Sums, scratch, [1][THREADS]);
   forward_columns<1>({x, target, weight}, {losses, kept, totals, parts}, p, scratch);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 NAME(backward_columns_packed)(const T* x, const void* target, const Real* weight, const Real* kept,
                               const Real* total, const T* slopes, T* gx, T* gtarget,
                               const __grid_constant__ Problem p) {
   backward_columns<COLUMN_PACK>({x, target, weight}, {kept, total, slopes}, gx, gtarget, p);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 NAME(backward_columns)(const T* x, const void* target, const Real* weight, const Real* kept,
                        const Real* total, const T* slopes, T* gx, T* gtarget,
                        const __grid_constant__ Problem p) {
@@ -846,7 +860,7 @@ NAME(backward_columns)(const T* x, const void* target, const Real* weight, const
 // ------------------------------------------------------------------------- further stages
 
 // Joins the parts of rows that several blocks shared.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 NAME(join_parts)(const T* x, const void* target, const Real* weight, T* losses, Real* kept,
                  Real* totals, Sums* parts, const __grid_constant__ Problem p) {
   Arrays from{x, target, weight};
@@ -863,7 +877,7 @@ NAME(join_parts)(const T* x, const void* target, const Real* weight, T* losses, 
 }
 
 // The sum or mean of the losses, from the totals of blocks; `total` is what the mean divides by.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 NAME(add_totals)(const Real* totals, T* loss, Real* total, int64 blocks,
                  const __grid_constant__ Problem p) {
   SHARED(double, scratch, [WARP]);

@@ -143,11 +143,9 @@ def plan(
 
 
 def _columns(place: Layout, itemsize: int, aligned: int) -> tuple[str, int, int, int]:
-    pack = max(1, 8 // itemsize)
+    pack = 2 if itemsize == 8 else 8 // itemsize
     strides = (place.inner, place.outer_stride, place.class_stride)
-    packed = pack == 1 or (
-        aligned % (pack * itemsize) == 0 and all(each % pack == 0 for each in strides)
-    )
+    packed = aligned % (pack * itemsize) == 0 and all(each % pack == 0 for each in strides)
     pack = pack if packed else 1
     width = divide_up(place.rows, pack)
     lanes = min(THREADS, _power_of_two(width))
