@@ -354,22 +354,6 @@ def _floor_power(n: int) -> int:
     return 1 << (n.bit_length() - 1)
 
 
-@lru_cache(maxsize=4096)
-def plan(
-    shape: tuple[int, ...], strides: tuple[int, ...], axes: tuple[int, ...] | None,
-    itemsize: int, aligned: int, operation: str, count: float, order: float,
-) -> Plan:  # fmt: skip
-    """The launches for an array of ``strides`` in bytes. At every step of training they are the
-    same, so they are remembered."""
-    elements = tuple(stride // itemsize for stride in strides)
-    chosen = tuple(range(len(shape))) if axes is None else axes
-    layout = canonical(shape, elements, chosen, operation in _PLACES)
-    made = _plan(layout, itemsize, aligned, operation)
-    for each in (made.geometry, made.combine):
-        each["count"], each["order"] = count, order
-    return made
-
-
 # ------------------------------------------------------------------------------------ launch
 
 # The bytes of a part: see the operations in reduction.cu.
@@ -399,15 +383,61 @@ def result_dtype(operation: str, dtype: Any) -> Any:
     return np.dtype("int64" if gives == "wide" else gives)
 
 
+@cache
+def _takes(operation: str, dtype: Any) -> bool:
+    return dtype.name in TAKES[operation]
+
+
 def fits(operation: str, x: Any) -> bool:
     """True where the kernels compute ``operation`` of ``x``: all but complex numbers, arrays
     without elements, and views into the middle of elements."""
     return (
-        x.dtype.name in TAKES[operation]
+        _takes(operation, x.dtype)
         and x.size > 0
         and x.ndim <= AXES
         and (x.flags.c_contiguous or all(stride % x.itemsize == 0 for stride in x.strides))
     )
+
+
+class Launches(NamedTuple):
+    """A reduction, ready to run: its result, the first kernel, and the second where it has one."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    defines: Defines
+    symbol: str
+    grid: tuple[int]
+    geometry: np.ndarray
+    part_bytes: int  # of all parts; 0: there is no second kernel
+    combine_symbol: str
+    combine_grid: tuple[int]
+    combine: np.ndarray
+
+
+# At every step of training they are the same, and a look-up is all that is left of this.
+@lru_cache(maxsize=4096)
+def _prepare(
+    operation: str, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...],
+    axes: tuple[int, ...] | None, keepdims: bool, aligned: int, count: float, order: float,
+) -> Launches:  # fmt: skip
+    """The launches for an array of ``strides`` in bytes."""
+    reduced = tuple(range(len(shape))) if axes is None else axes
+    result = tuple(
+        1 if i in reduced else size for i, size in enumerate(shape) if keepdims or i not in reduced
+    )
+    elements = tuple(stride // dtype.itemsize for stride in strides)
+    layout = canonical(shape, elements, reduced, operation in _PLACES)
+    name, compiled = _compiled_as(operation, dtype.name)
+    plan = _plan(layout, dtype.itemsize, aligned, name)
+    for each in (plan.geometry, plan.combine):
+        each["count"], each["order"] = count, order
+    size = plan.parts * math.prod(result) * _part_bytes(name, compiled)
+    return Launches(
+        result, result_dtype(operation, dtype), _defines(name, compiled),
+        f"{name}_{plan.kernel}_{compiled}", (plan.grid,), plan.geometry,
+        size if plan.parts > 1 else 0, f"{name}_combine_{compiled}", (plan.combine_grid,),
+        plan.combine,
+    )  # fmt: skip
 
 
 def reduce(
@@ -419,33 +449,23 @@ def reduce(
     ``count`` is what a mean or a variance divides by, ``order`` the order of a norm.
     """
     driver = current()
-    axes = (axis,) if isinstance(axis, int) else axis
-    if axes is None:
-        shape: tuple[int, ...] = (1,) * x.ndim if keepdims else ()
-    elif keepdims:
-        shape = tuple([1 if i in axes else size for i, size in enumerate(x.shape)])
-    else:
-        shape = tuple([size for i, size in enumerate(x.shape) if i not in axes])
-    y = driver.xp.empty(shape, result_dtype(operation, x.dtype))
-    name, dtype = _compiled_as(operation, x.dtype.name)
     address = driver.pointer(x)
-    aligned = min(16, address & -address)
-    chosen = plan(x.shape, x.strides, axes, x.itemsize, aligned, name, count, order)
-    _run(chosen, name, dtype, x, y)
+    todo = _prepare(
+        operation, x.dtype, x.shape, x.strides, (axis,) if isinstance(axis, int) else axis,
+        keepdims, min(16, address & -address), count, order,
+    )  # fmt: skip
+    y = driver.xp.empty(todo.shape, todo.dtype)
+    block, defines = (THREADS,), todo.defines
+    if not todo.part_bytes:
+        args = (x, y, y, todo.geometry)
+        launch(SOURCE, todo.symbol, todo.grid, block, args, defines=defines)
+        return y
+    parts = driver.xp.empty(todo.part_bytes, np.uint8)
+    args = (x, y, parts, todo.geometry)
+    launch(SOURCE, todo.symbol, todo.grid, block, args, defines=defines)
+    last = (parts, y, todo.combine)
+    launch(SOURCE, todo.combine_symbol, todo.combine_grid, block, last, defines=defines)
     return y
-
-
-def _run(chosen: Plan, operation: str, dtype: str, x: Any, y: Any) -> None:
-    first, second = chosen.geometry, chosen.combine
-    defines = _defines(operation, dtype)
-    symbol = f"{operation}_{chosen.kernel}_{dtype}"
-    if chosen.parts == 1:
-        launch(SOURCE, symbol, (chosen.grid,), (THREADS,), (x, y, y, first), defines=defines)
-        return
-    parts = current().xp.empty(chosen.parts * y.size * _part_bytes(operation, dtype), np.uint8)
-    launch(SOURCE, symbol, (chosen.grid,), (THREADS,), (x, y, parts, first), defines=defines)
-    symbol, grid = f"{operation}_combine_{dtype}", (chosen.combine_grid,)
-    launch(SOURCE, symbol, grid, (THREADS,), (parts, y, second), defines=defines)
 
 
 def sum_rows(x: Any) -> Any:

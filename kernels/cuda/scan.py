@@ -152,31 +152,46 @@ def _staged(kernel: str, grid: int, geometry: np.ndarray, series: int, parts: in
 # ------------------------------------------------------------------------------------ launch
 
 
+class _Module(NamedTuple):
+    """What follows from operation and dtype."""
+
+    defines: Defines
+    names: dict[str, str]  # of the kernels
+    result: Any
+    pack: int  # PACK in scan.cu
+    part_bytes: int
+
+
+@cache
+def _module(operation: str, dtype: Any) -> _Module:
+    compiled = _compiled_as(dtype.name)
+    half = compiled in ("float16", "bfloat16")
+    stems = ("rows_packed", "rows", "columns", "prefixes")
+    return _Module(
+        _defines(operation, compiled),
+        {stem: f"{operation}_{stem}_{compiled}" for stem in stems},
+        result_dtype("sum", dtype),
+        2 if dtype.itemsize == 8 else 8 if half else 4,
+        4 if half else 8,
+    )
+
+
 def scan(operation: str, x: Any, axis: int, reverse: bool = False) -> Any:
     """The running sum (``"cumsum"``) or product (``"cumprod"``) of ``x`` along ``axis``."""
     driver = current()
-    y = driver.xp.empty(x.shape, result_dtype("sum", x.dtype))
-    dtype = _compiled_as(x.dtype.name)
-    half = dtype in ("float16", "bfloat16")
-    pack = 2 if x.itemsize == 8 else 8 if half else 4  # PACK in scan.cu
+    defines, names, result, pack, part_bytes = _module(operation, x.dtype)
+    y = driver.xp.empty(x.shape, result)
     aligned = driver.pointer(x) % (pack * x.itemsize) == 0
     chosen = plan(x.shape, x.strides, axis % x.ndim, reverse, x.itemsize, pack, aligned)
-    defines, symbol = _defines(operation, dtype), f"{operation}_{chosen.kernel}_{dtype}"
+    symbol, grid, block = names[chosen.kernel], (chosen.grid,), (THREADS,)
     totals = y
     if chosen.parts > 1:
-        totals = driver.xp.empty(chosen.series * chosen.parts * (4 if half else 8), np.uint8)
-        launch(
-            SOURCE, symbol, (chosen.grid,), (THREADS,), (x, y, totals, chosen.totals),
-            defines=defines,
-        )  # fmt: skip
-        launch(
-            SOURCE, f"{operation}_prefixes_{dtype}", (chosen.prefix_grid,), (THREADS,),
-            (totals, chosen.prefix), defines=defines,
-        )  # fmt: skip
-    launch(
-        SOURCE, symbol, (chosen.grid,), (THREADS,), (x, y, totals, chosen.geometry),
-        defines=defines,
-    )  # fmt: skip
+        totals = driver.xp.empty(chosen.series * chosen.parts * part_bytes, np.uint8)
+        args = (x, y, totals, chosen.totals)
+        launch(SOURCE, symbol, grid, block, args, defines=defines)
+        prefix_grid, prefix = (chosen.prefix_grid,), (totals, chosen.prefix)
+        launch(SOURCE, names["prefixes"], prefix_grid, block, prefix, defines=defines)
+    launch(SOURCE, symbol, grid, block, (x, y, totals, chosen.geometry), defines=defines)
     return y
 
 
