@@ -18,6 +18,7 @@ import numpy as np
 from gradlab.errors import AxisError, OptionError, ShapeError, message
 from gradlab.kernels import ladder
 from gradlab.kernels.cuda import matmul as cuda, reduction
+from gradlab.kernels.cuda.driver import current
 from gradlab.ops.core import FLOAT, PROMOTE, Kernel, Op, apply, public
 from gradlab.ops.elementwise import TensorLike, conj, keep, where
 from gradlab.ops.samples import Sample, values
@@ -567,15 +568,20 @@ def _linear_cuda(x: Any, weight: Any, bias: Any = None, activation: str = "") ->
     options = {} if bias is None else {"bias": bias}
     if activation:
         options["activation"] = activation
-    y = ladder.run("matmul", "matmul", _rows(x, x.shape[-1:]), weight.T, **options)
-    return y if x.ndim == 2 else y.reshape((*x.shape[:-1], weight.shape[0]))
+    y = ladder.run("matmul", "matmul", _tall(x), weight.T, **options)
+    return y if y.ndim == x.ndim else y.reshape((*x.shape[:-1], weight.shape[0]))
+
+
+def _tall(x: Any) -> Any:
+    """A batch of matrices as one matrix, where that takes no copy."""
+    return x if x.ndim > 1 and not x.flags.c_contiguous else _rows(x, x.shape[-1:])
 
 
 def _linear_backward_cuda(
     gy: Any, x: Any, weight: Any, *, needs: tuple[bool, ...]
 ) -> tuple[Any, ...]:
     gx = gw = None
-    rows = _rows(gy, gy.shape[-1:])
+    rows = _rows(gy, gy.shape[-1:])  # the gradients of weight and bias are sums over all of them
     if needs[0]:
         gx = ladder.run("matmul", "matmul", rows, weight).reshape(x.shape)
     if needs[1]:
@@ -873,6 +879,18 @@ def _contract(
     return y.reshape([sizes[label] for label in labels]), "".join(labels)
 
 
+def _is_one_product(*xs: Any, labels: tuple[str, ...], output: str) -> bool:
+    """True for two tensors of halves of which a single product remains: it is rounded once."""
+    if len(xs) != 2 or not _same(*xs) or cuda.kernel_dtype(xs[0].dtype) not in cuda.HALVES:
+        return False
+    term1, term2 = map(set, labels)
+    return bool(term1 & term2 - set(output)) and term1 ^ term2 <= set(output)
+
+
+def _einsum_cuda(*xs: Any, labels: tuple[str, ...], output: str) -> Any:
+    return _einsum_forward(current().xp, *xs, labels=labels, output=output)
+
+
 def _einsum_gradient(
     gy: Tensor,
     i: int,
@@ -902,6 +920,8 @@ EINSUM = Op(
     dtype=PROMOTE,
     kinds=_NUMBERS,
     halves=True,
+    # Other equations of halves are computed in float32, as on the CPU.
+    kernels=[Kernel("cuda", "matmul", _is_one_product, _einsum_cuda, casts=False)],
     samples=_einsum_samples,
 )
 

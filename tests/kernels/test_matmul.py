@@ -545,6 +545,26 @@ def test_other_products_take_the_kernels(fake_cuda):
         assert (y == 40).all().item()
 
 
+def test_einsum_of_halves_is_one_product_of_halves(fake_cuda, monkeypatch):
+    monkeypatch.setattr(kernels, "_tensor_cores", lambda: None)
+    a, b = (gl.tensor(draw(2, 20, 20, seed=i), dtype="float16", device="cuda") for i in (0, 1))
+    y = gl.einsum("bij,bkj->bik", a, b)
+    assert symbols(fake_cuda) == ["matmul_float16"]
+    expected = a.cpu().astype("float32") @ b.cpu().astype("float32").mT
+    assert_close(y.cpu(), expected.half(), 2e-3, 1e-2)
+    fake_cuda.launches.clear()
+    assert gl.einsum("bij,bkj->i", a, b).dtype == dtypes.float16
+    assert "matmul_float16" not in symbols(fake_cuda)  # its sums are in float32
+
+
+def test_linear_of_a_strided_batch_copies_nothing(fake_cuda):
+    x = gl.tensor(draw(20, 3, 30), device="cuda").permute(1, 0, 2)
+    weight = gl.tensor(draw(36, 30, seed=1), device="cuda")
+    y = functional.linear(x, weight)
+    assert symbols(fake_cuda) == ["matmul_float32"]
+    assert_close(y.cpu(), functional.linear(x.cpu(), weight.cpu()), 1e-5, 1e-5)
+
+
 @pytest.mark.parametrize("shapes", [((3, 4, 5), (5,)), ((4,), (2, 4, 3)), ((4,), (4,)),
                                     ((2, 3, 4), (4, 5)), ((3, 4), (2, 4, 5))])  # fmt: skip
 def test_gradients_of_vectors_and_batches(fake_cuda, shapes):
