@@ -97,6 +97,18 @@ INLINE uint32 round_tf32(uint32 bits) {
   return out;
 }
 
+// Two numbers rounded to nearest, the first in the lower half.
+INLINE uint32 round_pair(float16, float low, float high) {
+  uint32 out;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
+}
+INLINE uint32 round_pair(bfloat16, float low, float high) {
+  uint32 out;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
+}
+
 #endif  // __CUDA_ARCH__ >= 800
 
 // ------------------------------------------------------------------------------- sm_90 and sm_90a

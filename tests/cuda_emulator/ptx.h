@@ -117,6 +117,9 @@ inline uint32 round_tf32(uint32 bits) {
   if ((bits & 0x7f800000u) == 0x7f800000u) return bits;
   return (bits + 0x1000u) & 0xffffe000u;
 }
+template <class S> uint32 round_pair(S, float low, float high) {
+  return uint32(store<S>(low).bits) | uint32(store<S>(high).bits) << 16;
+}
 
 // ------------------------------------------------------- mbarriers and the bulk copy engine, sm_90
 
