@@ -122,7 +122,10 @@ def sanitized_environment() -> dict[str, str]:
 
 
 def _run(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | {"LC_ALL": "C"}
+    # What AddressSanitizer is loaded into for a kernel's sake would slow the compiler down.
+    environment.pop("LD_PRELOAD", None)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EmulatorError(f"{' '.join(map(str, command))}\n{done.stderr}")
     return done.stdout
