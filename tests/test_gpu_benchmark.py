@@ -79,6 +79,9 @@ for number in range(first, 4):
     write(begin=f"piece {number}", number=number)
     if name == "dying" and number == 1:
         print("cudaErrorIllegalAddress", file=sys.stderr); sys.stderr.flush(); os._exit(9)
+    folder = os.path.dirname(out.name)
+    while name == "meeting" and len([f for f in os.listdir(folder) if f.endswith("jsonl")]) < shards:
+        time.sleep(0.01)
     if name == "hanging" and number == 2:
         time.sleep(60)
     write(title=f"piece {number}", value=number, took=0.0)
@@ -111,6 +114,11 @@ def test_shards_share_the_pieces(planted):
     found = program.run_section(Section("plain", None, 30, shards=3), 30, dry=True)
     assert [(r["number"], r["value"]) for r in found["records"]] == [(i, i) for i in range(4)]
     assert found["crashes"] == []
+
+
+def test_shards_run_at_the_same_time(planted):
+    found = program.run_section(Section("meeting", None, 60, shards=3), 60, dry=True)
+    assert [r["value"] for r in found["records"]] == [0, 1, 2, 3]
 
 
 def test_what_there_is_no_time_for_is_counted(machine):

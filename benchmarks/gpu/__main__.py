@@ -33,7 +33,10 @@ def run_section(section: Section, seconds: float, dry: bool) -> dict[str, Any]:
         shards = [
             _Shard(section, i, Path(folder) / f"{i}.jsonl", dry) for i in range(section.shards)
         ]
-        while any(shard.alive(seconds - (time.monotonic() - start)) for shard in shards):
+        running = shards
+        while running:
+            left = seconds - (time.monotonic() - start)
+            running = [shard for shard in running if shard.alive(left)]
             time.sleep(0.05)
         records = [record for shard in shards for record in shard.records()]
     return {
