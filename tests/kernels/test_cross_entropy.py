@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import Array
 from gradlab.kernels.cuda import cross_entropy as cuda
 from hypothesis import given, strategies as st
 
 import gradlab as gl
+from fake_cuda import Array
 from gradlab import dtypes
 from gradlab.autograd import grad
 from gradlab.backends.gate import counters
@@ -146,11 +146,12 @@ def options_for(options: dict[str, Any], classes: int, rows: Any) -> dict[str, A
     return options
 
 
-@pytest.mark.sanitized
 @pytest.mark.parametrize("soft", [False, True], ids=["labels", "probabilities"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param("float32", marks=pytest.mark.sanitized), "bfloat16"]
+)
 def test_every_kernel(emulator, dtype, soft):
-    """Rows for a lane, for lanes of a warp, for a warp, a block and several; columns, packed too."""
+    """Rows for a lane, for lanes of a warp, for a warp, a block, several; columns, packed too."""
     launched = set()
     for shape in ((5, 3), (9, 10), (40, 33), (3, 129), (2, 5000), (1, 40_000), (2, 5, 7), (2, 5, 8),
                   (1, 700, 12)):  # fmt: skip
@@ -187,6 +188,14 @@ def check_each(x: np.ndarray, target: np.ndarray, given: dict[str, Any]) -> None
     )
 
 
+@pytest.mark.sanitized
+def test_halves_at_odd_addresses(emulator):
+    """Classes before the first 16 bytes and behind the last; more than one pack in between."""
+    x = scores((3, 1037), "bfloat16")
+    for start, end in ((0, 1037), (1, 1030), (7, 1033), (3, 135)):
+        check(x[:, start:end], labels(3, end - start))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("classes", [1, 2, 10, 31, 32, 33, 127, 128, 129, 1023, 1024, 1025])
 def test_sizes(emulator, dtype, classes):
@@ -196,7 +205,7 @@ def test_sizes(emulator, dtype, classes):
 
 
 def test_vocabularies(emulator):
-    """Rows that many blocks share, of lengths and at addresses that are no multiples of 16 bytes."""
+    """Rows that blocks share, of lengths and at addresses that are no multiples of 16 bytes."""
     for rows, classes in ((3, 50_257), (2, 70_001)):
         x = scores((rows, classes), "bfloat16")
         check(x, labels(rows, classes, "int32"))
@@ -323,9 +332,9 @@ def test_a_label_out_of_range_is_nan_in_its_row_alone(emulator, shape, smoothing
         for each in bad:
             target = labels((4, *shape[2:]), shape[1], dtype)
             target[2] = each
-            for given in (None, weight):
+            for factors in (None, weight):
                 options = {"reduction": "none", "label_smoothing": smoothing}
-                loss, gx, _ = computed(x, target, given, **options)
+                loss, gx, _ = computed(x, target, factors, **options)
                 assert np.isnan(loss[2]).all()
                 assert np.isnan(gx[2]).all()
                 assert np.isfinite(np.delete(loss, 2, 0)).all()
@@ -509,5 +518,5 @@ def test_labels_written_between_the_passes_are_noticed(emulator):
     target.view(5)  # writes are counted from the first view on
     loss = F.cross_entropy(x, target)
     target.zero_()
-    with pytest.raises(GradientError, match="in place|in-place|written"):
+    with pytest.raises(GradientError, match="in place"):
         loss.backward()
