@@ -79,8 +79,8 @@ for number in range(first, 4):
     write(begin=f"piece {number}", number=number)
     if name == "dying" and number == 1:
         print("cudaErrorIllegalAddress", file=sys.stderr); sys.stderr.flush(); os._exit(9)
-    folder = os.path.dirname(out.name)
-    while name == "meeting" and len([f for f in os.listdir(folder) if f.endswith("jsonl")]) < shards:
+    there = lambda: [f for f in os.listdir(os.path.dirname(out.name)) if f.endswith("jsonl")]
+    while name == "meeting" and len(there()) < shards:
         time.sleep(0.01)
     if name == "hanging" and number == 2:
         time.sleep(60)

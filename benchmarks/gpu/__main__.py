@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -67,7 +68,7 @@ class _Shard:
         elif self.process.poll() is not None:
             self._ended(self.process.returncode)
         elif seconds_left < -GRACE:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)  # and what it started
             self.process.wait()
             self._ended(None)
         return not self.done
@@ -80,7 +81,7 @@ class _Shard:
         ]  # fmt: skip
         self.process = subprocess.Popen(
             [*COMMAND, *arguments, *(["--dry-run"] if self.dry else [])], cwd=ROOT,
-            stdout=self.log, stderr=subprocess.STDOUT, env={**os.environ, "GRADLAB_QUIET": "1"},
+            stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, "GRADLAB_QUIET": "1"},
         )  # fmt: skip
 
     def _ended(self, code: int | None) -> None:
