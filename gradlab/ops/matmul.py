@@ -98,7 +98,8 @@ def _on_cuda(
     name: str, accepts: Callable[..., bool], run: Callable[..., Any]
 ) -> tuple[Kernel, Kernel]:
     """A kernel for the arrays as they are, and for those that are promoted to one dtype first."""
-    return Kernel("cuda", name, accepts, run, casts=False), Kernel("cuda", name, accepts, run)
+    plain = Kernel("cuda", name, accepts, run, casts=False)
+    return plain, Kernel("cuda", f"{name} of promoted operands", accepts, run)
 
 
 def array_matmul(xp: Any, x1: Any, x2: Any) -> Any:
