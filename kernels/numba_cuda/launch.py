@@ -30,11 +30,20 @@ def missing() -> str:
     for module, package in (("numba", "numba"), ("numba_cuda", "numba-cuda")):
         if find_spec(module) is None:
             return f'{package} is not installed; run: pip install "gradlab[numba]"'
-    try:
-        import_module("numba.cuda.cudadrv.nvvm").NVVM()
-    except Exception:  # its type has moved between releases
-        return "NVIDIA's compiler library NVVM is not installed; run: pip install nvidia-nvvm"
+    try:  # with NVIDIA's libraries, which come apart from it
+        numba_cuda = import_module("numba.cuda")
+        numba_cuda.compile(_nothing, "void()", device=False, abi="numba", cc=(8, 0), output="ptx")
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        return (
+            f"numba-cuda cannot compile ({type(error).__name__}: {first}); "
+            "run: pip install nvidia-nvvm nvidia-cuda-nvrtc"
+        )
     return ""
+
+
+def _nothing() -> None:
+    pass
 
 
 class PythonKernel:
@@ -118,7 +127,27 @@ def compile_ptx(source: PythonKernel, kinds: Sequence[Any], capability: tuple[in
     ptx, _ = cuda.compile(
         function, signature, device=False, abi="numba", cc=capability, output="ptx"
     )
-    return str(ptx)
+    return _for_older_drivers(str(ptx), capability)
+
+
+# The oldest PTX that knows an architecture:
+# https://docs.nvidia.com/cuda/parallel-thread-execution/#release-notes-ptx-release-history
+_PTX_VERSIONS = {
+    (7, 5): "6.3", (8, 0): "7.0", (8, 6): "7.1", (8, 7): "7.4", (8, 9): "7.8", (9, 0): "7.8",
+    (10, 0): "8.6", (10, 3): "8.8", (12, 0): "8.7", (12, 1): "8.8",
+}  # fmt: skip
+
+
+def _for_older_drivers(ptx: str, capability: tuple[int, int]) -> str:
+    """The same PTX marked with the oldest version that has the architecture.
+
+    NVVM writes its own version, and a driver refuses all that is newer than itself. What Numba
+    makes of plain Python has been in PTX since long before.
+    """
+    version = _PTX_VERSIONS.get(capability)
+    if version is None:
+        return ptx
+    return re.sub(r"^\.version .*$", f".version {version}", ptx, count=1, flags=re.MULTILINE)
 
 
 @cache

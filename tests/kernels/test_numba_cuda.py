@@ -15,7 +15,12 @@ from gradlab.kernels.numba_cuda import launch, matmul, reduction, softmax
 import gradlab as gl
 import python_kernels
 
-pytestmark = pytest.mark.skipif(bool(launch.missing()), reason=launch.missing())
+
+@pytest.fixture(autouse=True)
+def _compiler():
+    if launch.missing():
+        pytest.skip(launch.missing())
+
 
 ladder.load_all()
 RUNGS = pytest.mark.parametrize("name", ladder.READABLE)
@@ -206,6 +211,30 @@ def test_ptx_for_sm_90(name, dtype):
     assert (".shared" in compiled.ptx) == name.endswith("tiled")
     if dtype == "float32":
         assert ".f64" not in compiled.ptx  # no constant widened the arithmetic
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
+def test_ptx_is_assembled(capability):
+    """By the assembler that GPUs' drivers have too, from PTX that old ones of them understand."""
+    nvjitlink = pytest.importorskip("cuda.bindings.nvjitlink")
+    try:
+        nvjitlink.version()
+    except Exception as missing_library:
+        pytest.skip(f"nvidia-nvjitlink is not installed: {missing_library!r:.80}")
+    for build, options, count in BUILDS.values():
+        kernel = launch.PythonKernel(build, np.float32, *options)
+        axes = [2] * count if not options else [2, 1]
+        kinds = [(np.dtype("f4"), each, "A") for each in axes]
+        ptx = launch.CompiledKernel(kernel, kinds, capability).ptx
+        assert float(ptx.partition(".version ")[2].split()[0]) <= 8.8
+        linker = nvjitlink.create(2, ["-arch=sm_{}{}".format(*capability), "-verbose"])
+        text = ptx.encode() + b"\0"
+        nvjitlink.add_data(linker, nvjitlink.InputType.PTX, text, len(text), "kernel")
+        nvjitlink.complete(linker)
+        log = bytearray(nvjitlink.get_info_log_size(linker))
+        nvjitlink.get_info_log(linker, log)
+        nvjitlink.destroy(linker)
+        assert b"0 bytes spill stores, 0 bytes spill loads" in log
 
 
 def test_arrays_become_the_words_that_numba_expects(fake_cuda):

@@ -16,7 +16,14 @@ from gradlab.ops.samples import Sample, values
 from gradlab.testing import check_op
 
 pytest.importorskip("numba", reason="the extra numba is not installed")
-on_cuda = pytest.mark.skipif(bool(missing()), reason=missing())
+
+
+@pytest.fixture
+def on_cuda(emulator):
+    if missing():
+        pytest.skip(missing())
+    return emulator
+
 
 SCALE = 0.5
 
@@ -63,14 +70,12 @@ def test_samples_on_the_cpu():
     assert check_op(swish.op, devices=[]) == 7
 
 
-@on_cuda
-def test_samples_on_cuda(emulator):
+def test_samples_on_cuda(on_cuda):
     check_op(swish.op, devices=["cuda"])
-    assert {source for source, _ in emulator.launches} == {"swish.ptx", "swish_gradient.ptx"}
+    assert {source for source, _ in on_cuda.launches} == {"swish.ptx", "swish_gradient.ptx"}
 
 
-@on_cuda
-def test_second_order_on_cuda(emulator):
+def test_second_order_on_cuda(on_cuda):
     found = []
     for device in ("cpu", "cuda"):
         x = gl.tensor([0.5, -1.0], device=device, requires_grad=True)
@@ -148,12 +153,11 @@ def test_literals_take_the_dtype_of_the_inputs():
     np.testing.assert_allclose(wave(gl.tensor(x)).numpy(), expected, 1e-6)
 
 
-@on_cuda
-def test_a_float32_kernel_has_no_float64_arithmetic(emulator, monkeypatch):
+def test_a_float32_kernel_has_no_float64_arithmetic(on_cuda, monkeypatch):
     ptx = []
-    launch = emulator.launch_ptx
+    launch = on_cuda.launch_ptx
     monkeypatch.setattr(
-        emulator,
+        on_cuda,
         "launch_ptx",
         lambda kernel, *args: (ptx.append(kernel.ptx), launch(kernel, *args)),
     )
@@ -322,8 +326,7 @@ def test_shapes_that_do_not_broadcast():
         swish(gl.ones(3), gl.ones(4))
 
 
-@on_cuda
-def test_without_source_cuda_says_so(emulator):
+def test_without_source_cuda_says_so(on_cuda):
     scope = {}
     exec("def typed_in(x): return x + 1", scope)
     op = gl.elementwise(scope["typed_in"])
