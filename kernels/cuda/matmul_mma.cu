@@ -139,7 +139,8 @@ constexpr int FRAGMENTS_M = WARP_M / 16, FRAGMENTS_N = WARP_N / 16;
 struct Fragments {
   uint32 a[FRAGMENTS_M][4], b[FRAGMENTS_N][4];
 
-  INLINE void read(const OperandA& from_a, const OperandB& from_b, const unsigned char* stage, int step) {
+  INLINE void read(const OperandA& from_a, const OperandB& from_b, const unsigned char* stage,
+                   int step) {
 #pragma unroll
     for (int i = 0; i < FRAGMENTS_M; i++) from_a.fragment(a[i], stage, i, step);
 #pragma unroll
@@ -215,7 +216,7 @@ INLINE void accumulate(float (&acc)[FRAGMENTS_M][2 * FRAGMENTS_N][4], OperandA a
 // so that rows leave in pieces of 16 bytes.
 constexpr int STAGED = WARP_N + 8;  // floats per row: 8 banks on, as lanes write 8 rows of 8 floats
 constexpr int SHARED_BYTES_FOR_OUTPUT = THREADS / WARP * 16 * STAGED * 4;
-static_assert(SHARED_BYTES_FOR_OUTPUT <= STAGES * STAGE_BYTES, "the output fits where the stages were");
+static_assert(SHARED_BYTES_FOR_OUTPUT <= STAGES * STAGE_BYTES, "it fits where the stages were");
 
 template <class Write>
 INLINE void write_tile(const float (&acc)[FRAGMENTS_M][2 * FRAGMENTS_N][4], unsigned char* shared,
@@ -254,11 +255,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 NAME(matmul_mma)(const T* a, const T* b, T* c, float* partial, const T* bias, const T* residual,
                  const Problem p) {
   DYNAMIC_SHARED(shared);
-  int64 rows = (p.m + TILE_M - 1) / TILE_M, columns = (p.n + TILE_N - 1) / TILE_N;
-  int64 split_and_batch = blockIdx.x / (rows * columns), row, column;
-  int64 split = split_and_batch % p.splits, batch = split_and_batch / p.splits;
+  uint32 rows = uint32((p.m + TILE_M - 1) / TILE_M), columns = uint32((p.n + TILE_N - 1) / TILE_N);
+  uint32 splits = uint32(p.splits), split_and_batch = blockIdx.x / (rows * columns), row, column;
+  uint32 split = split_and_batch % splits, batch = split_and_batch / splits;
   tile_of<8>(blockIdx.x % (rows * columns), rows, columns, row, column);
-  int64 m = row * TILE_M, n = column * TILE_N, k = split * p.split_k;
+  int64 m = int64(row) * TILE_M, n = int64(column) * TILE_N, k = split * p.split_k;
 
   int warp = int(threadIdx.x) / WARP;
   int warp_m = warp % (TILE_M / WARP_M) * WARP_M, warp_n = warp / (TILE_M / WARP_M) * WARP_N;
@@ -293,7 +294,8 @@ NAME(matmul_mma)(const T* a, const T* b, T* c, float* partial, const T* bias, co
 // Adds up the parts of a split sum, in their order, and finishes it. Grid: pieces of CHUNK columns
 // of all rows of all batches, 256 to a block.
 extern "C" __global__ void __launch_bounds__(256)
-NAME(matmul_mma_finish)(const float* partial, T* c, const T* bias, const T* residual, const Problem p) {
+NAME(matmul_mma_finish)(const float* partial, T* c, const T* bias, const T* residual,
+                        const Problem p) {
   int64 pieces = (p.n + CHUNK - 1) / CHUNK;
   int64 piece = int64(blockIdx.x) * blockDim.x + threadIdx.x;
   if (piece >= p.batches * p.m * pieces) return;
@@ -304,8 +306,8 @@ NAME(matmul_mma_finish)(const float* partial, T* c, const T* bias, const T* resi
   for (int64 split = 0; split < p.splits; split++)
 #pragma unroll
     for (int four = 0; four < CHUNK; four += 4)
-      add_values(reinterpret_cast<float(&)[4]>(sums[four]), at + split * p.batches * p.m * p.n + four, 1,
-                 p.n - column - four, p.n % 4 == 0);
-  finish(p, sums, c + batch_offset(p, p.c_batch, batch), bias,
-         p.has_residual ? residual + batch_offset(p, p.residual_batch, batch) : residual, row, column);
+      add_values(reinterpret_cast<float(&)[4]>(sums[four]),
+                 at + split * p.batches * p.m * p.n + four, 1, p.n - column - four, p.n % 4 == 0);
+  if (p.has_residual) residual += batch_offset(p, p.residual_batch, batch);
+  finish(p, sums, c + batch_offset(p, p.c_batch, batch), bias, residual, row, column);
 }

@@ -6,15 +6,15 @@
 // multiprocessor does 2048 multiply-adds per cycle, 16 cycles per k of a tile of 128 x 256, which
 // reads 384 elements per k out of L2: 85 operations per byte, 48 bytes per cycle, about twice what
 // L2 gives to all of them at once. Two blocks that share B by multicast read 32. Of shared memory a
-// wgmma of 64 x 256 reads 640 bytes per k in its 8 cycles, 512 of them B's, which the two consumers'
-// wgmma read each for itself. Not yet measured on a GPU.
+// wgmma of 64 x 256 reads 640 bytes per k in its 8 cycles, of which a multiprocessor gives 1024.
+// Not yet measured on a GPU.
 //
 // A producer keeps a ring of STAGES tiles filled by the bulk copy engine, which also does the
 // 128-byte swizzle and the edges: what is outside A and B arrives as 0, what is outside C is not
-// written. Each consumer has 64 of the tile's rows, and accumulators of 64 x TILE_N in the registers
-// that the producer gave up. Blocks stay and take one tile after another, so that the producer
-// fetches the next tile's first stages while the consumers write this one's results, through shared
-// memory and by the copy engine, which goes on while they multiply again.
+// written. Each consumer has 64 of the tile's rows, and 64 x TILE_N sums in the registers that the
+// producer gave up. Blocks stay and take one tile after another, so that the producer fetches the
+// next tile's first stages while the consumers write this one's results, through shared memory and
+// by the copy engine, which goes on while they multiply again.
 //
 // Compiled for one layout and tile at a time: A_K_MAJOR says that A's rows lie along k in memory
 // (else its columns do), B_K_MAJOR the same of B's columns; TILE_N is 128 or 256; CLUSTER blocks
@@ -76,26 +76,26 @@ struct Ring {
 // A cluster takes CLUSTER tiles that are below one another, each block one of them.
 struct Place {
   int m, n, batch;
-  INLINE Place(const Problem& p, int64 index) {
-    int64 rows = rows_of(p), columns = columns_of(p), row, column;
+  INLINE Place(const Problem& p, uint32 index) {
+    uint32 rows = rows_of(p), columns = columns_of(p), row, column;
     batch = int(index / (rows * columns));
     tile_of<GROUP / CLUSTER>(index % (rows * columns), rows, columns, row, column);
     m = (int(row) * CLUSTER + cluster_rank<CLUSTER>()) * TILE_M;
     n = int(column) * TILE_N;
   }
-  static INLINE int64 rows_of(const Problem& p) {
-    return (p.m + CLUSTER * TILE_M - 1) / (CLUSTER * TILE_M);
+  static INLINE uint32 rows_of(const Problem& p) {
+    return (uint32(p.m) + CLUSTER * TILE_M - 1) / (CLUSTER * TILE_M);
   }
-  static INLINE int64 columns_of(const Problem& p) { return (p.n + TILE_N - 1) / TILE_N; }
+  static INLINE uint32 columns_of(const Problem& p) { return (uint32(p.n) + TILE_N - 1) / TILE_N; }
 };
 
 template <class F> INLINE void each_tile(const Problem& p, F function) {
-  int64 tiles = Place::rows_of(p) * Place::columns_of(p) * p.batches;
-  for (int64 i = cluster_index<CLUSTER>(); i < tiles; i += cluster_count<CLUSTER>())
+  uint32 tiles = Place::rows_of(p) * Place::columns_of(p) * uint32(p.batches);
+  for (uint32 i = cluster_index<CLUSTER>(); i < tiles; i += cluster_count<CLUSTER>())
     function(Place(p, i));
 }
 
-INLINE int k_tiles_of(const Problem& p) { return int((p.k + TILE_K - 1) / TILE_K); }
+INLINE int k_tiles_of(const Problem& p) { return (int(p.k) + TILE_K - 1) / TILE_K; }
 
 // ------------------------------------------------------------------------------ the producer
 
@@ -225,13 +225,14 @@ INLINE void stage_columns(const float* acc, unsigned char* output, const Problem
   }
 }
 
-INLINE void write_tile(const float (&acc)[TILE_N / 2], int index, const Maps& maps, const Problem& p,
-                       const Place& place, const Pipe& pipe, const T* bias, const T* residual) {
+INLINE void write_tile(const float (&acc)[TILE_N / 2], int index, const Maps& maps,
+                       const Problem& p, const Place& place, const Pipe& pipe, const T* bias,
+                       const T* residual) {
   bool first = threadIdx.x % WARPGROUP == 0;
   bool plain = !p.has_bias && !p.has_residual && p.activation == NONE;
   int m = place.m + 64 * index, barrier = 1 + index + CONSUMERS * cluster_rank<CLUSTER>();
   unsigned char* output = pipe.shared + OUTPUT + index * 2 * BOX;
-  if (p.has_residual) residual += batch_offset(p, p.residual_batch, place.batch);
+  if (p.has_residual) residual += p.residual_batch[0] * place.batch;
 #pragma unroll
   for (int part = 0; part < TILE_N / 128; part++) {
     int n = place.n + 128 * part;
@@ -269,7 +270,7 @@ INLINE void consume(const Maps& maps, const Problem& p, const Pipe& pipe, int in
 #define IN_CLUSTERS
 #endif
 
-// Grid: at most as many blocks as there are multiprocessors, a multiple of CLUSTER. k is at least 1.
+// Grid: at most as many blocks as multiprocessors, a multiple of CLUSTER. k is at least 1.
 extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS * BLOCKS_IN_ONE<CLUSTER>, 1)
 NAME(matmul_wgmma)(const __grid_constant__ Maps maps, const __grid_constant__ Problem p,
                    const T* bias, const T* residual) {
@@ -287,7 +288,9 @@ NAME(matmul_wgmma)(const __grid_constant__ Maps maps, const __grid_constant__ Pr
     tensor_prefetch(maps.c);
   }
   cluster_sync<CLUSTER>();
-  // 168 registers per thread at the start: 40 for the producer leave 232 for each consumer.
+  // 168 registers per thread at the start: 40 for the producer leave 232 for each consumer. What
+  // the producer does must be inlined (no division of 64 bits is): the compiler gives a function
+  // that both roles call registers that the producer does not have any more.
   if (thread < WARPGROUP) {
     setmaxnreg_dec<40>();
     if (thread == 0) produce(maps, p, pipe);

@@ -115,7 +115,8 @@ INLINE uint32 round_pair(bfloat16, float low, float high) {
 
 #if __CUDA_ARCH__ >= 900
 
-// A tensor map as cuTensorMapEncodeTiled makes it: where a matrix lies, and the boxes it is copied in.
+// A tensor map as cuTensorMapEncodeTiled makes it: where a matrix lies, and in what boxes it is
+// copied.
 struct alignas(64) TensorMap {
   uint64 opaque[16];
 };
@@ -175,8 +176,8 @@ INLINE void tensor_load(void* to, const TensorMap& map, uint64* barrier, int x, 
 // The same into the shared memory of all blocks of the cluster whose bit is set in `blocks`, at the
 // place that `to` has in this one, and counted at each one's own `barrier`.
 template <int BLOCKS>
-INLINE void tensor_load_multicast(void* to, const TensorMap& map, uint64* barrier, int x, int y, int z,
-                                  uint16 blocks) {
+INLINE void tensor_load_multicast(void* to, const TensorMap& map, uint64* barrier, int x, int y,
+                                  int z, uint16 blocks) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
       ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;"
@@ -203,9 +204,11 @@ template <int BLOCKS> INLINE int cluster_rank() {
   return BLOCKS > 1 ? int(rank) : 0;
 }
 template <int BLOCKS> INLINE int thread_of_block() { return int(threadIdx.x); }
-template <int BLOCKS> INLINE unsigned char* shared_of_block(unsigned char* shared) { return shared; }
-template <int BLOCKS> INLINE int64 cluster_index() { return blockIdx.x / BLOCKS; }
-template <int BLOCKS> INLINE int64 cluster_count() { return gridDim.x / BLOCKS; }
+template <int BLOCKS> INLINE unsigned char* shared_of_block(unsigned char* shared) {
+  return shared;
+}
+template <int BLOCKS> INLINE uint32 cluster_index() { return blockIdx.x / BLOCKS; }
+template <int BLOCKS> INLINE uint32 cluster_count() { return gridDim.x / BLOCKS; }
 // For all threads of the cluster, as __syncthreads() is for a block's.
 template <int BLOCKS> INLINE void cluster_sync() {
   if constexpr (BLOCKS == 1)
@@ -257,8 +260,8 @@ template <int LEFT, int N> INLINE void wgmma_wait(float (&acc)[N]) {
   }
 }
 
-// acc = a·b, or acc += a·b: a is 64 x 16, b 16 x N, in shared memory where the descriptors say; a is
-// stored along k, or TRANSPOSED along its 64, and likewise b. Warp w of the warpgroup holds rows
+// acc = a·b, or acc += a·b: a is 64 x 16, b 16 x N, in shared memory where the descriptors say; a
+// is stored along k, or TRANSPOSED along its 64, and likewise b. Warp w of the warpgroup holds rows
 // 16w to 16w + 15: lane l, with g = l / 4 and t = l % 4, in acc[4j] and acc[4j + 1] columns 8j + 2t
 // and the next of row 16w + g, in acc[4j + 2] and acc[4j + 3] those of row 16w + g + 8.
 #define GRADLAB_ACC8(i)                                                                       \

@@ -35,9 +35,11 @@ INLINE int64 batch_offset(const Problem& p, const int64 (&strides)[BATCH_AXES], 
 
 // Tiles that run at the same time should share rows and columns in L2: the order goes down GROUP
 // tiles, then one to the right, so that a wave of blocks covers a patch that is nearly square.
-template <int GROUP> INLINE void tile_of(int64 index, int64 rows, int64 columns, int64& row, int64& column) {
-  int64 group = index / (GROUP * columns), first = group * GROUP;
-  int64 height = rows - first < GROUP ? rows - first : GROUP;
+// 32 bits, for a division of 64 is a call of a function.
+template <int GROUP>
+INLINE void tile_of(uint32 index, uint32 rows, uint32 columns, uint32& row, uint32& column) {
+  uint32 first = index / (GROUP * columns) * GROUP;
+  uint32 height = min(rows - first, uint32(GROUP));
   index -= first * columns;
   row = first + index % height;
   column = index / height;
@@ -68,7 +70,8 @@ INLINE void add_values(float (&x)[N], const S* at, int64 stride, int64 count, bo
   }
 }
 
-template <int N, class S> INLINE void write_values(const float (&x)[N], S* at, int64 count, bool wide) {
+template <int N, class S>
+INLINE void write_values(const float (&x)[N], S* at, int64 count, bool wide) {
   if (wide && count >= N) {
     Pack<S, N> values;
 #pragma unroll
@@ -83,8 +86,8 @@ template <int N, class S> INLINE void write_values(const float (&x)[N], S* at, i
 
 // What becomes of N sums in a row of C, from `column` on. The pointers are those of the matrix.
 template <int N>
-INLINE void finish(const Problem& p, float (&x)[N], T* c, const T* bias, const T* residual, int64 row,
-                   int64 column) {
+INLINE void finish(const Problem& p, float (&x)[N], T* c, const T* bias, const T* residual,
+                   int64 row, int64 column) {
   int64 count = p.n - column;
   if (row >= p.m || count <= 0) return;
   if (p.has_bias) add_values(x, bias + column * p.bias_stride, p.bias_stride, count, p.wide_bias);

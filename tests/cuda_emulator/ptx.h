@@ -72,8 +72,8 @@ template <class S> EMU_UNWATCHED void multiply(void** lanes, uint32_t) {
     auto* lane = static_cast<Multiply*>(lanes[l]);
     int group = l >> 2, in_group = l % 4;
     for (int i = 0; i < (HALF ? 8 : 4); i++) {
-      // .f16/.bf16: row = group for i in {0, 1, 4, 5}, else group + 8; column = 2·in_group + (i & 1),
-      // + 8 for i >= 4. .tf32: row = group for a0 and a2; column = in_group, + 4 for a2 and a3.
+      // .f16/.bf16: row = group for i in {0, 1, 4, 5}, else group + 8; column = 2·in_group +
+      // (i & 1), + 8 for i >= 4. .tf32: row = group for a0 and a2; column = in_group, + 4 for a2, a3.
       int row = HALF ? (i & 2 ? group + 8 : group) : (i & 1 ? group + 8 : group);
       int column = HALF ? in_group * 2 + (i & 1) + (i >= 4 ? 8 : 0) : in_group + (i >= 2 ? 4 : 0);
       a[row][column] = element(S{}, lane->a, i);
@@ -107,7 +107,8 @@ inline void ldmatrix_transposed(uint32 (&out)[4], const void* row, emu::Site sit
 }
 
 template <class S>
-void mma(S, float (&acc)[4], const uint32 (&a)[4], uint32 b0, uint32 b1, emu::Site site = EMU_SITE) {
+void mma(S, float (&acc)[4], const uint32 (&a)[4], uint32 b0, uint32 b1,
+         emu::Site site = EMU_SITE) {
   emu::Multiply mine{acc, {a[0], a[1], a[2], a[3]}, {b0, b1}};
   emu::collective("mma.sync", 0xffffffffu, &mine, emu::multiply<S>, site);
 }
@@ -134,7 +135,9 @@ inline unsigned char* shared_pointer(uint32_t address) {
 
 // CU_TENSOR_MAP_SWIZZLE_128B: bits 4 to 6 of an address in shared memory are combined with bits 7
 // to 9 by exclusive or.
-EMU_UNWATCHED inline uint32_t swizzle_128(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
+EMU_UNWATCHED inline uint32_t swizzle_128(uint32_t address) {
+  return address ^ (address >> 7 & 7) << 4;
+}
 
 }  // namespace emu
 
@@ -162,7 +165,8 @@ inline void check_tensor_copy(const TensorMap& map, const void* shared, Site sit
 }
 
 // Calls f(where in shared memory, where in global memory or null) for each element of a box.
-template <class F> void each_element(const TensorMap& map, uint32_t shared, int x, int y, int z, F f) {
+template <class F>
+void each_element(const TensorMap& map, uint32_t shared, int x, int y, int z, F f) {
   for (uint64 k = 0; k < map.box[2]; k++)
     for (uint64 j = 0; j < map.box[1]; j++)
       for (uint64 i = 0; i < map.box[0]; i++) {
@@ -229,18 +233,15 @@ template <int BLOCKS> int cluster_rank() {
 template <int BLOCKS> int thread_of_block() {
   return emu::current->linear % int(emu::here->block_dim.x / BLOCKS);
 }
-template <int BLOCKS> unsigned char* shared_of_block(unsigned char* shared, int rank) {
-  return shared + rank * (emu::here->dynamic_bytes / BLOCKS);
-}
 template <int BLOCKS> unsigned char* shared_of_block(unsigned char* shared) {
-  return shared_of_block<BLOCKS>(shared, cluster_rank<BLOCKS>());
+  return shared + cluster_rank<BLOCKS>() * (emu::here->dynamic_bytes / BLOCKS);
 }
-template <int BLOCKS> int64 cluster_index() { return emu::here->block.x; }
-template <int BLOCKS> int64 cluster_count() { return emu::here->grid_dim.x; }
+template <int BLOCKS> uint32 cluster_index() { return emu::here->block.x; }
+template <int BLOCKS> uint32 cluster_count() { return emu::here->grid_dim.x; }
 template <int BLOCKS> void cluster_sync(emu::Site site = EMU_SITE) { __syncthreads(site); }
 template <int BLOCKS, class V> V* in_block(V* at, int rank) {
-  auto* first = reinterpret_cast<unsigned char*>(at) - cluster_rank<BLOCKS>() * (emu::here->dynamic_bytes / BLOCKS);
-  return reinterpret_cast<V*>(shared_of_block<BLOCKS>(first, rank));
+  int64_t apart = emu::here->dynamic_bytes / BLOCKS * (rank - cluster_rank<BLOCKS>());
+  return reinterpret_cast<V*>(reinterpret_cast<unsigned char*>(at) + apart);
 }
 template <int BLOCKS> void mbarrier_arrive_at(uint64* at, int rank, emu::Site site = EMU_SITE) {
   emu::mbarrier_arrive(in_block<BLOCKS>(at, rank), 1, site);
@@ -333,12 +334,12 @@ EMU_UNWATCHED float element_at(const unsigned char* shared, const Descriptor& fr
 
 // PTX ISA, the accumulator fragment of wgmma .m64nNk16.
 template <class S, int N>
-EMU_UNWATCHED void multiply_group(float* const* acc, const unsigned char* shared, const Descriptor& a,
-                                  const Descriptor& b, bool accumulate) {
+EMU_UNWATCHED void multiply_group(float* const* acc, const unsigned char* shared,
+                                  const Descriptor& a, const Descriptor& b, bool accumulate) {
   static float left[64][16], right[N][16];
   for (int k = 0; k < 16; k++) {
     for (int row = 0; row < 64; row++) left[row][k] = element_at<S>(shared, a, row, k);
-    for (int column = 0; column < N; column++) right[column][k] = element_at<S>(shared, b, column, k);
+    for (int x = 0; x < N; x++) right[x][k] = element_at<S>(shared, b, x, k);
   }
   for (int thread = 0; thread < 128; thread++)
     for (int i = 0; i < N / 2; i++) {
