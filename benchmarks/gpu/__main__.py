@@ -35,10 +35,14 @@ def run_section(section: Section, seconds: float, dry: bool) -> dict[str, Any]:
             _Shard(section, i, Path(folder) / f"{i}.jsonl", dry) for i in range(section.shards)
         ]
         running = shards
-        while running:
-            left = seconds - (time.monotonic() - start)
-            running = [shard for shard in running if shard.alive(left)]
-            time.sleep(0.05)
+        try:
+            while running:
+                left = seconds - (time.monotonic() - start)
+                running = [shard for shard in running if shard.alive(left)]
+                time.sleep(0.05)
+        finally:  # Ctrl-C does not reach processes of another session
+            for shard in shards:
+                shard.stop()
         records = [record for shard in shards for record in shard.records()]
     return {
         "seconds": time.monotonic() - start,
@@ -68,10 +72,15 @@ class _Shard:
         elif self.process.poll() is not None:
             self._ended(self.process.returncode)
         elif seconds_left < -GRACE:
-            os.killpg(self.process.pid, signal.SIGKILL)  # and what it started
-            self.process.wait()
+            self.stop()
             self._ended(None)
         return not self.done
+
+    def stop(self) -> None:
+        """End the process, where there is one, and all that it started."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
     def _start(self, seconds: float) -> None:
         self.log = self.out.with_suffix(".log").open("wb")
@@ -81,7 +90,8 @@ class _Shard:
         ]  # fmt: skip
         self.process = subprocess.Popen(
             [*COMMAND, *arguments, *(["--dry-run"] if self.dry else [])], cwd=ROOT,
-            stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, "GRADLAB_QUIET": "1"},
+            stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, "GRADLAB_QUIET": "1"},
         )  # fmt: skip
 
     def _ended(self, code: int | None) -> None:
