@@ -23,7 +23,7 @@ from gradlab.kernels.cuda import driver
 
 _REPEATS = 7
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a rung may run others
 _known: dict[Path, dict[str, str]] = {}  # by file, what was read from it or measured since
 
 
