@@ -46,13 +46,14 @@ def forward(
     """
     xp = current().xp
     x = xp.ascontiguousarray(x)
-    weight, bias = _given(xp, weight, x), _given(xp, bias, x)
+    weight, weighted = _given(xp, weight, x)
+    bias, biased = _given(xp, bias, x)
     rows, columns = _rows(x, count)
     kept = x.shape[: x.ndim - count] + (1,) * count
     wide = np.float64 if x.dtype == np.float64 else np.float32
     y, roots = xp.empty(x.shape, x.dtype), xp.empty(kept, wide)
     means = xp.empty(kept, wide) if centred else None
-    flags = (weight is not x) * WEIGHT + (bias is not x) * BIAS + centred * CENTRED
+    flags = weighted * WEIGHT + biased * BIAS + centred * CENTRED
     if rows:
         kernel = _Rows("forward", FORWARD_THREADS, rows, columns, [x, y, weight, bias])
         args = [x, weight, bias, y, roots if means is None else means, roots, rows, columns,
@@ -68,7 +69,7 @@ def backward(
     xp = current().xp
     shape = x.shape[x.ndim - count :]
     gy, x = xp.ascontiguousarray(gy), xp.ascontiguousarray(x)
-    weight = _given(xp, weight, x)
+    weight, weighted = _given(xp, weight, x)
     roots = xp.ascontiguousarray(roots)
     centred = means is not None
     means = xp.ascontiguousarray(means) if centred else roots
@@ -77,7 +78,7 @@ def backward(
     gweight, gbias = (xp.empty(shape, x.dtype) if need else None for need in needs[1:3])
     wanted = [each for each in (gweight, gbias) if each is not None]
     flags = (
-        (weight is not x) * WEIGHT + centred * CENTRED
+        weighted * WEIGHT + centred * CENTRED
         + sum(bit for bit, need in zip((GX, GWEIGHT, GBIAS), needs, strict=False) if need)
     )  # fmt: skip
     arrays = [gy, x, weight, *([gx] if needs[0] else [])]
@@ -111,10 +112,10 @@ def _rows(x: Any, count: int) -> tuple[int, int]:
     return math.prod(x.shape[: x.ndim - count]), math.prod(x.shape[x.ndim - count :])
 
 
-def _given(xp: Any, parameter: Any, x: Any) -> Any:
-    """A parameter as rows have it; ``x`` in the place of one that is not there."""
+def _given(xp: Any, parameter: Any, x: Any) -> tuple[Any, bool]:
+    """A parameter as rows have it, and True; ``x`` in the place of one that is not there."""
     missing = parameter is None or parameter.__class__ is float
-    return x if missing else xp.ascontiguousarray(parameter)
+    return (x, False) if missing else (xp.ascontiguousarray(parameter), True)
 
 
 class _Rows:
@@ -134,29 +135,35 @@ class _Rows:
         packs = divide_up(columns, width)
         self.lanes, self.threads, self.shared, self.streamed = WARP, THREADS, 0, False
         if packs <= WARP:
-            kind = "lanes"
+            self.kind = "lanes"
             self.lanes = 1 << (packs - 1).bit_length()
         elif columns <= WARP * kept:
-            kind = "warp"
+            self.kind = "warp"
         elif columns <= most_threads * kept:
-            kind = "block"
+            self.kind = "block"
             self.threads = self.lanes = divide_up(columns, kept * WARP) * WARP
         else:
-            kind = "streamed"
+            self.kind = "streamed"
             self.threads = self.lanes = 512
             self.streamed = True
-        if stem == "backward" and kind in ("lanes", "warp"):
+        if stem == "backward" and self.kind in ("lanes", "warp"):
             # A line of sums per row that the block holds, in float32 or float64.
             self.shared = THREADS // self.lanes * columns * max(4, self.dtype.itemsize)
-        self.name = f"{stem}_{kind}"
+        self.name = f"{stem}_{self.kind}"
         self.blocks = divide_up(rows, self.threads // self.lanes)
 
     def blocks_in_turns(self) -> int:
-        """Blocks that take rows in turns: 512 threads per multiprocessor, of which one has up to
-        100 registers in use, and not so many that each sums less than 8 turns for weight and bias.
+        """Blocks that take rows in turns: as many as are resident at once, but beyond one per
+        multiprocessor not so many that each sums less than 8 turns for weight and bias.
+
+        The kernels have up to 124 registers in use, those of one access per thread 64: of 65,536
+        registers that is 512 threads per multiprocessor with eight accesses of 16 bytes on their
+        way each, or 1,024 with two.
         """
-        resident = current().properties().multiprocessors * max(1, 512 // self.threads)
-        return max(1, min(resident, divide_up(self.blocks, 8)))
+        threads = 1024 if self.kind == "lanes" else 512
+        multiprocessors = current().properties().multiprocessors
+        resident = multiprocessors * max(1, threads // self.threads)
+        return min(resident, max(divide_up(self.blocks, 8), min(self.blocks, multiprocessors)))
 
     def launch(self, blocks: int, args: list[Any]) -> None:
         launch(
