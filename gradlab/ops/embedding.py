@@ -8,7 +8,9 @@ import numpy as np
 
 from gradlab import dtypes
 from gradlab.errors import AxisError, DTypeError, OptionError, ShapeError, message
-from gradlab.ops.core import Op, apply, public
+from gradlab.kernels.cuda import scatter as cuda
+from gradlab.kernels.cuda.driver import current
+from gradlab.ops.core import Kernel, Op, apply, public
 from gradlab.ops.elementwise import where
 from gradlab.ops.samples import Sample, values
 from gradlab.tensor import Tensor, from_value
@@ -122,6 +124,16 @@ def _embedding_add_forward(
     return y
 
 
+def _embedding_add_cuda(
+    x: Any, indices: Any, *, shape: tuple[int, ...], padding_idx: int | None
+) -> Any:
+    y = current().xp.zeros(shape, x.dtype)
+    cuda.add_rows(y, indices.reshape(-1), x.reshape(-1, shape[1]))
+    if padding_idx is not None:
+        y[padding_idx] = 0
+    return y
+
+
 def _embedding_add_gradient(gy: Tensor, indices: Tensor, padding_idx: int | None) -> Tensor:
     gx = apply(EMBEDDING, (gy, indices), {"padding_idx": padding_idx})
     if padding_idx is None:
@@ -136,6 +148,10 @@ EMBEDDING_ADD = Op(
     inputs=("x", "indices"),
     gradients={"x": _embedding_add_gradient},
     halves=True,
+    # xp.add.at adds with atomics on a GPU, whose order changes the sums from run to run.
+    kernels=[
+        Kernel("cuda", "scatter_add", lambda x, *_, **__: cuda.accepts(x), _embedding_add_cuda)
+    ],
     samples=_embedding_add_samples,
 )
 

@@ -7,6 +7,7 @@ gives a copy. Writing goes through the same two: into the view, or into the chos
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,10 @@ import numpy as np
 from gradlab import dtypes
 from gradlab.autograd.modes import mode
 from gradlab.errors import AxisError, DTypeError, ShapeError, message
+from gradlab.kernels.cuda import scatter as cuda
+from gradlab.kernels.cuda.driver import current
 from gradlab.ops.core import (
+    Kernel,
     Op,
     apply,
     apply_,
@@ -232,6 +236,17 @@ def _index_gradient(gy: Tensor, index: Any, x_shape: tuple[int, ...]) -> Tensor:
     return apply(INDEX_ADD, (gy,), {"index": index, "shape": x_shape})
 
 
+def _in_order(run: Callable[..., Any]) -> Kernel:
+    """On a GPU ``xp.add.at`` adds with atomics, whose order changes the sums from run to run."""
+    return Kernel("cuda", "scatter_add", lambda x, *_, **__: cuda.accepts(x), run)
+
+
+def _index_add_cuda(x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
+    y = current().xp.zeros(shape, x.dtype)
+    cuda.add_at(y, index, x)
+    return y
+
+
 def _index_add_forward(xp: Any, x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
     y = xp.zeros(shape, x.dtype)
     xp.add.at(y, index, x)
@@ -244,6 +259,7 @@ INDEX_ADD = Op(
     _index_add_forward,
     gradients={"x": lambda gy, index: apply(INDEX, (gy,), {"index": index})},
     halves=True,
+    kernels=[_in_order(_index_add_cuda)],
 )
 
 
@@ -419,12 +435,21 @@ GATHER = Op(
 )
 
 
-def _scatter_add_forward(xp: Any, x: Any, index: Any, *, axis: int, shape: Any) -> Any:
-    y = xp.zeros(shape, x.dtype)
+def _places_along(xp: Any, index: Any, axis: int) -> tuple[Any, ...]:
+    """The index of each element, being ``index`` along ``axis`` and its own along the others."""
     places = list(xp.ogrid[tuple(slice(n) for n in index.shape)])
     places[axis] = index
-    xp.add.at(y, tuple(places), x)
+    return tuple(places)
+
+
+def _scatter_add_forward(xp: Any, x: Any, index: Any, *, axis: int, shape: Any) -> Any:
+    y = xp.zeros(shape, x.dtype)
+    xp.add.at(y, _places_along(xp, index, axis), x)
     return y
+
+
+def _scatter_add_cuda(x: Any, index: Any, *, axis: int, shape: Any) -> Any:
+    return _index_add_cuda(x, index=_places_along(current().xp, index, axis), shape=shape)
 
 
 SCATTER_ADD = Op(
@@ -433,6 +458,7 @@ SCATTER_ADD = Op(
     inputs=("x", "index"),
     gradients={"x": lambda gy, index, axis: apply(GATHER, (gy, index), {"axis": axis})},
     halves=True,
+    kernels=[_in_order(_scatter_add_cuda)],
 )
 
 
@@ -524,12 +550,17 @@ def _take_add_forward(xp: Any, x: Any, index: Any, *, axis: int, shape: tuple[in
     return y
 
 
+def _take_add_cuda(x: Any, index: Any, *, axis: int, shape: tuple[int, ...]) -> Any:
+    return _index_add_cuda(x, index=(slice(None),) * axis + (index,), shape=shape)
+
+
 TAKE_ADD = Op(
     "take_add",
     _take_add_forward,
     inputs=("x", "index"),
     gradients={"x": lambda gy, index, axis: apply(TAKE, (gy, index), {"axis": axis})},
     halves=True,
+    kernels=[_in_order(_take_add_cuda)],
 )
 
 
@@ -560,12 +591,17 @@ def _scatter_samples() -> Any:
 
 def _scatter_forward(xp: Any, x: Any, index: Any, v: Any, *, axis: int, add: bool) -> Any:
     y = x.copy()
-    places = list(xp.ogrid[tuple(slice(n) for n in index.shape)])
-    places[axis] = index
+    places = _places_along(xp, index, axis)
     if add:
-        xp.add.at(y, tuple(places), v)
+        xp.add.at(y, places, v)
     else:
-        y[tuple(places)] = v
+        y[places] = v
+    return y
+
+
+def _scatter_cuda(x: Any, index: Any, v: Any, *, axis: int, add: bool) -> Any:
+    y = x.copy("C")
+    cuda.add_at(y, _places_along(current().xp, index, axis), v)
     return y
 
 
@@ -581,6 +617,14 @@ SCATTER = Op(
         ),
         "v": lambda gy, index, axis: gather(gy, axis, index),
     },
+    kernels=[
+        Kernel(
+            "cuda",
+            "scatter_add",
+            lambda x, index, v, *, axis, add: add and cuda.accepts(x) and v.dtype == x.dtype,
+            _scatter_cuda,
+        )
+    ],
     samples=_scatter_samples,
 )
 

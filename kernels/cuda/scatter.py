@@ -1,0 +1,48 @@
+"""Adding values to places of an array in a fixed order: the gradients of indexing and embedding."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gradlab.kernels.cuda.driver import Variant, current, divide_up, dtype_define, launch
+
+SOURCE = "scatter.cu"
+DTYPES = ("float32", "float64")
+THREADS = 256
+
+
+def variants() -> list[Variant]:
+    """Every module this family can launch."""
+    return [Variant(SOURCE, (("DTYPE", name),)) for name in DTYPES]
+
+
+def accepts(x: Any) -> bool:
+    """True for floats: integers add up to the same in any order."""
+    return x.dtype.name in DTYPES and x.size > 0
+
+
+def add_rows(y: Any, places: Any, x: Any) -> None:
+    """Add ``x[i]``, of shape ``y.shape[1:]``, to ``y[places[i]]``, for each place in order of i.
+
+    ``y`` is contiguous and ``places`` has one axis. Places outside ``y`` are left out.
+    """
+    xp = current().xp
+    width = math.prod(y.shape[1:])
+    x = xp.ascontiguousarray(x)
+    order = xp.argsort(places, kind="stable")
+    lanes = min(32, 1 << (width - 1).bit_length())
+    launch(
+        SOURCE, f"scatter_add_{x.dtype.name}", (divide_up(places.size, THREADS // 32),), (THREADS,),
+        (x, places[order].astype("int64"), order.astype("int64"), y, places.size, width,
+         y.shape[0], lanes),
+        defines=dtype_define(x.dtype),
+    )  # fmt: skip
+
+
+def add_at(y: Any, index: Any, x: Any) -> None:
+    """``y[index] += x``, every value counted; ``index`` as for arrays, ``y`` contiguous."""
+    xp = current().xp
+    places = xp.arange(y.size).reshape(y.shape)[index]
+    if places.size:
+        add_rows(y.reshape(-1), places.reshape(-1), xp.broadcast_to(x, places.shape))
