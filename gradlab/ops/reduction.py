@@ -68,14 +68,23 @@ _REDUCE: dict[str, Callable[..., Any]] = {
 def reduce_array(xp: Any, name: str, x: Any, axis: Axes, keepdims: bool, dtype: Any = None) -> Any:
     """Reduce an array by ``name``, the array namespace's function, the fastest way known."""
     if xp is not np:
-        options = {} if dtype is None else {"dtype": dtype}
-        return getattr(xp, name)(x, axis=axis, keepdims=keepdims, **options)
+        return _reduce_on_device(xp, name, x, axis, keepdims, dtype)
     reduce = _REDUCE[name]
     if axis and x.size >= _SMALL and dtype is None and x.flags.c_contiguous:
         y = _reduce_narrow(reduce, x, axis)
         if y is not None:
             return y.reshape(_kept_shape(x.shape, axis)) if keepdims else y
     return reduce(x, axis, dtype, None, keepdims)
+
+
+def _reduce_on_device(xp: Any, name: str, x: Any, axis: Axes, keepdims: bool, dtype: Any) -> Any:
+    # Integers are exact in the int64 that the kernels give them, whatever is made of it after.
+    exact = dtype is None or x.dtype.kind in "biu"
+    if exact and ladder.accepts("reduction", name, x, axis=axis, keepdims=keepdims):
+        y = ladder.run("reduction", name, x, axis=axis, keepdims=keepdims)
+        return y if dtype is None else y.astype(dtype, copy=False)
+    options = {} if dtype is None else {"dtype": dtype}
+    return getattr(xp, name)(x, axis=axis, keepdims=keepdims, **options)
 
 
 # NumPy's inner loop runs along the last axis of its operands, and restarting it costs more than

@@ -521,3 +521,23 @@ _declare("mean", _mean)
 _declare("var", _var)
 _declare("std", _std)
 _declare("vector_norm", _vector_norm)
+
+
+@lru_cache(maxsize=4096)
+def _stretched(wide: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The axes that broadcasting ``shape`` to ``wide`` adds or stretches; None if it cannot."""
+    extra = len(wide) - len(shape)
+    if extra < 0 or any(n not in (1, wide[i + extra]) for i, n in enumerate(shape)):
+        return None
+    stretched = [i + extra for i, n in enumerate(shape) if n != wide[i + extra]]
+    return (*range(extra), *stretched)
+
+
+def _undoes_broadcast(x: Any, *, shape: tuple[int, ...]) -> bool:
+    return _takes("mean", x.dtype) and fits("sum", x) and _stretched(x.shape, shape) is not None
+
+
+@ladder.rung("reduction", accepts=_undoes_broadcast)
+def sum_to(x: Any, *, shape: tuple[int, ...]) -> Any:
+    """``x`` summed to a shape that broadcasts to its own: the gradient of whatever broadcast."""
+    return reduce("sum", x, _stretched(x.shape, shape)).reshape(shape)

@@ -14,6 +14,7 @@ import gradlab
 from fake_cuda import Array
 from gradlab import dtypes
 from gradlab.ops import reduction as ops
+from gradlab.ops.shape import SUM_TO
 from gradlab.testing import assert_close, check_op
 
 INF, NAN = math.inf, math.nan
@@ -65,7 +66,7 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, ...] | None]:
 
 
 @given(case=cases(), keepdims=st.booleans())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_axes_of_any_strides(emulator, case, keepdims):
     x, axes = case
     options = {"axis": axes, "keepdims": keepdims}
@@ -79,7 +80,7 @@ def test_any_axes_of_any_strides(emulator, case, keepdims):
 
 
 @given(case=cases())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_places_in_any_strides(emulator, case):
     x, axes = case
     axis = axes[0] if axes else None
@@ -131,6 +132,17 @@ def test_through_tensors_without_waiting(emulator):
     assert_close(y.numpy(force=True), host.mean((0, 2, 3), keepdims=True))
     assert_close(z.numpy(force=True), host.var((0, 2, 3), ddof=1))
     assert_close(n.numpy(force=True), np.sqrt((host * host).sum()))
+
+
+def test_gradients_of_broadcasts(emulator):
+    check_op(SUM_TO, devices=["cuda"])
+    x = gradlab.ones(300, 5, device="cuda", requires_grad=True)
+    bias = gradlab.ones(5, device="cuda", requires_grad=True)
+    emulator.launches.clear()
+    (x + bias).sum().backward()
+    assert bias.grad.tolist() == [300] * 5
+    symbols = [symbol for _, symbol in emulator.launches]
+    assert symbols == ["sum_rows_float32", "sum_columns_float32"]
 
 
 def test_sum_rows(emulator):
