@@ -1,9 +1,34 @@
 // CUDA's device language for a host compiler: what a .cu file needs to be built and run on a CPU.
 //
-// A block's threads are fibers of one host thread; blocks run one after another. This header is
-// included before the source (g++ -include); the scheduler behind it is runtime.cpp. Everything a
-// kernel can wait for (barriers, warp operations, asynchronous copies) goes through `emu::`
-// functions, which know where the calling thread stands and can say so when something is wrong.
+// How a kernel runs here. build.py compiles the very source that NVRTC gets with g++, this header in
+// front, into a shared library, and calls it through ctypes; tests/fake_cuda.py does so for each
+// launch of gradlab's. The blocks of a grid run one after another. The threads of a block are fibers
+// of one host thread: each runs until it has to wait and then hands over to the next that can go on.
+// So a kernel meets what it meets on a GPU, one thread at a time, and the same run is repeatable.
+//
+// What stands for what:
+//   threadIdx, blockIdx ..  macros that look at emu::current and emu::here
+//   SHARED(float, x, [32])  a piece of the block's arena; nobody's value is NaN (bytes of 0xff)
+//   __syncthreads, ..       emu::barrier: all threads of the block, at one place of the source
+//   __shfl_sync, votes ..   emu::collective: the lanes of a mask bring what they have, the last one
+//                           to come computes for all of them
+//   cp.async, bulk copies   emu::cp_async, emu::async_copy: arrive as late as they may
+//   mma, wgmma, TMA ..      ptx.h, made of the above from the PTX ISA's tables
+//
+// What it finds. In every mode: barriers and warp operations that not all threads reach, or reach at
+// different places; lanes that their mask leaves out; launches that a GPU refuses; wild addresses. In
+// the `checked` mode also accesses beyond an array, shared memory that nobody wrote, races and
+// undefined behaviour of C++; see build.py for the modes. A message reads
+//   softmax_row_float32, block (0, 0, 0), thread (3, 0, 0), softmax.cu:88: what is wrong
+// test_faults.py shows each kind, with the kernel that has it in planted.cu.
+//
+// What it cannot: blocks that wait for one another (each runs to its end before the next begins),
+// the weak order of memory between blocks, races in global memory, time.
+//
+// To add an intrinsic: plain arithmetic goes below as an inline function. What lanes do together is
+// an emu::collective whose arguments hold both what a lane brings and what it gets; what may arrive
+// late is an emu::async_copy or an emu::defer. runtime.cpp is the scheduler behind all this,
+// checker.cpp the watch over memory, undefined.cpp the reports of -fsanitize=undefined.
 #pragma once
 
 #include <cmath>
@@ -152,10 +177,11 @@ template <class V> struct Shuffle {
   int source;
 };
 
-template <class V> V shuffle(const char* what, uint32_t mask, V value, int source, Site site) {
+template <class V>
+EMU_UNWATCHED V shuffle(const char* what, uint32_t mask, V value, int source, Site site) {
   Shuffle<V> mine{value, value, source};
   if (source != current->lane) check_source(mask, source, site);
-  collective(what, mask, &mine, [](void** lanes, uint32_t members) {
+  collective(what, mask, &mine, [](void** lanes, uint32_t members) EMU_UNWATCHED {
     for (int i = 0; i < 32; i++) {
       if (!(members >> i & 1)) continue;
       auto* lane = static_cast<Shuffle<V>*>(lanes[i]);
@@ -203,9 +229,9 @@ inline int __syncthreads_and(int predicate, emu::Site site = EMU_SITE) {
 }
 
 struct EmuVote { int predicate; uint32_t ballot; };
-inline uint32_t __ballot_sync(uint32_t mask, int predicate, emu::Site site = EMU_SITE) {
+EMU_UNWATCHED inline uint32_t __ballot_sync(uint32_t mask, int predicate, emu::Site site = EMU_SITE) {
   EmuVote mine{predicate, 0};
-  emu::collective("__ballot_sync", mask, &mine, [](void** lanes, uint32_t members) {
+  emu::collective("__ballot_sync", mask, &mine, [](void** lanes, uint32_t members) EMU_UNWATCHED {
     uint32_t ballot = 0;
     for (int i = 0; i < 32; i++)
       if (members >> i & 1 && static_cast<EmuVote*>(lanes[i])->predicate) ballot |= 1u << i;
@@ -228,9 +254,9 @@ inline void __syncwarp(uint32_t mask = 0xffffffffu, emu::Site site = EMU_SITE) {
 
 template <class V> struct EmuMatch { V value; uint32_t alike; };
 template <class V>
-uint32_t __match_any_sync(uint32_t mask, V value, emu::Site site = EMU_SITE) {
+EMU_UNWATCHED uint32_t __match_any_sync(uint32_t mask, V value, emu::Site site = EMU_SITE) {
   EmuMatch<V> mine{value, 0};
-  emu::collective("__match_any_sync", mask, &mine, [](void** lanes, uint32_t members) {
+  emu::collective("__match_any_sync", mask, &mine, [](void** lanes, uint32_t members) EMU_UNWATCHED {
     auto at = [&](int i) { return static_cast<EmuMatch<V>*>(lanes[i]); };
     for (int i = 0; i < 32; i++)
       for (int j = 0; j < 32; j++)
@@ -246,9 +272,9 @@ uint32_t __match_all_sync(uint32_t mask, V value, int* all, emu::Site site = EMU
 }
 
 template <class V, class F>
-V emu_reduce(const char* what, uint32_t mask, V value, F, emu::Site site) {
+EMU_UNWATCHED V emu_reduce(const char* what, uint32_t mask, V value, F, emu::Site site) {
   emu::Shuffle<V> mine{value, value, 0};
-  emu::collective(what, mask, &mine, [](void** lanes, uint32_t members) {
+  emu::collective(what, mask, &mine, [](void** lanes, uint32_t members) EMU_UNWATCHED {
     auto at = [&](int i) { return static_cast<emu::Shuffle<V>*>(lanes[i]); };
     int first = __builtin_ctz(members);
     V sum = at(first)->value;
