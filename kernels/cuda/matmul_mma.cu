@@ -299,7 +299,8 @@ NAME(matmul_mma_finish)(const float* partial, T* c, const T* bias, const T* resi
   int64 pieces = (p.n + CHUNK - 1) / CHUNK;
   int64 piece = int64(blockIdx.x) * blockDim.x + threadIdx.x;
   if (piece >= p.batches * p.m * pieces) return;
-  int64 column = piece % pieces * CHUNK, row = piece / pieces % p.m, batch = piece / pieces / p.m;
+  int64 line = piece / pieces, column = (piece - line * pieces) * CHUNK;
+  int64 batch = p.batches == 1 ? 0 : line / p.m, row = line - batch * p.m;
   const float* at = partial + (batch * p.m + row) * p.n + column;
   float sums[CHUNK] = {};
 #pragma unroll 4
@@ -308,6 +309,6 @@ NAME(matmul_mma_finish)(const float* partial, T* c, const T* bias, const T* resi
     for (int four = 0; four < CHUNK; four += 4)
       add_values(reinterpret_cast<float(&)[4]>(sums[four]),
                  at + split * p.batches * p.m * p.n + four, 1, p.n - column - four, p.n % 4 == 0);
-  if (p.has_residual) residual += batch_offset(p, p.residual_batch, batch);
-  finish(p, sums, c + batch_offset(p, p.c_batch, batch), bias, residual, row, column);
+  if (p.has_residual) residual += batch_offset(p, p.residual_batch, uint32(batch));
+  finish(p, sums, c + batch_offset(p, p.c_batch, uint32(batch)), bias, residual, row, column);
 }

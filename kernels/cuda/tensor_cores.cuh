@@ -24,18 +24,19 @@ struct Problem {
 
 enum Activation { NONE, RELU, SIGMOID, TANH, GELU };
 
-INLINE int64 batch_offset(const Problem& p, const int64 (&strides)[BATCH_AXES], int64 batch) {
+// Indices are divided in 32 bits, for a division of 64 is a call of a function.
+INLINE int64 batch_offset(const Problem& p, const int64 (&strides)[BATCH_AXES], uint32 batch) {
   int64 offset = 0;
-  for (int64 axis = p.batch_axes - 1; axis >= 0; axis--) {
-    offset += batch % p.batch_shape[axis] * strides[axis];
-    batch /= p.batch_shape[axis];
+  for (int axis = int(p.batch_axes) - 1; axis >= 0; axis--) {
+    uint32 size = uint32(p.batch_shape[axis]), outer = batch / size;
+    offset += int64(batch - outer * size) * strides[axis];
+    batch = outer;
   }
   return offset;
 }
 
 // Tiles that run at the same time should share rows and columns in L2: the order goes down GROUP
 // tiles, then one to the right, so that a wave of blocks covers a patch that is nearly square.
-// 32 bits, for a division of 64 is a call of a function.
 template <int GROUP>
 INLINE void tile_of(uint32 index, uint32 rows, uint32 columns, uint32& row, uint32& column) {
   uint32 first = index / (GROUP * columns) * GROUP;
@@ -50,7 +51,7 @@ template <int N> INLINE void activate(float (&x)[N], int64 activation) {
 #pragma unroll
   for (int i = 0; i < N; i++) {
     if (activation == RELU) x[i] = x[i] < 0 ? 0.0f : x[i];  // a NaN stays one
-    else if (activation == SIGMOID) x[i] = 1.0f / (1.0f + expf(-x[i]));
+    else if (activation == SIGMOID) x[i] = __fdividef(1.0f, 1.0f + expf(-x[i]));
     else if (activation == TANH) x[i] = tanhf(x[i]);
     else x[i] = 0.5f * x[i] * (1.0f + erff(x[i] * 0.70710678118654752f));
   }

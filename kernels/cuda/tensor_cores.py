@@ -339,6 +339,11 @@ def _plan(
     tile, splits, split_k = _choose(m, n, k, batches, candidates, itemsize, properties)
     values |= {"splits": splits, "split_k": split_k}
     tiles = divide_up(m, tile.m * tile.cluster) * divide_up(n, tile.n) * batches
+    if tiles * splits >= 1 << 31:
+        raise ValueError(
+            f"{batches} products of {m}x{k} and {k}x{n} need more than 2^31 blocks; multiply them "
+            "in several calls"
+        )
     if tile.source == WGMMA:
         clusters = min(tiles, properties.multiprocessors // tile.cluster)
         return Plan(

@@ -6,6 +6,8 @@ product rounded once, and is compared bit for bit.
 
 from __future__ import annotations
 
+from functools import partial
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import scipy.special
 from gradlab.kernels.cuda import tensor_cores as kernels
 from gradlab.kernels.cuda.driver import Properties
 
-from fake_cuda import Array
+from fake_cuda import Array, FakeDriver
 
 NUMBERS = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 FUNCTIONS = {
@@ -37,22 +39,30 @@ def watched(*case):
 
 
 @pytest.fixture
-def only(monkeypatch):
+def only(fake_cuda):
     """Leave one tile to choose from."""
+    with pytest.MonkeyPatch.context() as patch:
 
-    def limit(tile):
-        wgmma = tile.source == kernels.WGMMA
-        if not wgmma:
-            monkeypatch.setattr(kernels, "_candidates", lambda *_: (tile,))
-        monkeypatch.setattr(kernels, "_wgmma_candidates", lambda *_: (tile,) if wgmma else ())
-        # Each tile's estimate would lose against the other kernel's on these sizes.
-        monkeypatch.setattr(kernels, "_rate", lambda source, _: 1e9 if source == tile.source else 1)
-        kernels._plan.cache_clear()
-        kernels._choose.cache_clear()
+        def limit(tile, stands_in=False):
+            wgmma = tile.source == kernels.WGMMA
+            if not wgmma:
+                patch.setattr(
+                    kernels, "_candidates",
+                    lambda _, aligned: (tile,) if aligned else kernels.TILES_UNALIGNED,
+                )  # fmt: skip
+            patch.setattr(kernels, "_wgmma_candidates", lambda *_: (tile,) if wgmma else ())
+            # Its estimate might lose against the other kernel's on sizes like these.
+            patch.setattr(kernels, "_rate", lambda source, _: 1e9 if source == tile.source else 1)
+            if stands_in:  # for a variant that the emulator has no room for, and is none itself
+                fake_cuda.launch = partial(FakeDriver.launch, fake_cuda)
+            _forget()
 
-    kernels._plan.cache_clear()
-    kernels._choose.cache_clear()
-    yield limit
+        _forget()
+        yield limit
+    _forget()
+
+
+def _forget():
     kernels._plan.cache_clear()
     kernels._choose.cache_clear()
 
@@ -239,7 +249,7 @@ def test_activations(emulator, only, activation, dtype):
 
 
 def test_an_activation_that_is_compiled_into_wgmma(emulator, only):
-    only(BIG)
+    only(BIG, stands_in=True)
     rng = np.random.default_rng(6)
     a, b = (rng.normal(size=s).astype(np.float16) for s in ((24, 32), (72, 32)))
     bias, residual = (rng.normal(size=s).astype(np.float16) for s in ((72,), (24, 72)))
@@ -295,7 +305,7 @@ def test_out(emulator):
      (SMALL_CLUSTERED, "bfloat16", "tt")],
 )  # fmt: skip
 def test_wgmma_layouts(emulator, only, tile, dtype, layout):
-    only(tile)
+    only(tile, stands_in=tile is SMALL_CLUSTERED)
     m, n, k = 136, tile.n + 8, 72
     check(integers((m, k), dtype, 1, layout[0]), integers((k, n), dtype, 2, layout[1]))
     assert symbols(emulator) == [f"matmul_wgmma_{dtype}"]
@@ -317,7 +327,7 @@ def test_wgmma_blocks_take_several_tiles(emulator, only, monkeypatch, tile, bloc
     """The ring goes on from tile to tile, from stage to stage and from phase to phase."""
     few = Properties("few", (9, 0), blocks, 227 << 10, 1 << 20)
     monkeypatch.setattr(emulator, "properties", lambda: few)
-    only(tile)
+    only(tile, stands_in=tile is SMALL_CLUSTERED)
     check(integers((264, k), "float16", 1), integers((k, 264), "float16", 2))
 
 
@@ -374,6 +384,11 @@ def test_a_sum_too_long_for_a_counter_is_split():
     made = plan(8192, 8192, 3 << 30, capability=(8, 0))
     assert int(made.problem["split_k"]) < 1 << 30
     assert int(made.problem["splits"]) * int(made.problem["split_k"]) >= 3 << 30
+
+
+def test_more_blocks_than_a_grid_has_are_refused():
+    with pytest.raises(ValueError, match=r"need more than 2\^31 blocks; multiply them in several"):
+        plan(1 << 24, 1 << 24, 8)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
