@@ -1119,7 +1119,9 @@ def cross_entropy(
 
     Scores of any size are fine. The computation never stores the probabilities.
 
-    Raises `DataError` naming the first label out of range (on the CPU), `ShapeError`, `DTypeError`.
+    Raises `ShapeError`, `DTypeError`, and on the CPU `DataError` naming the first label out of
+    range. On a GPU, where looking at the labels would wait for it, the loss and the gradient of
+    such a row are NaN.
 
     >>> cross_entropy(Tensor([[2.0, 0.0], [0.0, 0.0]]), Tensor([0, 1]), reduction="none")
     tensor([0.1269, 0.6931])

@@ -476,10 +476,13 @@ NAME(backward_narrow)(const T* x, const void* target, const Real* weight, const 
 
 // ------------------------------------------------------------------------------------- rows
 //
-// A thread reads 64 bytes, in 4 packs, before it uses the first: 64 KB are under way on a
-// multiprocessor where half of its 2048 threads fit. The sums of a chunk of 4 packs are taken with
-// the largest of all scores so far, so that the old sums are corrected once in 32 scores of
-// bfloat16, and a score costs 7 instructions of the 12 there is time for.
+// A thread reads 64 bytes, in 4 packs, before it uses the first: with 4 blocks 64 KB are under way
+// on a multiprocessor, half as much again as H200 needs (see above), for the time in which warps
+// compute. The sums of a chunk of 4 packs are taken with the largest of all scores so far, so that
+// the old sums are corrected once in 32 scores of bfloat16, and a score costs about 6 instructions
+// of the 12 there is time for. Backward writes what it reads, in as large accesses; a long row is
+// cut into parts of 32 KB, so that all blocks end together. 0.9 of the bandwidth of a copy is what
+// this is made for; not yet measured.
 
 constexpr int UNROLL = SHARES ? 2 : 4;  // weights or probabilities are read beside the scores
 
@@ -697,7 +700,8 @@ NAME(backward_rows)(const T* x, const void* target, const Real* weight, const Re
 // ---------------------------------------------------------------------------------- columns
 //
 // A thread has V neighbouring rows, positions of an image, and goes through their classes: a warp
-// reads 256 bytes at a time, 8 bytes in each of 8 classes per thread before the first is used.
+// reads 256 bytes at a time, 8 bytes in each of 8 classes per thread before the first is used,
+// which with 3 blocks is 48 KB on a multiprocessor.
 // Where rows are few, several groups of a block share the classes, and several blocks a row.
 
 constexpr int COLUMN_PACK = sizeof(T) == 8 ? 2 : 8 / sizeof(T);
