@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 # Each pytest-xdist worker would otherwise start one BLAS thread per core, and they would fight
@@ -39,11 +40,35 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name, module in special_modules().items():
         monkeypatch.setitem(sys.modules, name, module)
     driver = FakeDriver()
+    modules = _note_modules(driver)
     before = use_driver(driver)
     devices.forget_cuda()
     yield driver
     use_driver(before)
     devices.forget_cuda()
+    unlisted = modules - _listed_modules()
+    assert not unlisted, f"launched, but not among its family's variants(): {sorted(unlisted)}"
+
+
+def _note_modules(driver: Any) -> set[tuple[str, Any]]:
+    """The modules that a driver launches kernels of."""
+    modules = set()
+    launch = driver.launch
+
+    def noting(source: str, symbol: str, defines: Any, *rest: Any) -> None:
+        modules.add((source, defines))
+        launch(source, symbol, defines, *rest)
+
+    driver.launch = noting
+    return modules
+
+
+@cache
+def _listed_modules() -> frozenset[tuple[str, Any]]:
+    """The modules that tests/kernels/test_compilation.py compiles: the sources' variants."""
+    from gradlab.kernels.cuda import resources
+
+    return frozenset((each.source, each.defines) for each in resources.variants())
 
 
 @pytest.fixture(params=["forwards", "backwards"])

@@ -21,9 +21,14 @@ from typing import NamedTuple
 
 from gradlab.kernels import cuda
 from gradlab.kernels.cuda import compiler, nvrtc, source as sources
-from gradlab.kernels.cuda.driver import Variant
+from gradlab.kernels.cuda.driver import Defines, Variant
 
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90a")
+
+_TWINS: dict[str | int, str] = {
+    "uint8": "int8", "uint16": "int16", "uint32": "int32", "uint64": "int64",
+    "float16": "bfloat16", "min": "max", "argmin": "argmax", "any": "all",
+}  # fmt: skip
 
 _COMPLAINT = re.compile(r"\bwarning\b|Performance Loss", re.IGNORECASE)
 _COMPILED = re.compile(r"Compiling entry function '(\w+)' for")
@@ -65,13 +70,27 @@ def variants() -> list[Variant]:
 
 
 def tasks(architectures: Sequence[str] = ARCHITECTURES) -> list[tuple[Variant, str]]:
-    """Each variant with each architecture that it is for."""
+    """Each variant with each architecture that it is for.
+
+    A module whose twin is listed as well is compiled for the last architecture alone. That halves
+    the time, and what the two differ in is one conversion or one comparison.
+    """
+    listed = variants()
+    known = {(each.source, each.defines) for each in listed}
     return [
         (variant, arch)
-        for variant in variants()
+        for variant in listed
         for arch in architectures
         if _allows(variant.capability, arch)
+        and (arch == architectures[-1] or (variant.source, _twin(variant.defines)) not in known)
     ]
+
+
+def _twin(defines: Defines) -> Defines | None:
+    """The macros of a module of the same code and registers; None where there is none."""
+    if not any(value in _TWINS for _, value in defines):
+        return None
+    return tuple((name, _TWINS.get(value, value)) for name, value in defines)
 
 
 def _allows(oldest: tuple[int, int], arch: str) -> bool:

@@ -111,6 +111,19 @@ def test_variants_for_newer_gpus_are_compiled_for_those_only(monkeypatch):
     ]  # fmt: skip
 
 
+def test_twins_are_compiled_for_the_last_architecture_alone(monkeypatch):
+    listed = [Variant("a.cu", (("DTYPE", name), ("N", 2))) for name in ("float16", "bfloat16")]
+    listed.append(Variant("b.cu", (("DTYPE", "float16"),)))  # whose twin is not listed
+    monkeypatch.setattr(resources, "variants", lambda: listed)
+    found = [(variant.source[0], variant.defines[0][1], arch) for variant, arch in
+             resources.tasks()]  # fmt: skip
+    assert found == [
+        ("a", "float16", "sm_90a"),
+        *[("a", "bfloat16", arch) for arch in resources.ARCHITECTURES],
+        *[("b", "float16", arch) for arch in resources.ARCHITECTURES],
+    ]
+
+
 # ------------------------------------------------------------------ as the driver compiles
 
 
