@@ -37,7 +37,7 @@ constexpr bool SHARES = TARGET != LABELS;  // Σ q·x and Σ q are needed
 using Real = wide<T>;
 constexpr bool HALF = sizeof(T) == 2;
 constexpr int THREADS = 256;
-// How many blocks a multiprocessor should hold in forward: 4 leave a thread 64 registers, 3 leave 80.
+// Blocks that a multiprocessor should hold in forward: 4 leave a thread 64 registers, 3 leave 80.
 constexpr int NARROW_BLOCKS = sizeof(T) == 8 ? 1 : SHARES ? 2 : 3;
 constexpr int ROWS_BLOCKS = sizeof(T) == 8 ? 1 : SHARES ? 2 : 4;
 constexpr int COLUMNS_BLOCKS = sizeof(T) == 8 ? 1 : SHARES ? 2 : 3;
@@ -349,9 +349,9 @@ INLINE Real target_gradient(const Arrays& from, const Problem& p, const Slope& s
 // A lane has up to 4 values of each of 4 rows, all of which it reads before it uses the first: of
 // 10 classes in float32 each of the 4 lanes of a row has 40 bytes under way, which is 30 KB on a
 // multiprocessor with 768 threads, and of 16 or more 48 KB. H200 needs about 40: 4.8 TB/s times
-// 0.9 µs, over 132. (Halves have half of that.) Accesses of a warp begin and end within sectors; its next ones find the rest
-// of them in the L1. The sums are those of two passes over registers, the rows' losses are
-// finished by different lanes.
+// 0.9 µs, over 132. (Halves have half of that: expect them below the bandwidth.) Accesses of a warp
+// begin and end within sectors; its next ones find the rest of them in the L1. The sums are those
+// of two passes over registers, and different lanes finish a group's 4 rows.
 
 constexpr int VALUES = 4;
 constexpr int ROWS = 4;
@@ -481,7 +481,7 @@ NAME(backward_narrow)(const T* x, const void* target, const Real* weight, const 
 // compute. The sums of a chunk of 4 packs are taken with the largest of all scores so far, so that
 // the old sums are corrected once in 32 scores of bfloat16, and a score costs about 6 instructions
 // of the 12 there is time for. Backward writes what it reads, in as large accesses; a long row is
-// cut into parts of 32 KB, so that all blocks end together. 0.9 of the bandwidth of a copy is what
+// cut into parts of 32 KB or more, so that all blocks end together. 0.9 of the bandwidth of a copy is what
 // this is made for; not yet measured.
 
 constexpr int UNROLL = SHARES ? 2 : 4;  // weights or probabilities are read beside the scores
@@ -729,7 +729,8 @@ template <int V> INLINE int64 column_units(const Problem& p) {
 }
 
 template <int V>
-INLINE void add_classes(Sums (&sums)[V], const Arrays& from, const Problem& p, const Tile<V>& tile) {
+INLINE void add_classes(Sums (&sums)[V], const Arrays& from, const Problem& p,
+                        const Tile<V>& tile) {
   constexpr int COUNT = SOFT || sizeof(T) == 8 ? 4 : 8;
   Pack<T, V> x[COUNT], target[COUNT];
   for (int64 c = tile.from; c < tile.end; c += COUNT * tile.groups) {
