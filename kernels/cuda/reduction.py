@@ -72,34 +72,16 @@ def _defines(operation: str, dtype: str) -> Defines:
     return (("OPERATION", operation), ("DTYPE", dtype))
 
 
-def modules() -> set[tuple[str, str]]:
-    """Operation and dtype of every module that can be launched."""
+def variants() -> list[Variant]:
+    """Every module this family can launch."""
     functions = ("mean", "std", "vector_norm")  # computed by other operations
-    return {
+    found = {
         _compiled_as(name, dtype)
         for name, taken in TAKES.items()
         for dtype in taken
         if name not in functions
     }
-
-
-# What differs from another operation in one instruction, or in the sign of a comparison.
-_MIRRORED = ("prod", "min", "argmin", "all", "norm_min")
-
-
-def variants() -> list[Variant]:
-    """The modules of this family, but for those that are like a listed one.
-
-    Unsigned integers are like signed ones, float16 is like bfloat16, and ``min`` is like ``max``,
-    of which float32 is listed all the same. Checking all would take three times as long.
-    """
-    listed = [
-        (operation, dtype)
-        for operation, dtype in sorted(modules())
-        if not dtype.startswith(("u", "float16"))
-        and (operation not in _MIRRORED or dtype == "float32")
-    ]
-    return [Variant(SOURCE, _defines(*each)) for each in listed]
+    return [Variant(SOURCE, _defines(*each)) for each in sorted(found)]
 
 
 # ------------------------------------------------------------------------------------ layout

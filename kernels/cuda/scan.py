@@ -15,13 +15,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from gradlab.kernels import ladder
 from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, launch
-from gradlab.kernels.cuda.reduction import AXES_DTYPE, Axis, fits, merge, pack_axes, result_dtype
+from gradlab.kernels.cuda.reduction import (
+    AXES_DTYPE,
+    TAKES,
+    Axis,
+    fits,
+    merge,
+    pack_axes,
+    result_dtype,
+)
 
 SOURCE = "scan.cu"
 THREADS = 256
 WARP = 32
 
-_LISTED = ("int8", "int16", "int32", "int64", "bfloat16", "float32", "float64")
 _FIELDS = (
     "length", "stride", "other", "start", "result_start", "reversed", "threads", "part", "parts",
     "totals",
@@ -30,10 +37,11 @@ GEOMETRY = np.dtype([("kept", AXES_DTYPE), *((name, np.int64) for name in _FIELD
 
 
 def variants() -> list[Variant]:
-    """The modules of this family, but for those that are like a listed one: unsigned integers,
-    float16, and the products of all dtypes but float32."""
-    sums = [Variant(SOURCE, _defines("cumsum", dtype)) for dtype in _LISTED]
-    return [*sums, Variant(SOURCE, _defines("cumprod", "float32"))]
+    """Every module this family can launch."""
+    found = sorted({_compiled_as(dtype) for dtype in TAKES["sum"]})
+    return [
+        Variant(SOURCE, _defines(name, dtype)) for name in ("cumsum", "cumprod") for dtype in found
+    ]
 
 
 def _defines(operation: str, dtype: str) -> Defines:
