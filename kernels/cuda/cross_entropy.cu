@@ -481,8 +481,8 @@ NAME(backward_narrow)(const T* x, const void* target, const Real* weight, const 
 // compute. The sums of a chunk of 4 packs are taken with the largest of all scores so far, so that
 // the old sums are corrected once in 32 scores of bfloat16, and a score costs about 6 instructions
 // of the 12 there is time for. Backward writes what it reads, in as large accesses; a long row is
-// cut into parts of 32 KB or more, so that all blocks end together. 0.9 of the bandwidth of a copy is what
-// this is made for; not yet measured.
+// cut into parts of 32 KB or more, so that all blocks end together. Made for 0.9 of the bandwidth
+// of a copy; not yet measured.
 
 constexpr int UNROLL = SHARES ? 2 : 4;  // weights or probabilities are read beside the scores
 
