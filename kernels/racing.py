@@ -41,9 +41,12 @@ class Ceiling:
     matmul_flops: float | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class RaceResult:
-    """What `race` found: a `Row` per rung of the ladder, from its bottom up, as a table."""
+    """What `race` found: a `Row` per rung of the ladder, from its bottom up.
+
+    ``str()`` is the table, which `race` has printed already, so that ``repr()`` is a line.
+    """
 
     family: str
     function: str
@@ -64,8 +67,12 @@ class RaceResult:
         """Numbers, strings, lists and dicts, for JSON."""
         return asdict(self)
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return "\n".join(self._lines())
+
+    def __repr__(self) -> str:
+        what = next(self._head())
+        return f"<RaceResult {what}: {'right' if self.ok else 'WRONG'}, {len(self.rows)} rungs>"
 
     def _lines(self) -> Iterator[str]:
         yield from self._head()

@@ -34,7 +34,7 @@ def test_every_rung_is_right_on_the_emulator(emulator, family, dtype, capsys):
     assert ladder.OWN in ran
     if dtype == "float32" and not missing() and family != "cross_entropy":
         assert ran == set(rungs)
-    assert capsys.readouterr().out == f"{result!r}\n"
+    assert capsys.readouterr().out == f"{result}\n"
 
 
 @pytest.mark.parametrize("operation", ["sum", "max", "mean", "prod", "min"])
@@ -49,7 +49,7 @@ def test_reductions(fake_cuda, operation, axis):
 
 def test_the_table_of_the_emulator_has_no_times_and_says_why(fake_cuda):
     result = gl.kernels.race("softmax", rows=2, columns=5, quiet=True)
-    lines = repr(result).splitlines()
+    lines = str(result).splitlines()
     assert lines[0] == "softmax, rows=2, columns=5, dtype=float32, on emulator"
     assert lines[1].split() == ["rung", "check", "error"]
     assert lines[-1] == "No times: the emulator runs kernels on the CPU."
@@ -110,7 +110,7 @@ def test_a_wrong_rung_is_found_out(fake_cuda, monkeypatch, fault, note):
     assert not row.ok
     assert row.note == note
     assert not result.ok
-    assert "WRONG" in repr(result)
+    assert "WRONG" in str(result)
     assert all(other.ok for other in result.rows if other.rung not in ("cupy", *ladder.READABLE))
 
 
@@ -138,7 +138,7 @@ def test_what_a_rung_does_not_compute_is_left_out(fake_cuda):
     assert (row.rung, row.ok, row.error) == ("numba_naive", False, None)
     assert "float16" in row.note or "not installed" in row.note
     assert result.ok
-    assert "left out" in repr(result)
+    assert "left out" in str(result)
 
 
 # ---------------------------------------------------------------------------------------- times
@@ -183,13 +183,13 @@ def test_times_rates_shares_and_ratios(gpu, capsys):
     assert ran[1].share == pytest.approx(2)
     assert ran[-1].ratio == 1
     assert ran[0].ratio == pytest.approx(ran[-1].seconds / ran[0].seconds)
-    lines = repr(result).splitlines()
+    lines = str(result).splitlines()
     assert lines[1] == "ceiling: copy 1000 GB/s"
     assert lines[2].split() == ["rung", "check", "error", "time", "rate", "of", "ceiling",
                                 "×", "library"]  # fmt: skip
-    assert "40 ns" in repr(result)
-    assert "1000 GB/s" in repr(result)
-    assert "No times" not in repr(result)
+    assert "40 ns" in str(result)
+    assert "1000 GB/s" in str(result)
+    assert "No times" not in str(result)
     assert "times faster than the library" in capsys.readouterr().out
 
 
