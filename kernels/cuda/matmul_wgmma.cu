@@ -229,7 +229,7 @@ INLINE void write_tile(const float (&acc)[TILE_N / 2], int index, const Maps& ma
                        const Problem& p, const Place& place, const Pipe& pipe, const T* bias,
                        const T* residual) {
   bool first = threadIdx.x % WARPGROUP == 0;
-  bool plain = !p.has_bias && !p.has_residual && p.activation == NONE;
+  bool plain = ACTIVATION == NONE && !p.has_bias && !p.has_residual && p.activation == NONE;
   int m = place.m + 64 * index, barrier = 1 + index + CONSUMERS * cluster_rank<CLUSTER>();
   unsigned char* output = pipe.shared + OUTPUT + index * 2 * BOX;
   if (p.has_residual) residual += p.residual_batch[0] * place.batch;

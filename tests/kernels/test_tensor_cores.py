@@ -15,6 +15,7 @@ import scipy.special
 from gradlab.kernels.cuda import tensor_cores as kernels
 from gradlab.kernels.cuda.driver import Properties
 
+import gradlab as gl
 from fake_cuda import Array, FakeDriver
 
 NUMBERS = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
@@ -434,3 +435,15 @@ def test_accepts(fake_cuda, monkeypatch):
     old = Properties("old", (7, 5), 40, 64 << 10, 1 << 20)
     monkeypatch.setattr(fake_cuda, "properties", lambda: old)
     assert not accepts(half, half)
+
+
+def test_products_of_tensors_come_here(emulator):
+    a, b = integers((40, 48), "float16", 1), integers((48, 56), "float16", 2)
+    x = gl.tensor(a, device="cuda").requires_grad_()
+    y = x @ gl.tensor(b, device="cuda")
+    y.backward(gl.ones_like(y))
+    assert len(symbols(emulator)) == 2
+    left, right = wide(a, b)
+    np.testing.assert_array_equal(y.detach().cpu().numpy(), (left @ right).astype(np.float16))
+    expected = np.broadcast_to(right.sum(axis=1), (40, 48)).astype(np.float16)
+    np.testing.assert_array_equal(x.grad.cpu().numpy(), expected)
