@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import scipy.special
-from gradlab.kernels.cuda import tensor_cores as kernels
+from gradlab.kernels.cuda import tensor_cores as kernels, tensor_map
 from gradlab.kernels.cuda.driver import Properties
 
 import gradlab as gl
@@ -371,6 +371,27 @@ def test_large_products_take_large_tiles():
     assert tile_of(plan(8192, 8192, 8192, capability=(8, 0))) == (kernels.MMA, 128, 256)
     assert tile_of(plan(8192, 8192, 8192, "float32")) == (kernels.MMA, 128, 128)
     assert tile_of(plan(512, 512, 512, capability=(8, 0)))[1:] == (64, 64)
+
+
+def test_two_blocks_share_b_on_a_whole_gpu():
+    assert dict(plan(8192, 8192, 8192).defines)["CLUSTER"] == 2
+    assert dict(plan(8192, 8192, 8192, multiprocessors=16).defines)["CLUSTER"] == 1
+    assert dict(plan(128, 65536, 8192).defines)["CLUSTER"] == 1  # no second row of tiles
+
+
+def test_tensor_maps_are_encoded_by_the_driver(monkeypatch):
+    called = []
+    monkeypatch.setattr(tensor_map, "_function", lambda: lambda *args: called.append(args) or 0)
+    made = tensor_map.encode(4096, "bfloat16", (104, 70, 3), (208, 14560), (64, 128, 1))
+    place, dtype, rank, address, shape, strides, box, steps, *choices = called[0]
+    assert (place % 64, made.nbytes, made.ctypes.data) == (0, 128, place)
+    assert (dtype, rank, address) == (9, 3, 4096)
+    lists = [list(each) for each in (shape, strides, box, steps)]
+    assert lists == [[104, 70, 3], [208, 14560], [64, 128, 1], [1, 1, 1]]
+    assert choices == [0, 3, 2, 0]
+    monkeypatch.setattr(tensor_map, "_function", lambda: lambda *_: 1)
+    with pytest.raises(RuntimeError, match="cuTensorMapEncodeTiled: CUDA error 1 for shape"):
+        tensor_map.encode(4096, "float16", (8, 8), (16,), (8, 8))
 
 
 def test_few_tiles_and_a_long_sum_are_split():
