@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import scipy.special
-from gradlab.kernels.cuda import tensor_cores as kernels, tensor_map
+from gradlab.kernels.cuda import nvrtc, source, tensor_cores as kernels, tensor_map
 from gradlab.kernels.cuda.driver import Properties
 
 import gradlab as gl
@@ -423,8 +423,6 @@ def test_every_choice_is_listed(dtype, capability):
             for activation in kernels.ACTIVATIONS:
                 made = plan(m, n, 512, dtype, capability, activation=activation)
                 assert (made.source, made.defines) in listed
-    for source, defines in listed:
-        assert dict(defines)["DTYPE"] in NUMBERS, source
 
 
 def test_shared_memory_and_threads_are_within_limits():
@@ -468,3 +466,13 @@ def test_products_of_tensors_come_here(emulator):
     np.testing.assert_array_equal(y.detach().cpu().numpy(), (left @ right).astype(np.float16))
     expected = np.broadcast_to(right.sum(axis=1), (40, 48)).astype(np.float16)
     np.testing.assert_array_equal(x.grad.cpu().numpy(), expected)
+
+
+@pytest.mark.skipif(bool(nvrtc.available()), reason=nvrtc.available())
+def test_the_producer_of_wgmma_calls_no_function():
+    """One that both roles call, as for a 64-bit division, has registers that it gave up."""
+    variant = next(v for v in kernels.variants() if v.source == kernels.WGMMA)
+    options = source.options(variant.defines)
+    made = nvrtc.compile_source(source.read(kernels.WGMMA), kernels.WGMMA, "sm_90a", options)
+    assert b"matmul_wgmma" in made.cubin
+    assert b"$__internal" not in made.cubin
