@@ -7,10 +7,10 @@ from doctest import ELLIPSIS
 from pathlib import Path
 
 import pytest
-from cuda_emulator import build
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
+from cuda_emulator import build
 from gradlab.ops.core import REGISTRY
 from gradlab.tensor import Tensor
 
