@@ -131,6 +131,7 @@ def test_zero_strides(emulator):
     check(emulator, np.broadcast_to(draw(1, 40), (36, 40)), np.broadcast_to(draw(40, 1), (40, 33)))
 
 
+@pytest.mark.unlisted
 def test_without_asynchronous_copies(emulator, tile, monkeypatch):
     """The way through registers, which GPUs before sm_80 take."""
     defines = kernels.tile_defines
