@@ -102,6 +102,17 @@ template <> struct Store<bfloat16> {
 };
 template <class S, class V> INLINE S store(V x) { return Store<S>::from(x); }
 
+// ------------------------------------------------------------- one name for float and for double
+
+INLINE float square_root(float x) { return sqrtf(x); }
+INLINE double square_root(double x) { return sqrt(x); }
+INLINE float power(float x, float p) { return powf(x, p); }
+INLINE double power(double x, double p) { return pow(x, p); }
+INLINE float exponential(float x) { return expf(x); }
+INLINE double exponential(double x) { return exp(x); }
+INLINE float logarithm(float x) { return logf(x); }
+INLINE double logarithm(double x) { return log(x); }
+
 // ------------------------------------------------------------------------------- vector access
 
 // N values of S, read and written in one access of up to 16 bytes. The address must be a multiple

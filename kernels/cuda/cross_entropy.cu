@@ -101,8 +101,6 @@ INLINE double exp_of_sum(double x) { return exp(x); }
 // For results of their own: exact, but where they are rounded to 11 bits or fewer.
 INLINE float exp_of_value(float x) { return HALF ? exp_of_sum(x) : expf(x); }
 INLINE double exp_of_value(double x) { return exp(x); }
-INLINE float logarithm(float x) { return logf(x); }
-INLINE double logarithm(double x) { return log(x); }
 
 // The larger of two pairs of halves, in one instruction from sm_80 on; a NaN loses, as in fmaxf.
 template <class Half> INLINE uint32 larger_pair(uint32 a, uint32 b, Half) {

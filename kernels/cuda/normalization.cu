@@ -28,9 +28,6 @@ constexpr int KEPT = sizeof(V) == 8 ? 8 : 16;
 
 enum Flag : int64 { WEIGHT = 1, BIAS = 2, CENTRED = 4, GX = 8, GWEIGHT = 16, GBIAS = 32 };
 
-INLINE float root(float x) { return sqrtf(x); }
-INLINE double root(double x) { return sqrt(x); }
-
 // ------------------------------------------------------------------- the threads of one row
 
 // A row is taken by `lanes` lanes of a warp (a power of two), or by a whole block.
@@ -119,7 +116,7 @@ INLINE void forward(const T* x, const T* weight, const T* bias, T* y, V* means, 
       squares += inside ? d * d : V(0);
     }
   }
-  V r = V(1) / root(row.sum(squares, scratch) / V(columns) + V(eps));
+  V r = V(1) / square_root(row.sum(squares, scratch) / V(columns) + V(eps));
   if (!exists) return;
   if (row.lane == 0) {
     if (flags & CENTRED) means[number] = mean;
@@ -220,7 +217,7 @@ extern "C" __global__ void __launch_bounds__(512)
     }
     variance = reduce_block(squares, Add(), scratch[0], V(0)) / V(columns);
   }
-  V r = V(1) / root(variance + V(eps));
+  V r = V(1) / square_root(variance + V(eps));
   if (threadIdx.x == 0) {
     if (flags & CENTRED) means[blockIdx.x] = mean;
     roots[blockIdx.x] = r;

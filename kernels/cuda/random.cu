@@ -122,10 +122,6 @@ template <> struct Uniform<double> {
 using U = Uniform<V>;
 constexpr int N = U::N;
 
-INLINE float root(float x) { return sqrtf(x); }
-INLINE double root(double x) { return sqrt(x); }
-INLINE float logarithm(float x) { return logf(x); }
-INLINE double logarithm(double x) { return log(x); }
 INLINE void sine_cosine(float x, float* s, float* c) { sincosf(x, s, c); }
 INLINE void sine_cosine(double x, double* s, double* c) { sincos(x, s, c); }
 
@@ -169,7 +165,7 @@ extern "C" __global__ void NAME(normal)(T* y, int64 count, int64 seed, int64 cal
   T cosines[N], sines[N];
 #pragma unroll
   for (int i = 0; i < N; i++) {
-    V radius = root(V(-2) * logarithm(U::open_below(first[i])));
+    V radius = square_root(V(-2) * logarithm(U::open_below(first[i])));
     V angle = V(6.283185307179586) * U::open_below(second[i]), sine, cosine;
     sine_cosine(angle, &sine, &cosine);
     cosines[i] = store<T>(radius * cosine), sines[i] = store<T>(radius * sine);

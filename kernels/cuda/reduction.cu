@@ -79,15 +79,6 @@ INLINE auto chunk_part(const Op& op, const T (&x)[N], int64 place, int64 weight)
   }
 }
 
-INLINE float square_root(float x) { return sqrtf(x); }
-INLINE double square_root(double x) { return sqrt(x); }
-INLINE float power(float x, float p) { return powf(x, p); }
-INLINE double power(double x, double p) { return pow(x, p); }
-INLINE float exponential(float x) { return expf(x); }
-INLINE double exponential(double x) { return exp(x); }
-INLINE float logarithm(float x) { return logf(x); }
-INLINE double logarithm(double x) { return log(x); }
-
 namespace operation {
 
 struct sum : Operation {  // a mean too, where `count` is not 1

@@ -29,10 +29,6 @@ constexpr int VALUES = sizeof(T) == 8 ? 8 : 16;
 constexpr int AHEAD = sizeof(T) == 8 ? 2 : 4;
 constexpr int VALUES_1024 = sizeof(T) == 8 ? 4 : 16;  // 64 registers are all there are
 
-INLINE float exponential(float x) { return expf(x); }
-INLINE double exponential(double x) { return exp(x); }
-INLINE float logarithm(float x) { return logf(x); }
-INLINE double logarithm(double x) { return log(x); }
 INLINE float infinity(float) { return __uint_as_float(0x7f800000u); }
 INLINE double infinity(double) { return __longlong_as_double(0x7ff0000000000000ll); }
 

@@ -56,14 +56,12 @@ INLINE float product(float a, float b) { return __fmul_rn(a, b); }
 INLINE double product(double a, double b) { return __dmul_rn(a, b); }
 INLINE float sum(float a, float b) { return __fadd_rn(a, b); }
 INLINE double sum(double a, double b) { return __dadd_rn(a, b); }
-INLINE float root(float x) { return sqrtf(x); }
-INLINE double root(double x) { return sqrt(x); }
 INLINE Real operator*(Real a, Real b) { return product(a.v, b.v); }
 INLINE Real operator+(Real a, Real b) { return sum(a.v, b.v); }
 INLINE Real operator-(Real a, Real b) { return sum(a.v, -b.v); }
 INLINE Real operator-(Real a) { return -a.v; }
 INLINE Real operator/(Real a, Real b) { return a.v / b.v; }
-INLINE Real square_root(Real a) { return root(a.v); }
+INLINE Real square_root(Real a) { return square_root(a.v); }
 // As NumPy's maximum: NaN if one is.
 INLINE Real maximum(Real a, Real b) { return a.v >= b.v || a.v != a.v ? a : b; }
 INLINE Real minimum(Real a, Real b) { return a.v <= b.v || a.v != a.v ? a : b; }
@@ -219,8 +217,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 // How the elements of a p-norm are added up.
 enum Norm : int64 { SUM = 1, SQUARES = 2, LARGEST = 3, POWERS = 4 };
 
-INLINE float power(float x, float p) { return powf(x, p); }
-INLINE double power(double x, double p) { return pow(x, p); }
 INLINE float magnitude(float x) { return fabsf(x); }
 INLINE double magnitude(double x) { return fabs(x); }
 
