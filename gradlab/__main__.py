@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pkgutil
 import platform
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import gradlab
+from gradlab import ops
 from gradlab.backends.probe import CUPY_PACKAGES, CudaProbe, cupy_packages, probe_cuda
+from gradlab.ops import core
 
 Rows = list[tuple[str, ...]]
 
@@ -151,9 +154,10 @@ def _dotted(version: tuple[int, int] | None) -> str | None:
 
 
 def _kernels() -> list[dict[str, str]]:
-    from gradlab.ops.core import kernels_table
-
-    return kernels_table()
+    # Some families of ops are imported with the layers that use them.
+    for module in pkgutil.iter_modules(ops.__path__, f"{ops.__name__}."):
+        import_module(module.name)
+    return core.kernels_table()
 
 
 # The text
@@ -233,7 +237,13 @@ def _kernel_rows(kernels: list[dict[str, str]]) -> Rows:
         own = [row for row in kernels if row["device"] == device]
         if not own:
             rows.append((device, f"none in this version; every op runs as plain {plain}"))
-        rows += [(device, *(text for key, text in row.items() if key != "device")) for row in own]
+        by_kernel: dict[str, list[str]] = {}
+        for row in own:
+            by_kernel.setdefault(row["kernel"], []).append(row["op"].removesuffix("_backward"))
+        width = max(map(len, by_kernel), default=0)
+        for name, names in by_kernel.items():
+            rows.append((device, f"{name:{width}}  {', '.join(dict.fromkeys(names))}"))
+            device = ""
     return rows
 
 

@@ -159,8 +159,21 @@ def test_kernels(installed):
         "  cpu   none in this version; every op runs as plain NumPy",
         "  cuda  none in this version; every op runs as plain CuPy",
     ]
-    lines = installed(kernels=[{"op": "softmax", "device": "cpu", "kernel": "softmax_rows"}])
-    assert lines[start + 1].split() == ["cpu", "softmax", "softmax_rows"]
+    table = [
+        {"op": "softmax", "device": "cuda", "kernel": "softmax"},
+        {"op": "log_softmax_backward", "device": "cuda", "kernel": "softmax"},
+        {"op": "log_softmax", "device": "cuda", "kernel": "softmax"},
+        {"op": "sum", "device": "cuda", "kernel": "reduction"},
+    ]
+    lines = installed(kernels=table)
+    assert [line.split() for line in lines[start + 2 : start + 4]] == [
+        ["cuda", "softmax", "softmax,", "log_softmax"],
+        ["reduction", "sum"],
+    ]
+
+
+def test_kernels_of_every_family_are_listed():
+    assert {row["kernel"] for row in command._kernels()} >= {"matmul", "normalization", "update"}
 
 
 def test_fewer_cores_than_the_machine_has(installed, monkeypatch):

@@ -24,7 +24,7 @@ def _multi_tensor(run: Callable[..., None]) -> Kernel:
         wide = all(x.dtype in (dtypes.float32, dtypes.float64) for x in total)
         return wide and all(map(cuda.dense, arrays))
 
-    return Kernel("cuda", "multi_tensor", accepts, run)
+    return Kernel("cuda", "update", accepts, run)
 
 
 def _pieces(xp: Any, x: Any) -> Iterator[Any]:

@@ -60,6 +60,7 @@ _FAILURES = (MemoryError, RuntimeError)
 class Kernel(NamedTuple):
     """A faster way to run an op's forward on one device.
 
+    ``name`` is the stem of the files it stands in, as ``softmax`` in kernels/cuda.
     ``accepts(*arrays, **attributes)`` is a cheap test of shape, dtype and layout; where it says
     no, the op's own forward runs. The arrays come promoted and widened as the forward gets them;
     a kernel with ``casts=False`` gets them as they are, a float16 as a float16, and gives its

@@ -149,9 +149,7 @@ EMBEDDING_ADD = Op(
     gradients={"x": _embedding_add_gradient},
     halves=True,
     # xp.add.at adds with atomics on a GPU, whose order changes the sums from run to run.
-    kernels=[
-        Kernel("cuda", "scatter_add", lambda x, *_, **__: cuda.accepts(x), _embedding_add_cuda)
-    ],
+    kernels=[Kernel("cuda", "scatter", lambda x, *_, **__: cuda.accepts(x), _embedding_add_cuda)],
     samples=_embedding_add_samples,
 )
 

@@ -238,7 +238,7 @@ def _index_gradient(gy: Tensor, index: Any, x_shape: tuple[int, ...]) -> Tensor:
 
 def _in_order(run: Callable[..., Any]) -> Kernel:
     """On a GPU ``xp.add.at`` adds with atomics, whose order changes the sums from run to run."""
-    return Kernel("cuda", "scatter_add", lambda x, *_, **__: cuda.accepts(x), run)
+    return Kernel("cuda", "scatter", lambda x, *_, **__: cuda.accepts(x), run)
 
 
 def _index_add_cuda(x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
@@ -620,7 +620,7 @@ SCATTER = Op(
     kernels=[
         Kernel(
             "cuda",
-            "scatter_add",
+            "scatter",
             lambda x, index, v, *, axis, add: add and cuda.accepts(x) and v.dtype == x.dtype,
             _scatter_cuda,
         )

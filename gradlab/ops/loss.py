@@ -1038,7 +1038,7 @@ def _kernel(function: str) -> Kernel:
     """The CUDA kernels of one of these losses: softmax and loss in one reading of the scores."""
     return Kernel(
         "cuda",
-        "fused",
+        "cross_entropy",
         partial(ladder.accepts, "cross_entropy", function),
         partial(ladder.run, "cross_entropy", function),
         casts=False,

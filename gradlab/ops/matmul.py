@@ -98,8 +98,8 @@ def _on_cuda(
     name: str, accepts: Callable[..., bool], run: Callable[..., Any]
 ) -> tuple[Kernel, Kernel]:
     """A kernel for the arrays as they are, and for those that are promoted to one dtype first."""
-    plain = Kernel("cuda", name, accepts, run, casts=False)
-    return plain, Kernel("cuda", f"{name} of promoted operands", accepts, run)
+    as_they_are = Kernel("cuda", name, accepts, run, casts=False)
+    return as_they_are, as_they_are._replace(casts=True)
 
 
 def array_matmul(xp: Any, x1: Any, x2: Any) -> Any:

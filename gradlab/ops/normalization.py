@@ -12,7 +12,7 @@ as given, so that only ``g·r`` is left.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -148,6 +148,10 @@ def _rms_norm_rows_backward(
     return cuda.backward(gy, x, weight, None, aux, count=count, needs=needs)[:2]
 
 
+def _on_cuda(accepts: Callable[..., bool], run: Callable[..., Any]) -> Kernel:
+    return Kernel("cuda", "normalization", accepts, run, casts=False)
+
+
 def _rows_fit(x: Any, *parameters: Any, count: int, eps: float) -> bool:
     return cuda.accepts(x, *parameters, count=count)
 
@@ -239,16 +243,14 @@ LAYER_NORM = Op(
         inputs=("gy", "x", "weight"),
         dtype=PROMOTE,
         halves=True,
-        kernels=[
-            Kernel("cuda", "rows", _rows_fit_backward, _layer_norm_rows_backward, casts=False)
-        ],
+        kernels=[_on_cuda(_rows_fit_backward, _layer_norm_rows_backward)],
     ),
     aux=True,
     dtype=FLOAT,
     kinds="fV",
     halves=True,
     samples=_layer_norm_samples,
-    kernels=[Kernel("cuda", "rows", _rows_fit, _layer_norm_rows, casts=False)],
+    kernels=[_on_cuda(_rows_fit, _layer_norm_rows)],
 )
 
 
@@ -326,14 +328,14 @@ RMS_NORM = Op(
         inputs=("gy", "x", "weight"),
         dtype=PROMOTE,
         halves=True,
-        kernels=[Kernel("cuda", "rows", _rows_fit_backward, _rms_norm_rows_backward, casts=False)],
+        kernels=[_on_cuda(_rows_fit_backward, _rms_norm_rows_backward)],
     ),
     aux=True,
     dtype=FLOAT,
     kinds="fV",
     halves=True,
     samples=_rms_norm_samples,
-    kernels=[Kernel("cuda", "rows", _rows_fit, _rms_norm_rows, casts=False)],
+    kernels=[_on_cuda(_rows_fit, _rms_norm_rows)],
 )
 
 

@@ -233,7 +233,7 @@ def _permutation(xp: Any, out: Any, *, seed: int, call: int) -> None:
 
 def _declare(name: str, forward: Any, fill: Any, accepts: Any) -> Op:
     kernel = Kernel(
-        "cuda", "philox",
+        "cuda", "random",
         accepts=lambda out, **_: accepts(out[0]),
         run=lambda out, **options: fill(out[0], **options),
     )  # fmt: skip
@@ -454,7 +454,7 @@ DROPOUT = Op(
         halves=True,
         kernels=[
             Kernel(
-                "cuda", "philox", _drops, casts=False,
+                "cuda", "random", _drops, casts=False,
                 run=lambda gy, *, p, seed, call, **_: (cuda.dropout(gy, p, seed, call),),
             )
         ],
@@ -465,7 +465,7 @@ DROPOUT = Op(
     samples=_dropout_samples,
     kernels=[
         Kernel(
-            "cuda", "philox", _drops, casts=False,
+            "cuda", "random", _drops, casts=False,
             run=lambda x, **options: (cuda.dropout(x, **options), ()),
         )
     ],

@@ -142,7 +142,7 @@ def _on_cuda(function: str) -> Kernel:
     """The kernel for a function of the ladder's family "reduction"."""
     return Kernel(
         "cuda",
-        f"reduction.{function}",
+        "scan" if function.startswith("cum") else "reduction",
         partial(ladder.accepts, "reduction", function),
         partial(ladder.run, "reduction", function),
         casts=False,

@@ -387,7 +387,7 @@ SUM_TO = Op(
     kernels=[
         Kernel(
             "cuda",
-            "reduction.sum_to",
+            "reduction",
             partial(ladder.accepts, "reduction", "sum_to"),
             partial(ladder.run, "reduction", "sum_to"),
             casts=False,

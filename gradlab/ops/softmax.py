@@ -91,7 +91,7 @@ def _kept(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 def _on_cuda(function: str) -> Kernel:
     return Kernel(
         "cuda",
-        function,
+        "softmax",
         accepts=partial(ladder.accepts, "softmax", function),
         run=partial(ladder.run, "softmax", function),
         casts=False,

@@ -143,7 +143,7 @@ def _multi_tensor(plain: Callable[..., None], step: Callable[..., None]) -> Kern
             }
             function(*[[each[i] for i in chosen] if each else each for each in lists], **some)
 
-    return Kernel("cuda", "multi_tensor", accepts=lambda *_, **__: True, run=run)
+    return Kernel("cuda", "update", accepts=lambda *_, **__: True, run=run)
 
 
 def _sgd(
