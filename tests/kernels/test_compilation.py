@@ -8,7 +8,10 @@ import pytest
 from gradlab.kernels.cuda import compiler, nvrtc, resources, source as sources
 from gradlab.kernels.cuda.driver import Variant
 
-pytestmark = pytest.mark.skipif(bool(nvrtc.available()), reason=nvrtc.available())
+pytestmark = [
+    pytest.mark.skipif(bool(nvrtc.available()), reason=nvrtc.available()),
+    pytest.mark.timeout(600),  # some take 10 s on a quiet machine
+]
 
 
 @pytest.mark.parametrize(
