@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, launch
+from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, dtype_name, launch
 from gradlab.kernels.ladder import rung
 
 SOURCE = "cross_entropy.cu"
@@ -214,7 +214,7 @@ def _read(
         weight = xp.ascontiguousarray(weight.astype(_wide(x), copy=False))
     addresses = 16 | driver.pointer(x) | (driver.pointer(target) if soft else 0)
     options = (
-        ("ignore", ignore_index), ("long_labels", int(target.dtype.name == "int64")),
+        ("ignore", ignore_index), ("long_labels", int(dtype_name(target.dtype) == "int64")),
         ("weighted", int(weighted)), ("smoothing", label_smoothing),
         ("reduction", _REDUCTIONS[reduction]), ("count", place.rows),
     )  # fmt: skip
@@ -228,7 +228,7 @@ def _layout_of(x: Any) -> Layout | None:
 
 def _wide(x: Any) -> type[np.floating]:
     """The type that kernels compute in."""
-    return np.float64 if x.dtype.name == "float64" else np.float32
+    return np.float64 if dtype_name(x.dtype) == "float64" else np.float32
 
 
 def _forward(x: Any, target: Any, weight: Any, *, kind: str, **options: Any) -> Any:
@@ -239,7 +239,7 @@ def _forward(x: Any, target: Any, weight: Any, *, kind: str, **options: Any) -> 
     chosen = plan(given.place, x.itemsize, given.aligned, False, given.options)
     each, joins = options["reduction"] == "none", chosen.parts > 1
     blocks = min(divide_up(rows, THREADS), _BLOCKS) if joins else chosen.grid
-    name, wide = x.dtype.name, _wide(x)
+    name, wide = dtype_name(x.dtype), _wide(x)
     losses = xp.empty(shape if each else (), x.dtype)
     kept = xp.empty((2 if kind == "LABELS" else 3, rows), wide)
     totals = kept if each else xp.empty((blocks, 2), wide)
@@ -264,7 +264,7 @@ def _backward(
 ) -> Any:  # fmt: skip
     xp = current().xp
     given = _read(x, target, weight, kind=kind, ignore_index=aux.ignore_index, **options)
-    x, name = given.x, given.x.dtype.name
+    x, name = given.x, dtype_name(given.x.dtype)
     gx = _empty_gradient(xp, x, given.place) if needs[0] else None
     gtarget = _empty_gradient(xp, x, given.place) if needs[1] else None
     slopes, step = _slopes(xp, gy) if options["reduction"] == "none" else (gy, 0)
@@ -292,7 +292,11 @@ def _slopes(xp: Any, gy: Any) -> tuple[Any, int]:
 
 
 def _fits(x: Any, weight: Any) -> bool:
-    if x.dtype.name not in FLOATS or not x.size or any(each % x.itemsize for each in x.strides):
+    if (
+        dtype_name(x.dtype) not in FLOATS
+        or not x.size
+        or any(each % x.itemsize for each in x.strides)
+    ):
         return False
     if not hasattr(weight, "shape"):
         return True
@@ -303,7 +307,12 @@ def _fits(x: Any, weight: Any) -> bool:
 
 def _accepts_labels(x: Any, target: Any, weight: Any = 1.0, **_: Any) -> bool:
     shape = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
-    return x.ndim > 0 and target.dtype.name in LABELS and target.shape == shape and _fits(x, weight)
+    return (
+        x.ndim > 0
+        and dtype_name(target.dtype) in LABELS
+        and target.shape == shape
+        and _fits(x, weight)
+    )
 
 
 def _accepts_probabilities(x: Any, target: Any, weight: Any = 1.0, **_: Any) -> bool:

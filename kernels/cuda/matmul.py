@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gradlab.kernels import ladder
 from gradlab.kernels.cuda import driver
-from gradlab.kernels.cuda.driver import Defines, Variant, divide_up
+from gradlab.kernels.cuda.driver import Defines, Variant, divide_up, dtype_name
 
 SOURCE = "matmul.cu"
 ACTIVATIONS = {None: 0, "relu": 1, "sigmoid": 2, "tanh": 3, "gelu": 4}
@@ -465,7 +465,7 @@ def _product(
 @cache
 def kernel_dtype(dtype: Any) -> str:
     """The dtype whose kernels compute ``dtype``; "" where there are none."""
-    return KERNEL_DTYPES.get(dtype.name, "")
+    return KERNEL_DTYPES.get(dtype_name(dtype), "")
 
 
 def accepts(
@@ -572,7 +572,7 @@ def activation_gradient(gy: Any, y: Any, activation: str) -> Any:
     gy, y = found.xp.ascontiguousarray(gy), found.xp.ascontiguousarray(y)
     gx = found.xp.empty(gy.shape, gy.dtype)
     if gy.size:
-        dtype = gy.dtype.name
+        dtype = dtype_name(gy.dtype)
         threads = divide_up(gy.size, 16 // gy.itemsize)
         args = (gy, y, gx, int(gy.size), ACTIVATIONS[activation])
         driver.launch(

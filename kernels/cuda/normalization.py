@@ -6,7 +6,15 @@ import math
 from typing import Any
 
 import numpy as np
-from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, dtype_define, launch
+from gradlab.kernels.cuda.driver import (
+    Defines,
+    Variant,
+    current,
+    divide_up,
+    dtype_define,
+    dtype_name,
+    launch,
+)
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 SOURCE = "normalization.cu"
@@ -30,7 +38,7 @@ def accepts(x: Any, *parameters: Any, count: int) -> bool:
     """True for rows of floats, and parameters of their dtype (or the number 1 for none)."""
     rows, columns = _rows(x, count)
     return (
-        x.dtype.name in FLOATS
+        dtype_name(x.dtype) in FLOATS
         and columns > 0
         and rows < 1 << 31
         and all(p.__class__ is float or p is None or p.dtype == x.dtype for p in parameters)
@@ -167,7 +175,7 @@ class _Rows:
 
     def launch(self, blocks: int, args: list[Any]) -> None:
         launch(
-            SOURCE, f"{self.name}_{self.dtype.name}", (blocks,), (self.threads,), args,
+            SOURCE, f"{self.name}_{dtype_name(self.dtype)}", (blocks,), (self.threads,), args,
             defines=self.defines, shared=self.shared,
         )  # fmt: skip
 
@@ -176,5 +184,5 @@ class _Rows:
     ) -> None:
         """A kernel that takes 32 columns per block, and a row of them per warp."""
         grid = divide_up(columns, WARP), lines
-        name = f"{stem}_{self.dtype.name}"
+        name = f"{stem}_{dtype_name(self.dtype)}"
         launch(SOURCE, name, grid, (threads,), args, defines=self.defines)

@@ -217,12 +217,14 @@ template <int BLOCKS> INLINE void cluster_sync() {
     asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;"
                  ::: "memory");
 }
-// Arrive at another block's mbarrier, which is where `at` is in this one.
+// Arrive at another block's mbarrier, which is where `at` is in this one: to say that shared memory
+// has been read, not that any was written. For that `.release.cluster` would be needed, for which
+// the compiler makes the warp wait until all its accesses have reached the L2 (MEMBAR.ALL.GPU).
 template <int BLOCKS> INLINE void mbarrier_arrive_at(uint64* at, int rank) {
   asm volatile(
       "{\n.reg .b32 remote;\n"
       "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}"
       ::"r"(shared_address(at)), "r"(rank) : "memory");
 }
 

@@ -10,7 +10,15 @@ import math
 from typing import Any
 
 import numpy as np
-from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, dtype_define, launch
+from gradlab.kernels.cuda.driver import (
+    Defines,
+    Variant,
+    current,
+    divide_up,
+    dtype_define,
+    dtype_name,
+    launch,
+)
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 SOURCE = "random.cu"
@@ -23,7 +31,7 @@ _INTEGERS: Defines = (("DTYPE", "int64"), ("INTEGERS", 1))
 
 def fits(out: Any) -> bool:
     """True where a kernel can fill ``out``."""
-    return bool(out.flags.c_contiguous) and out.dtype.name in FLOATS
+    return bool(out.flags.c_contiguous) and dtype_name(out.dtype) in FLOATS
 
 
 def uniform(out: Any, seed: int, call: int) -> None:
@@ -64,7 +72,7 @@ def dropout(x: Any, p: float, seed: int, call: int) -> Any:
     threshold = math.ceil(float(np.float32(p)) * 2**24) << 8
     scale = 0.0 if p == 1 else 1 / (1 - p)
     args = [x, y, x.size, _signed(seed), call, threshold, scale]
-    _launch(f"dropout_{x.dtype.name}", x.size, 8, args, dtype_define(x.dtype))
+    _launch(f"dropout_{dtype_name(x.dtype)}", x.size, 8, args, dtype_define(x.dtype))
     return y
 
 
@@ -75,7 +83,7 @@ def variants() -> list[Variant]:
 
 
 def _fill(stem: str, out: Any, seed: int, call: int, values: int) -> None:
-    name = out.dtype.name
+    name = dtype_name(out.dtype)
     per_thread = 4 if name == "float64" else 8  # values of one block of the stream
     args = [out, out.size, _signed(seed), call]
     _launch(f"{stem}_{name}", values, per_thread, args, dtype_define(out.dtype))

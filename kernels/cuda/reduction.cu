@@ -366,7 +366,7 @@ constexpr int CHUNK = PACK < 8 ? PACK : 8;  // of int8, two to a pack: 16 int64 
 // `weight` apart.
 INLINE Part take_packs(const Op& op, Part part, const T* x, int n, int64 place, int64 weight,
                        int lane, int lanes) {
-  int misplaced = int(reinterpret_cast<uint64>(x) / sizeof(T)) % PACK;
+  int misplaced = int(reinterpret_cast<uint64>(x) / sizeof(T) % PACK);
   int head = misplaced ? PACK - misplaced : 0;
   if (head > n) head = n;
   int count = (n - head) / PACK, body = count * PACK;

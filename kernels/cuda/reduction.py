@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from gradlab.kernels import ladder
-from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, launch
+from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, dtype_name, launch
 
 SOURCE = "reduction.cu"
 THREADS = 256
@@ -360,14 +360,14 @@ def _part_bytes(operation: str, dtype: str) -> int:
 def result_dtype(operation: str, dtype: Any) -> Any:
     """The dtype of an operation's result."""
     gives = _GIVES.get(operation)
-    if gives is None or (gives == "wide" and dtype.name in (*_FLOATS, "uint64")):
+    if gives is None or (gives == "wide" and dtype_name(dtype) in (*_FLOATS, "uint64")):
         return dtype
     return np.dtype("int64" if gives == "wide" else gives)
 
 
 @cache
 def _takes(operation: str, dtype: Any) -> bool:
-    return dtype.name in TAKES[operation]
+    return dtype_name(dtype) in TAKES[operation]
 
 
 def fits(operation: str, x: Any) -> bool:
@@ -409,7 +409,7 @@ def _prepare(
     )
     elements = tuple(stride // dtype.itemsize for stride in strides)
     layout = canonical(shape, elements, reduced, operation in _PLACES)
-    name, compiled = _compiled_as(operation, dtype.name)
+    name, compiled = _compiled_as(operation, dtype_name(dtype))
     plan = _plan(layout, dtype.itemsize, aligned, name)
     for each in (plan.geometry, plan.combine):
         each["count"], each["order"] = count, order

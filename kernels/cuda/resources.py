@@ -164,11 +164,19 @@ def table(found: Iterable[Report]) -> str:
     )
 
 
+def _architecture(text: str) -> str:
+    if not re.fullmatch(r"sm_\d{2,}[af]?", text):
+        raise argparse.ArgumentTypeError(f"expected one such as sm_80 or sm_90a, got {text!r}")
+    return text
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; the exit status is 1 where a kernel spills or draws a warning."""
     parser = argparse.ArgumentParser("python -m gradlab.kernels.cuda.resources")
     parser.add_argument("-k", default="", metavar="TEXT", help="only modules with this in the name")
-    parser.add_argument("--arch", action="append", help="instead of sm_80, sm_89 and sm_90a")
+    parser.add_argument(
+        "--arch", action="append", type=_architecture, help="instead of sm_80, sm_89 and sm_90a"
+    )
     options = parser.parse_args(arguments)
     if missing := nvrtc.available():
         print(missing, file=sys.stderr)
@@ -178,6 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for variant, arch in tasks(options.arch or ARCHITECTURES)
         if options.k in compiler.describe(variant.source, variant.defines)
     ]
+    if not pairs:
+        print(f"no module has {options.k!r} in its name", file=sys.stderr)
+        return 2
     found = list(reports(pairs))
     print(table(found))
     problems = [(each, line) for each in found for line in each.problems]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from gradlab.kernels import ladder
-from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, launch
+from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, dtype_name, launch
 from gradlab.kernels.cuda.reduction import (
     AXES_DTYPE,
     TAKES,
@@ -172,7 +172,7 @@ class _Module(NamedTuple):
 
 @cache
 def _module(operation: str, dtype: Any) -> _Module:
-    compiled = _compiled_as(dtype.name)
+    compiled = _compiled_as(dtype_name(dtype))
     half = compiled in ("float16", "bfloat16")
     stems = ("rows_packed", "rows", "columns", "prefixes")
     return _Module(

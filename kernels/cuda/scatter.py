@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gradlab.kernels.cuda.driver import Variant, current, divide_up, dtype_define, launch
+from gradlab.kernels.cuda.driver import (
+    Variant,
+    current,
+    divide_up,
+    dtype_define,
+    dtype_name,
+    launch,
+)
 
 SOURCE = "scatter.cu"
 DTYPES = ("float32", "float64")
@@ -19,7 +26,7 @@ def variants() -> list[Variant]:
 
 def accepts(x: Any) -> bool:
     """True for floats: integers add up to the same in any order."""
-    return x.dtype.name in DTYPES and x.size > 0
+    return dtype_name(x.dtype) in DTYPES and x.size > 0
 
 
 def add_rows(y: Any, places: Any, x: Any) -> None:
@@ -32,8 +39,9 @@ def add_rows(y: Any, places: Any, x: Any) -> None:
     x = xp.ascontiguousarray(x)
     order = xp.argsort(places, kind="stable")
     lanes = min(32, 1 << (width - 1).bit_length())
+    symbol, blocks = f"scatter_add_{dtype_name(x.dtype)}", divide_up(places.size, THREADS // 32)
     launch(
-        SOURCE, f"scatter_add_{x.dtype.name}", (divide_up(places.size, THREADS // 32),), (THREADS,),
+        SOURCE, symbol, (blocks,), (THREADS,),
         (x, places[order].astype("int64"), order.astype("int64"), y, places.size, width,
          y.shape[0], lanes),
         defines=dtype_define(x.dtype),

@@ -9,10 +9,11 @@ time from the L2 where it holds the rows that are under way. So the time to reac
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from gradlab.kernels import ladder
-from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, launch
+from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, dtype_name, launch
 
 SOURCE = "softmax.cu"
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -42,6 +43,7 @@ def _defines(operation: str, dtype: str) -> Defines:
     return (("OPERATION", operation), ("DTYPE", dtype))
 
 
+@lru_cache(maxsize=1024)
 def plan(outer: int, n: int, inner: int, itemsize: int, aligned: bool) -> Plan:
     """Choose the kernel for an array (outer, n, inner) along its middle axis.
 
@@ -74,32 +76,37 @@ def plan(outer: int, n: int, inner: int, itemsize: int, aligned: bool) -> Plan:
     return Plan(f"stream{suffix}", (outer,), (STREAM_THREADS,))
 
 
-def _dense_order(x: Any) -> tuple[int, ...]:
-    """The axes by falling stride: in that order a dense array is contiguous."""
-    if x.flags.c_contiguous:
-        return tuple(range(x.ndim))
-    return tuple(sorted(range(x.ndim), key=lambda i: -abs(x.strides[i])))
-
-
 def _run(operation: str, x: Any, gy: Any, axis: int) -> Any:
     """The result in the layout of ``x``, which is copied only where it has gaps."""
-    xp = current().xp
-    order = _dense_order(x)
-    x, gy = (xp.ascontiguousarray(each.transpose(order)) for each in (x, gy))
-    y = xp.empty(x.shape, x.dtype)
-    at = order.index(axis)
-    outer, inner = math.prod(x.shape[:at]), math.prod(x.shape[at + 1 :])
-    pointer = current().pointer
-    aligned = all(pointer(each) % 16 == 0 for each in (x, gy, y))
-    chosen = plan(outer, x.shape[at], inner, x.itemsize, aligned)
-    _launch(operation, chosen, x, gy, y, (outer, x.shape[at], inner))
-    back = tuple(sorted(range(y.ndim), key=order.__getitem__))
-    return y.transpose(back)
+    if x.flags.c_contiguous and gy.flags.c_contiguous:
+        return _run_contiguous(operation, x, gy, axis)
+    contiguous = current().xp.ascontiguousarray
+    # The axes by falling stride: in that order an array without gaps is contiguous.
+    order = tuple(sorted(range(x.ndim), key=lambda i: -abs(x.strides[i])))
+    x, gy = (contiguous(each.transpose(order)) for each in (x, gy))
+    y = _run_contiguous(operation, x, gy, order.index(axis))
+    return y.transpose(tuple(sorted(range(y.ndim), key=order.__getitem__)))
+
+
+def _run_contiguous(operation: str, x: Any, gy: Any, axis: int) -> Any:
+    driver = current()
+    y = driver.xp.empty(x.shape, x.dtype)
+    pointer = driver.pointer
+    aligned = (pointer(x) | pointer(gy) | pointer(y)) % 16 == 0
+    sizes = _sizes(x.shape, axis)
+    _launch(operation, plan(*sizes, x.itemsize, aligned), x, gy, y, sizes)
+    return y
+
+
+@lru_cache(maxsize=1024)
+def _sizes(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
+    """An array as (outer, axis, inner)."""
+    return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
 
 
 def _launch(operation: str, chosen: Plan, x: Any, gy: Any, y: Any, sizes: Any) -> None:
     outer, n, inner = sizes
-    name = x.dtype.name
+    name = dtype_name(x.dtype)
     defines = _defines(operation, name)
 
     def go(kernel: str, *args: Any) -> None:
@@ -124,7 +131,7 @@ def _launch(operation: str, chosen: Plan, x: Any, gy: Any, y: Any, sizes: Any) -
 
 
 def _accepts(x: Any, *, axis: int) -> bool:
-    return x.dtype.name in DTYPES and x.size > 0 and x.ndim > 0
+    return dtype_name(x.dtype) in DTYPES and x.size > 0 and x.ndim > 0
 
 
 def _accepts_backward(gy: Any, y: Any, *, axis: int) -> bool:

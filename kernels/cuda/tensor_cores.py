@@ -20,6 +20,7 @@ from gradlab.kernels.cuda.driver import (
     Variant,
     current,
     divide_up,
+    dtype_name,
     launch,
 )
 
@@ -134,7 +135,9 @@ def accepts(
     operands to be rounded to TF32.
     """
     dtype = a.dtype
-    if dtype.name not in HALVES and (dtype.name != "float32" or precision == "highest"):
+    if dtype_name(dtype) not in HALVES and (
+        dtype_name(dtype) != "float32" or precision == "highest"
+    ):
         return False
     if activation not in ACTIVATIONS or current().properties().capability < (8, 0):
         return False
@@ -176,7 +179,7 @@ def matmul(
             None if x is None else Array(x.shape, x.strides, driver.pointer(x) % 16)
             for x in (a, b, c, bias, residual)
         )
-        plan = _plan(a.dtype.name, *described, activation, driver.properties())
+        plan = _plan(dtype_name(a.dtype), *described, activation, driver.properties())
         _launch(driver, plan, a, b, c, bias, residual)
     if out is not None and c is not out:
         out[...] = c

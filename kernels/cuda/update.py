@@ -13,7 +13,14 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from gradlab.kernels.cuda.driver import Variant, current, divide_up, dtype_define, launch
+from gradlab.kernels.cuda.driver import (
+    Variant,
+    current,
+    divide_up,
+    dtype_define,
+    dtype_name,
+    launch,
+)
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 SOURCE = "update.cu"
@@ -123,7 +130,7 @@ def total_norm(arrays: Arrays, total: Any, order: float) -> None:
         offset += table.blocks
     args = [shares, count, total, norm, float(order)]
     launch(
-        SOURCE, f"norm_total_{total.dtype.name}", (1,), (1024,), args,
+        SOURCE, f"norm_total_{dtype_name(total.dtype)}", (1,), (1024,), args,
         defines=dtype_define(total.dtype),
     )  # fmt: skip
 
@@ -196,7 +203,7 @@ class _Table:
             rows["values"][:, column] = numbers
 
     def launch(self, stem: str, args: list[Any]) -> None:
-        name = f"{stem}_{self.dtype.name}"
+        name = f"{stem}_{dtype_name(self.dtype)}"
         defines = dtype_define(self.dtype)
         launch(SOURCE, name, (self.blocks,), (THREADS,), [self.table, *args], defines=defines)
 
@@ -220,7 +227,7 @@ def _wide(dtype: Any) -> np.dtype | None:
 
     Asked of every parameter in every step, so remembered: the name of a dtype takes 0.7 µs.
     """
-    if dtype.name not in FLOATS:
+    if dtype_name(dtype) not in FLOATS:
         return None
     return np.dtype(np.float32) if dtype.itemsize < 4 else dtype
 
