@@ -11,9 +11,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # the benchmarks are a package of the checkout, not of the wheel
 
-from benchmarks import measure, race, table  # noqa: E402
+from benchmarks import host, measure, race, table  # noqa: E402
 from benchmarks.case import TITLES, Case, Target  # noqa: E402
 from benchmarks.suites import all_cases  # noqa: E402
+from gradlab import devices  # noqa: E402
+from gradlab.backends.cuda import use_driver  # noqa: E402
 
 MACHINE = {
     "processor": "Some (R) CPU", "cores": 2, "threads": 2,
@@ -195,3 +197,16 @@ def test_readme_without_markers_is_left_alone(text, tmp_path):
 def test_no_results_yet(tmp_path):
     with pytest.raises(SystemExit, match="run make bench"):
         table.newest(tmp_path)
+
+
+def test_host_time_of_cuda_calls(monkeypatch, capsys):
+    monkeypatch.setattr(host, "seconds", lambda call: 1e-6)
+    devices.forget_cuda()
+    before = use_driver(None)
+    try:
+        host.main()
+    finally:
+        use_driver(before)
+        devices.forget_cuda()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[-4:] == ["1.0", "µs", "1", "launches"]
