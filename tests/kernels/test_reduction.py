@@ -332,6 +332,21 @@ def test_bits_depend_on_shapes_alone(emulator, monkeypatch):
         assert len(found) == 2
 
 
+def test_bits_do_not_depend_on_the_upper_half_of_an_address(emulator):
+    step = 2**31
+    try:
+        memory = np.empty(step + 1024, np.float32)  # of which only the pages that are touched exist
+    except MemoryError:
+        pytest.skip("there are no 8 GB of address space to be had")
+    values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    found = set()
+    for start in (3, step + 3):
+        x = memory[start : start + values.size]
+        x[:] = values
+        found.add(reduce("sum", x).tobytes())
+    assert len(found) == 1
+
+
 # ------------------------------------------------------------------------------------ large
 
 
