@@ -43,7 +43,7 @@ PACKAGES = (
     Package("ml_dtypes", "bfloat16", "pip install ml_dtypes"),
     Package("safetensors", "save, load and checkpoints", "pip install safetensors"),
     Package("tqdm", "the Trainer's progress bar", "pip install tqdm"),
-    Package("numba", "compiled kernels on the CPU", 'pip install "gradlab[numba]"'),
+    Package("numba", "gradlab.elementwise, kernels in Python", 'pip install "gradlab[numba]"'),
     Package("pandas", "CSV files and data frames", 'pip install "gradlab[data]"'),
     Package("scikit-learn", "the handwritten digits", 'pip install "gradlab[data]"'),
     Package("matplotlib", "plots", 'pip install "gradlab[viz]"'),

@@ -1,4 +1,4 @@
-"""Questions about the NVIDIA GPUs of this machine; none of them fails where there is none."""
+"""Questions about the NVIDIA GPUs of this machine; only `memory` fails where there is none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ __all__ = [
 
 
 def memory(where: DeviceLike = "cuda") -> dict[str, int]:
-    """Bytes ``used``, ``free`` and ``total`` on a CUDA device."""
+    """Bytes ``used``, ``free`` and ``total`` on a CUDA device.
+
+    Raises `DeviceError` where the device does not work.
+    """
     return device(where).backend.memory()
 
 

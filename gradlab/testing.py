@@ -21,6 +21,7 @@ from gradlab.errors import GradientError, GradlabError, OptionError, message
 from gradlab.ops.core import BOOL, FLOAT, OWN, PROMOTE, REGISTRY, Op
 from gradlab.ops.creation import from_numpy
 from gradlab.ops.samples import Sample
+from gradlab.ops.user import Elementwise
 from gradlab.tensor import Tensor
 
 __all__ = [
@@ -435,9 +436,10 @@ def _gradient_of(
 # ---------------------------------------------------------------------------------- check_op
 
 
-def check_op(op: Op | str, *, devices: Sequence[Any] | None = None) -> int:
+def check_op(op: Op | Elementwise | str, *, devices: Sequence[Any] | None = None) -> int:
     """Check an op on all of its samples, as `check_sample` does; returns how many there were.
 
+    ``op`` is an `Op`, its name, or what `gradlab.elementwise` made.
     ``devices`` are those to compare with the CPU (None: ``"cuda"``, where one works).
 
     >>> import gradlab as gl
@@ -457,7 +459,9 @@ def check_op(op: Op | str, *, devices: Sequence[Any] | None = None) -> int:
     return count
 
 
-def _find_op(op: Op | str) -> Op:
+def _find_op(op: Op | Elementwise | str) -> Op:
+    if isinstance(op, Elementwise):
+        return op.op
     if isinstance(op, Op):
         return op
     if op not in REGISTRY:

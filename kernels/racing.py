@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from inspect import signature
 from typing import Any
 
 import numpy as np
 from gradlab.kernels import ladder
 from gradlab.kernels.cuda import driver
 
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 COLUMNS = ("rung", "check", "error", "time", "rate", "of ceiling", "× library")
 _SECONDS = 0.5  # about how long one rung is timed
 
@@ -234,18 +236,15 @@ def _problem(family: str, dtype: Any, sizes: dict[str, Any]) -> Problem:
         raise ValueError(f"kernels.race: expected a family among {known}, got {family!r}")
     import ml_dtypes  # noqa: F401 - gives NumPy the name bfloat16
 
+    make = PROBLEMS[family]
+    _check_sizes(family, list(signature(make).parameters)[1:], sizes)
     try:
-        problem = PROBLEMS[family](np.dtype(dtype), **sizes)
-        floating = problem.dtype.name in ("float16", "bfloat16", "float32", "float64")
+        floating = np.dtype(dtype)
     except TypeError:
-        floating = False
-    if not floating:
-        code: Any = PROBLEMS[family]
-        names = code.__code__.co_varnames[1 : code.__code__.co_argcount]
-        raise ValueError(
-            f"kernels.race: expected sizes of {family} among {', '.join(names)} and a floating "
-            f"dtype, got {', '.join([*sizes, f'dtype={dtype!r}'])}"
-        )
+        floating = None
+    if floating is None or floating.name not in DTYPES:
+        raise ValueError(f"kernels.race: expected dtype among {', '.join(DTYPES)}, got {dtype!r}")
+    problem = make(floating, **sizes)
     functions = ladder.RUNGS.get(problem.family, {})
     if problem.function not in functions:
         raise ValueError(
@@ -253,6 +252,20 @@ def _problem(family: str, dtype: Any, sizes: dict[str, Any]) -> Problem:
             f"got {problem.function!r}"
         )
     return problem
+
+
+def _check_sizes(family: str, known: Sequence[str], sizes: dict[str, Any]) -> None:
+    for name, value in sizes.items():
+        if name not in known:
+            raise ValueError(
+                f"kernels.race: expected sizes of {family} among {', '.join(known)}, got {name}"
+            )
+        if name in ("axis", "operation"):
+            continue
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(
+                f"kernels.race: expected {name} to be an integer of 1 or more, got {value!r}"
+            )
 
 
 # ------------------------------------------------------------------------------------- the race

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import gradlab as gl
+
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # the benchmarks are a package of the checkout, not of the wheel
 
@@ -158,6 +160,18 @@ def test_a_whole_run_in_processes_of_its_own(tmp_path, capsys):
     assert "ceilings" in said
     assert f"written to {out}" in said
     assert table.newest(tmp_path / "results") is None  # a dry run is no measurement
+
+
+def test_a_section_that_does_not_exist_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        program.main(["--dry-run", "-k", "race"])
+    assert "-k: expected a part of one of ceilings, compilation, " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(gl.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_why():
+    with pytest.raises(SystemExit, match=r"^benchmarks.gpu: device 'cuda' is not available: "):
+        program.describe(dry=False)
 
 
 def test_sections_fit_into_the_time_of_a_run():

@@ -146,7 +146,8 @@ def describe(dry: bool) -> dict[str, Any]:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise SystemExit(f"benchmarks.gpu: {done.stderr.strip().splitlines()[-1]}")
+        said = re.sub(r"^gradlab\.errors\.\w+: ", "", done.stderr.strip().splitlines()[-1])
+        raise SystemExit(f"benchmarks.gpu: {said}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -161,7 +162,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=LIMIT, help=f"in all (default {LIMIT:g})")
     parser.add_argument("--out", type=Path, help="the results file (default benchmarks/results/…)")
     parser.add_argument("--dry-run", action="store_true", help="on the emulator, without times")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not any(options.k in name for name in SECTIONS):
+        parser.error(f"-k: expected a part of one of {', '.join(SECTIONS)}, got {options.k!r}")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

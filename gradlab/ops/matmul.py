@@ -592,12 +592,12 @@ def _linear_backward_cuda(
     return gx, gw, reduction.sum_rows(rows) if rows.size else rows.sum(axis=0)
 
 
-def _check_linear(x: Any, weight: Any, bias: Any = None) -> None:
+def _check_linear(x: Any, weight: Any, bias: Any = None, name: str = "linear") -> None:
     shape, weight_shape = _shape(x), _shape(weight)
     if len(weight_shape) != 2:
         raise ShapeError(
             message(
-                "linear",
+                name,
                 expected="a weight of shape (out_features, in_features)",
                 got=str(weight_shape),
                 hint="use matmul for other shapes",
@@ -608,7 +608,7 @@ def _check_linear(x: Any, weight: Any, bias: Any = None) -> None:
         fits = shape and shape[-1] == n_out
         raise ShapeError(
             message(
-                "linear",
+                name,
                 expected=f"x of shape (..., {n_in}), as the weight {weight_shape} takes",
                 got=f"{shape}" + (f", whose last axis has {shape[-1]}" if shape else ""),
                 hint="the weight is (out_features, in_features): transpose it" if fits else "",
@@ -617,7 +617,7 @@ def _check_linear(x: Any, weight: Any, bias: Any = None) -> None:
     if bias is not None and _shape(bias) != (n_out,):
         raise ShapeError(
             message(
-                "linear",
+                name,
                 expected=f"a bias of shape ({n_out},), as the weight {weight_shape} gives",
                 got=str(_shape(bias)),
             )
@@ -759,7 +759,7 @@ LINEAR_ACT = Op(
     dtype=FLOAT,
     kinds="iufV",
     halves=True,
-    check=lambda x, weight, bias=None, activation="": _check_linear(x, weight, bias),
+    check=lambda x, weight, bias=None, activation="": _check_linear(x, weight, bias, "linear_act"),
     kernels=_on_cuda("matmul", _linear_accepts, _linear_cuda),
     samples=_linear_act_samples,
 )

@@ -30,7 +30,7 @@ Samples = Callable[[], Iterable[Sample]]
 class Elementwise:
     """An op made by `elementwise`: call it on tensors, arrays and numbers.
 
-    ``op`` is the op behind it, for `gradlab.testing.check_op`.
+    ``op`` is the `Op` behind it. `gradlab.testing.check_op` takes either.
     """
 
     def __init__(

@@ -86,6 +86,14 @@ def test_what_does_not_compile_is_a_problem(folder, capsys, monkeypatch):
     assert said.endswith("1 problems\n")
 
 
+def test_what_nothing_was_asked_of_is_no_success(capsys):
+    assert resources.main(["-k", "nothing"]) == 2
+    assert capsys.readouterr().err == "no module has 'nothing' in its name\n"
+    with pytest.raises(SystemExit):
+        resources.main(["--arch", "hopper"])
+    assert "expected one such as sm_80 or sm_90a, got 'hopper'" in capsys.readouterr().err
+
+
 def test_shared_memory_and_stack_are_read(folder):
     (folder / "shared.cu").write_text(
         '#include "more.cuh"\nextern "C" __global__ void k(int* x) {\n'

@@ -215,8 +215,11 @@ def test_the_unit_is_that_of_the_limit(gpu, sizes, unit):
     ("family", "options", "message"),
     [
         ("conv", {}, "a family among matmul, softmax, cross_entropy, reduction, got 'conv'"),
-        ("matmul", {"rows": 3}, "sizes of matmul among m, n, k and a floating dtype, got rows"),
-        ("matmul", {"dtype": "int32"}, "and a floating dtype, got dtype='int32'"),
+        ("matmul", {"rows": 3}, "sizes of matmul among m, n, k, got rows"),
+        ("matmul", {"m": -3}, "m to be an integer of 1 or more, got -3"),
+        ("softmax", {"columns": "a"}, "columns to be an integer of 1 or more, got 'a'"),
+        ("matmul", {"dtype": "int32"}, "float16, bfloat16, float32, float64, got 'int32'"),
+        ("matmul", {"dtype": "float33"}, "float16, bfloat16, float32, float64, got 'float33'"),
         ("reduction", {"operation": "median"}, "operation to be one of .*max.*, got 'median'"),
         ("reduction", {"axis": 2}, "axis to be None, 0, 1 or negative, got 2"),
     ],
@@ -224,6 +227,10 @@ def test_the_unit_is_that_of_the_limit(gpu, sizes, unit):
 def test_messages(family, options, message):
     with pytest.raises(ValueError, match=f"^kernels.race: expected .*{message}"):
         gl.kernels.race(family, **options)
+
+
+def test_the_module_lists_what_it_offers():
+    assert dir(gl.kernels) == sorted(gl.kernels.__all__)
 
 
 @pytest.mark.skipif(gl.cuda.is_available(), reason="there is a GPU")

@@ -164,6 +164,8 @@ MESSAGES = [
      "linear: expected a weight of shape (out_features, in_features), got (3,)"),
     (lambda: M.linear(zeros(2, 3), zeros(4, 3), zeros(1)), ShapeError,
      "linear: expected a bias of shape (4,), as the weight (4, 3) gives, got (1,)"),
+    (lambda: M.linear_act(zeros(2, 3), zeros(4, 5)), ShapeError,
+     "linear_act: expected x of shape (..., 5), as the weight (4, 5) takes, got (2, 3)"),
     (lambda: M.linear(1.0, zeros(4, 3)), ShapeError, "linear: expected x of shape (..., 3)"),
     (lambda: M.diagonal(zeros(3)), ShapeError, "diagonal: expected at least two axes"),
     (lambda: M.diagonal(zeros(3, 3), 0, 1, -1), AxisError,

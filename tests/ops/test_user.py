@@ -67,7 +67,7 @@ def swish_second_gradient(gx, gbeta, gy, x, beta):
 
 
 def test_samples_on_the_cpu():
-    assert check_op(swish.op, devices=[]) == 7
+    assert check_op(swish, devices=[]) == 7
 
 
 def test_samples_on_cuda(on_cuda):
