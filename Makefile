@@ -47,6 +47,9 @@ resources: $(VENV)/with-test ## registers, shared memory and spills of every CUD
 
 # In the environment that $(PYTHON) belongs to, since CuPy and its peers have to fit the machine.
 gpu: ## check and time everything on a GPU; needs CuPy in the environment of $(PYTHON)
+	@$(PYTHON) -c 'import sys, setuptools; sys.exit(int(setuptools.__version__.split(".")[0]) < 77)' 2>/dev/null || { echo "\
+	gradlab: make gpu installs gradlab without the network, which takes setuptools 77 or newer beside '$(PYTHON)'. \
+	Run: $(PYTHON) -m pip install --upgrade setuptools" >&2; exit 1; }
 	@$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@$(PYTHON) -m benchmarks.gpu $(ARGS)
 

@@ -98,7 +98,6 @@ def _compile_all(machine: Machine) -> Record:
 
     from gradlab.kernels.cuda import compiler, resources
 
-    os.environ["GRADLAB_QUIET"] = "1"
     capability = machine.driver.properties().capability
     arch = compiler.architecture(capability)
     wanted = [each for each in resources.variants() if each.capability <= capability]

@@ -41,6 +41,7 @@ def folder(tmp_path, monkeypatch):
     """Sources and a cache of the test's own."""
     monkeypatch.setattr(sources, "FOLDER", tmp_path)
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("GRADLAB_QUIET", raising=False)
     sources.read.cache_clear()
     yield tmp_path
     sources.read.cache_clear()
