@@ -9,13 +9,17 @@ they lie on, and an operation on two of them is refused.
 from __future__ import annotations
 
 import ctypes
+import json
 import operator
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
+import ml_dtypes
 import numpy as np
 from gradlab.kernels.cuda.driver import Properties
 from numpy.lib.array_utils import byte_bounds
@@ -36,6 +40,20 @@ REDUCE = {"add": {"reduce", "accumulate", "reduceat"}, "multiply": {"reduce", "a
 AT = {"add": "int32 int64 float16 float32 float64 uint32 uint64", "subtract": "int32 uint32",
       "maximum": "int32 int64 float32 float64 uint32 uint64",
       "minimum": "int32 int64 float32 float64 uint32 uint64"}  # fmt: skip
+
+# The loops of CuPy's ufuncs (14.2) in their order: "VV>V" takes two bfloat16 and gives one, "??>!"
+# refuses two bools. test_devices.py compares them with CuPy's own where CuPy is installed.
+LOOPS: dict[str, list[str]] = {
+    name: loops.split()
+    for name, loops in json.loads(
+        Path(__file__).with_name("cupy_loops.json").read_text(encoding="utf-8")
+    ).items()
+}
+# Functions that know NumPy's dtypes only (Thrust, cuSOLVER, atomics, or loops of their own).
+NO_BFLOAT16 = """
+    sort argsort partition argpartition lexsort searchsorted unique bincount cumsum cumprod clip
+    svd qr det slogdet inv pinv solve eigh eigvalsh cholesky round around nan_to_num
+"""
 
 # Functions whose result's shape depends on values: CuPy waits for them.
 WAITING = "nonzero flatnonzero argwhere unique extract compress union1d intersect1d setdiff1d"
@@ -184,17 +202,88 @@ class Array:
         return Array(self.values.copy(), self.device_index)
 
 
+def _dtype(letter: str) -> np.dtype:
+    return BFLOAT16 if letter == "V" else np.dtype(letter)
+
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+_KINDS = {"b": 0, "i": 1, "u": 1, "f": 2, "c": 2}  # and 3 for bfloat16
+
+
+@cache
+def _loop(name: str, kinds: tuple[Any, ...], dtype: np.dtype | None) -> tuple[np.dtype, ...]:
+    """The dtypes of the results of CuPy's ufunc, for dtypes, or types of Python's scalars.
+
+    CuPy takes the first loop to which all inputs can be cast (cupy/_core/_kernel.pyx). So what has
+    no loop for bfloat16 is computed in float32, and gives a float32.
+    """
+    strong = [_KINDS.get(kind.kind, 3) for kind in kinds if isinstance(kind, np.dtype)]
+    scalars = [_KINDS[np.dtype(kind).kind] for kind in kinds if isinstance(kind, type)]
+    weak = bool(strong and scalars) and max(strong) >= max(scalars)
+
+    def fits(kind: Any, to: np.dtype) -> bool:
+        if np.can_cast(np.dtype(kind), to):
+            return True
+        try:
+            return weak and isinstance(kind, type) and np.result_type(kind(0), to) == to
+        except TypeError:
+            return False
+
+    for loop in LOOPS[name]:
+        inputs, _, outputs = loop.partition(">")
+        if dtype is None:
+            chosen = all(map(fits, kinds, map(_dtype, inputs)))
+        else:
+            chosen = outputs != "!" and all(_dtype(each) == dtype for each in outputs)
+        if chosen and outputs == "!":
+            break
+        if chosen:
+            return tuple(map(_dtype, outputs))
+    raise TypeError(f"Wrong type ({dtype or kinds}) of arguments for cupy_{name}")
+
+
+def _as_cupy(name: str, inputs: Any, found: Any, dtype: Any = None) -> Any:
+    """What NumPy's ufunc found, in the dtypes that CuPy's gives it."""
+    kinds = tuple(
+        each.dtype if isinstance(each, Array | np.generic) else type(each) for each in inputs
+    )
+    given = _loop(name, kinds, None if dtype is None else np.dtype(dtype))
+    if isinstance(found, tuple):
+        return tuple(map(_cast, found, given))
+    return _cast(found, given[0])
+
+
+def _cast(found: Any, dtype: np.dtype) -> Any:
+    if not isinstance(found, Array) or found.dtype == dtype:
+        return found
+    return Array(found.values.astype(dtype), found.device_index)
+
+
 def _operator(name: str) -> Callable[..., Any]:
+    ufunc, turned = UFUNCS.get(name), False
+    if ufunc is None and name.startswith("r"):
+        ufunc, turned = UFUNCS.get(name[1:]), True
+
     def method(self: Array, *others: Any) -> Any:
-        return _run(getattr(self.values, name), others, {}, [self])
+        found = _run(getattr(self.values, f"__{name}__"), others, {}, [self])
+        if ufunc is None or found is NotImplemented:
+            return found
+        return _as_cupy(ufunc, (*others, self) if turned else (self, *others), found)
 
     return method
 
 
+UFUNCS = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide",
+    "floordiv": "floor_divide", "mod": "remainder", "pow": "power", "and": "bitwise_and",
+    "or": "bitwise_or", "xor": "bitwise_xor", "lshift": "left_shift", "rshift": "right_shift",
+    "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal", "eq": "equal",
+    "ne": "not_equal", "neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert",
+}  # fmt: skip
 ARITHMETIC = "add sub mul truediv floordiv mod pow and or xor lshift rshift"
 OTHERS = "matmul rmatmul lt le gt ge eq ne neg pos abs invert"
 for _name in [*ARITHMETIC.split(), *(f"r{each}" for each in ARITHMETIC.split()), *OTHERS.split()]:
-    setattr(Array, f"__{_name}__", _operator(f"__{_name}__"))
+    setattr(Array, f"__{_name}__", _operator(_name))
 
 
 def _in_place(name: str) -> Callable[..., Any]:
@@ -258,10 +347,15 @@ class Ufunc:
     """A ufunc with the methods that CuPy's have."""
 
     def __init__(self, ufunc: np.ufunc) -> None:
-        self._ufunc, self.__name__ = ufunc, ufunc.__name__
+        self._ufunc, self.__name__, self.nin = ufunc, ufunc.__name__, ufunc.nin
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return _run(self._ufunc, args, kwargs, [])
+        if unknown := set(kwargs) - {"out", "dtype", "casting", "where"}:
+            raise TypeError(f"Wrong arguments {unknown}")
+        found = _run(self._ufunc, args, kwargs, [])
+        if self.__name__ not in LOOPS or kwargs.get("out") is not None or len(args) > self.nin:
+            return found
+        return _as_cupy(self.__name__, args, found, kwargs.get("dtype"))
 
     def outer(self, *args: Any, **kwargs: Any) -> Any:
         return _run(self._ufunc.outer, args, kwargs, [])
@@ -284,6 +378,15 @@ class Ufunc:
             return _run(method, (array, *args), kwargs, [])
 
         return run
+
+
+def _without_bfloat16(function: Any) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(each, Array) and each.dtype == BFLOAT16 for each in args):
+            raise TypeError(f"cupy.{function.__name__}: unsupported dtype bfloat16")
+        return _run(function, args, kwargs, [])
+
+    return run
 
 
 class Grid:
@@ -319,7 +422,22 @@ class Namespace:
             return Grid(found)
         if isinstance(found, type) or not callable(found):
             return found
+        if getattr(found, "__name__", "") in NO_BFLOAT16.split():
+            return _without_bfloat16(found)
         return lambda *args, **kwargs: _run(found, args, kwargs, [])
+
+    def where(self, condition: Any, *chosen: Any) -> Any:
+        found = _run(np.where, (condition, *chosen), {}, [])
+        return _as_cupy("where", (condition, *chosen), found) if chosen else found
+
+    def tril(self, x: Array, k: int = 0) -> Any:
+        return self.where(
+            Array(np.tri(*x.shape[-2:], k=k, dtype=bool), _current[0]), x, x.dtype.type(0)
+        )
+
+    def triu(self, x: Array, k: int = 0) -> Any:
+        mask = Array(np.tri(*x.shape[-2:], k=k - 1, dtype=bool), _current[0])
+        return self.where(mask, x.dtype.type(0), x)
 
     # Explicit copies to the device are what these are for.
 
@@ -356,6 +474,20 @@ def _extents(args: Any) -> list[tuple[int, int]] | None:
         if ((words >= 1 << 32) & (words < 1 << 48)).any():
             return None
     return [byte_bounds(x.values) if x.size else (0, 0) for x in args if isinstance(x, Array)]
+
+
+def _check_arguments(grid: Any, block: Any, args: Any) -> None:
+    """Refuse what cupy.cuda.Function would refuse, or pass in another size."""
+    for each in (*grid, *block):
+        if type(each) is not int:
+            raise TypeError(f"grid {grid}, block {block}: expected tuples of ints")
+    if type(grid) is not tuple or type(block) is not tuple:
+        raise TypeError(f"Expected tuple, got {type(grid)}, {type(block)}")
+    for x in args:
+        if isinstance(x, np.ndarray) and x.size != 1:
+            raise TypeError("Only numpy.ndarrays of size one can be passed by value")
+        if not isinstance(x, Array | np.ndarray | int | float) or isinstance(x, bool):
+            raise TypeError(f"an argument of type {type(x)}")
 
 
 class FakeDriver:
@@ -397,6 +529,7 @@ class FakeDriver:
         self, source: str, symbol: str, defines: Any, grid: Any, block: Any, args: Any, shared: int
     ) -> None:
         self.launches.append((source, symbol))
+        _check_arguments(grid, block, args)
         given = [ctypes.c_void_p(self.pointer(x)) if isinstance(x, Array) else x for x in args]
         places = {x.device_index for x in args if isinstance(x, Array)}
         if places - {_current[0]}:
@@ -411,6 +544,7 @@ class FakeDriver:
     def launch_ptx(self, kernel: Any, grid: Any, block: Any, args: Any) -> None:
         """The PTX is only compiled: the Python kernel that it was made from runs."""
         self.launches.append((f"{kernel.source.name}.ptx", kernel.symbol))
+        _check_arguments(grid, block, args)
         places = {x.device_index for x in args if isinstance(x, Array)}
         if places - {_current[0]}:
             raise ValueError(f"{kernel.symbol}: arrays on {sorted(places)}, current {_current[0]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -409,3 +410,47 @@ def test_filled_tensors_are_made_on_the_device(fake_cuda):
     assert [str(x.device) for x in made] == ["cuda:1", *["cuda:0"] * 4, "cuda:1"]
     assert made[2].tolist() == [1.5, 1.5]
     assert made[4].dtype == gl.int64
+
+
+def test_cupy_has_the_loops_that_its_stand_in_goes_by():
+    # Importing CuPy needs no GPU.
+    cupy = pytest.importorskip("cupy", exc_type=ImportError)
+    if cupy.__version__ != "14.2.0":
+        pytest.skip(f"written down from CuPy 14.2.0, this is {cupy.__version__}")
+    special = pytest.importorskip("cupyx.scipy.special", exc_type=ImportError)
+    search = pytest.importorskip("cupy._sorting.search", exc_type=ImportError)
+
+    def letter(kind: Any) -> str:
+        return "V" if np.dtype(kind).name == "bfloat16" else np.dtype(kind).char
+
+    def loop(each: Any) -> str:
+        given = "".join(map(letter, each.in_types))
+        return f"{given}>{'!' if each.error_func else ''.join(map(letter, each.out_types))}"
+
+    for name, loops in fake.LOOPS.items():
+        ufunc = getattr(cupy, name) if hasattr(cupy, name) else getattr(special, name)
+        ufunc = search._where_ufunc if name == "where" else ufunc
+        assert list(dict.fromkeys(map(loop, ufunc._ops.ops))) == loops, name
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_choosing_keeps_the_dtype(dtype, fake_cuda):
+    # CuPy's `where` has no loop for bfloat16.
+    x = gl.tensor([[1.0, -2.0], [-3.0, 4.0]], dtype=dtype, device="cuda", requires_grad=True)
+    slope = gl.tensor([0.5], dtype=dtype, device="cuda")
+    for y in (
+        gl.where(x > 0, x, 0.0),
+        gl.where(x > 0, x, -x),
+        x.masked_fill(x > 0, 7),
+        gl.nn.functional.prelu(x, slope),
+        gl.nn.functional.relu(x),
+        x.T.tril(),
+        x.triu(1),
+        x.clip(-1, 1),
+    ):
+        assert y.dtype == x.dtype
+        x.grad = None
+        y.sum().backward()
+        assert x.grad.dtype == x.dtype
+    assert x.T.tril().astype("float32").tolist() == [[1, 0], [-2, 4]]
+    assert gl.where(x > 0, x, -x).astype("float32").tolist() == [[1, 2], [3, 4]]

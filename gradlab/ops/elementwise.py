@@ -551,9 +551,17 @@ def keep(xp: Any, mask: Any, x: Any) -> Any:
     with a mask without pattern, twice with a regular one. Below 1,024 values it is quicker.
     """
     if xp is not np or x.size < 1024 or x.dtype.kind not in "fV" or x.itemsize > 8:
-        return xp.where(mask, x, xp.zeros((), x.dtype))
+        return choose(xp, mask, x, xp.zeros((), x.dtype))
     bits = np.multiply(x.view(f"i{x.itemsize}"), mask)
     return bits.view(x.dtype)
+
+
+def choose(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
+    """``xp.where(condition, x1, x2)`` of arrays of one dtype, which the result keeps."""
+    if xp is np or x1.dtype != dtypes.bfloat16:
+        return xp.where(condition, x1, x2)
+    # CuPy's where does not know bfloat16 and would give a float32.
+    return xp.where(condition, x1.view(np.uint16), x2.view(np.uint16)).view(x1.dtype)
 
 
 RELU_BACKWARD = Op(
@@ -709,7 +717,7 @@ def _prelu_samples() -> Any:
 
 PRELU = _binary(
     "prelu",
-    lambda xp, x1, x2: xp.where(x1 > 0, x1, x1 * x2),
+    lambda xp, x1, x2: choose(xp, x1 > 0, x1, x1 * x2),
     gradients={
         "x1": lambda gy, x1, x2: where(x1 > 0, gy, gy * x2),
         "x2": lambda gy, x1: where(x1 > 0, 0.0, gy * x1),
@@ -748,7 +756,7 @@ def _where_forward(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
             return keep(xp, condition, x1)
         if _is_zero(x1) and getattr(x2, "dtype", None) is dtype:
             return keep(xp, ~condition, x2)
-    return xp.where(condition, xp.asarray(x1, dtype=dtype), xp.asarray(x2, dtype=dtype))
+    return choose(xp, condition, xp.asarray(x1, dtype=dtype), xp.asarray(x2, dtype=dtype))
 
 
 def _is_zero(x: Any) -> bool:

@@ -671,12 +671,18 @@ def _tri_samples() -> Any:
     yield Sample((values((2, 3, 3)),), {"diagonal": 0}, "batch")
 
 
+def _triangle(xp: Any, x: Any, cut: Any, diagonal: int) -> Any:
+    if xp is np or x.dtype != dtypes.bfloat16:
+        return cut(x, diagonal)
+    return cut(x.view(np.uint16), diagonal).view(x.dtype)  # CuPy would give a float32
+
+
 TRIL = Op(
-    "tril", lambda xp, x, *, diagonal: xp.tril(x, diagonal),
+    "tril", lambda xp, x, *, diagonal: _triangle(xp, x, xp.tril, diagonal),
     gradients={"x": lambda gy, diagonal: tril(gy, diagonal)}, samples=_tri_samples,
 )  # fmt: skip
 TRIU = Op(
-    "triu", lambda xp, x, *, diagonal: xp.triu(x, diagonal),
+    "triu", lambda xp, x, *, diagonal: _triangle(xp, x, xp.triu, diagonal),
     gradients={"x": lambda gy, diagonal: triu(gy, diagonal)}, samples=_tri_samples,
 )  # fmt: skip
 
