@@ -126,8 +126,37 @@ template <class S, int N> struct alignas(sizeof(S) * N) Pack {
 template <int N, class S> INLINE Pack<S, N> load_pack(const S* at) {
   return *reinterpret_cast<const Pack<S, N>*>(at);
 }
-template <class S, int N> INLINE void store_pack(S* at, const Pack<S, N>& pack) {
+// To shared memory.
+template <class S, int N> INLINE void store_pack_shared(S* at, const Pack<S, N>& pack) {
   *reinterpret_cast<Pack<S, N>*>(at) = pack;
+}
+
+// To global memory. The instruction is named because the compiler takes structs apart, and after
+// many a loop or branch does not put the words together again: four stores of 4 bytes, 16 apart
+// from lane to lane, for one of 16.
+template <class S, int N> INLINE void store_pack(S* at, const Pack<S, N>& pack) {
+#ifdef GRADLAB_EMULATOR
+  *reinterpret_cast<Pack<S, N>*>(at) = pack;
+#else
+  if constexpr (N == 1 || sizeof(pack) < 4) {
+    *reinterpret_cast<Pack<S, N>*>(at) = pack;
+  } else {
+    constexpr int WORDS = sizeof(pack) / 4;
+    const auto& w = reinterpret_cast<const Pack<uint32, WORDS>&>(pack);
+    uint32* to = reinterpret_cast<uint32*>(at);
+    if constexpr (WORDS == 1) {
+      *to = w[0];
+    } else if constexpr (WORDS == 2) {
+      asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(to), "r"(w[0]), "r"(w[1]) : "memory");
+    } else {
+#pragma unroll
+      for (int i = 0; i < WORDS; i += 4)
+        asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
+                     ::"l"(to + i), "r"(w[i]), "r"(w[i + 1]), "r"(w[i + 2]), "r"(w[i + 3])
+                     : "memory");
+    }
+  }
+#endif
 }
 
 // ------------------------------------------------------------------- reductions, in fixed order

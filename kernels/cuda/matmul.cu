@@ -225,7 +225,7 @@ template <int MODE> struct Operand {
         Pack<Sum, WIDTH> values;
 #pragma unroll
         for (int v = 0; v < WIDTH; v++) values[v] = value(held[i * COPIES_EDGE + j][v]);
-        store_pack(&to[k + i * PASS_K][edge + j * PASS_EDGE], values);
+        store_pack_shared(&to[k + i * PASS_K][edge + j * PASS_EDGE], values);
       }
   }
 };
@@ -297,7 +297,7 @@ INLINE void write(Sum* lines, const Sums& sums, const Place& at, Out* c, const P
         Pack<Sum, V> values;
 #pragma unroll
         for (int v = 0; v < V; v++) values[v] = sums[i][j * V + v];
-        store_pack(&lines[at.lane_m * LINE + (j * LANES_N + at.lane_n) * V], values);
+        store_pack_shared(&lines[at.lane_m * LINE + (j * LANES_N + at.lane_n) * V], values);
       }
     }
     __syncwarp();

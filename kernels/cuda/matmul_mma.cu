@@ -106,7 +106,7 @@ template <int X, int WARP_X, bool K_MAJOR> struct Operand {
       Pack<T, CHUNK> values;
 #pragma unroll
       for (int i = 0; i < CHUNK; i++) values[i] = i < count ? at[i] : T{};
-      store_pack(reinterpret_cast<T*>(to), values);
+      store_pack_shared(reinterpret_cast<T*>(to), values);
     }
   }
 
@@ -231,7 +231,7 @@ INLINE void write_tile(const float (&acc)[FRAGMENTS_M][2 * FRAGMENTS_N][4], unsi
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         float* at = staged + (lane / 4 + 8 * half) * STAGED + 8 * j + lane % 4 * 2;
-        store_pack(at, Pack<float, 2>{acc[i][j][2 * half], acc[i][j][2 * half + 1]});
+        store_pack_shared(at, Pack<float, 2>{acc[i][j][2 * half], acc[i][j][2 * half + 1]});
       }
     __syncwarp();
     for (int piece = lane; piece < 16 * PIECES; piece += WARP) {
