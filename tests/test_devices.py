@@ -280,6 +280,8 @@ def test_the_message_about_mixed_devices(fake_cuda):
         "add: expected tensors on one device, got (2, 3) on cpu, (3,) on cuda:1; move one of them, "
         'for example with .to("cuda:1")'
     )
+    with pytest.raises(DeviceError, match=r'on cpu; move one of them, .*\.to\("cuda:1"\)$'):
+        y + x  # to the GPU, where the work was meant to be
     with pytest.raises(DeviceError, match=r"on cuda:0, \(3,\) on cuda:1; move one"):
         x.cuda() * y
 

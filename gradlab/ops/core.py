@@ -969,13 +969,14 @@ def _broadcast_error(op: Op, inputs: Sequence[Any]) -> ShapeError | None:
 
 def mixed_devices(name: str, inputs: Sequence[Any]) -> DeviceError:
     tensors = [x for x in inputs if isinstance(x, Tensor)]
-    other = next(x.device for x in tensors if x.device is not tensors[0].device)
+    # A GPU is where the work was meant to be.
+    device = next(x.device for x in tensors if x.device.type != "cpu")
     return DeviceError(
         message(
             name,
             expected="tensors on one device",
             got=", ".join(f"{x.shape} on {x.device}" for x in tensors),
-            hint=f'move one of them, for example with .to("{other}")',
+            hint=f'move one of them, for example with .to("{device}")',
         )
     )
 
