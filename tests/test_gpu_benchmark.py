@@ -16,7 +16,7 @@ sys.path.append(str(ROOT))  # the benchmarks are a package of the checkout, not 
 
 from benchmarks import table as cpu_table  # noqa: E402
 from benchmarks.gpu import __main__ as program, cases, checks, sections, table  # noqa: E402
-from benchmarks.gpu.machine import Machine  # noqa: E402
+from benchmarks.gpu.machine import Machine, is_fatal  # noqa: E402
 from benchmarks.gpu.sections import SECTIONS, Section  # noqa: E402
 
 
@@ -110,6 +110,28 @@ def test_a_section_that_hangs_is_ended_and_keeps_what_it_had(planted):
     assert [r["value"] for r in found["records"]] == [0, 1]
     assert found["crashes"][0]["during"] == "piece 2"
     assert found["crashes"][0]["exit_code"] == "killed: out of time"
+
+
+def test_a_section_goes_on_behind_a_piece_that_hangs(planted):
+    found = program.run_section(Section("hanging", None, 30, patience=2), 30, dry=True)
+    assert [r["value"] for r in found["records"]] == [0, 1, 3]
+    (crash,) = found["crashes"]
+    assert (crash["during"], crash["exit_code"]) == ("piece 2", "killed: it hung")
+
+
+@pytest.mark.parametrize(
+    ("said", "fatal"),
+    [
+        ("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered", True),
+        ("cudaErrorLaunchFailure: unspecified launch failure", True),
+        ("CUDA error: an illegal memory access was encountered", True),
+        ("sum: a kernel launched earlier has failed; this one can no longer use the GPU", True),
+        ("CUDA_ERROR_INVALID_VALUE: invalid argument", False),
+        ("cudaErrorMemoryAllocation: out of memory", False),
+    ],
+)
+def test_which_errors_end_a_process(said, fatal):
+    assert is_fatal(RuntimeError(said)) is fatal
 
 
 def test_shards_share_the_pieces(planted):

@@ -21,10 +21,11 @@ from benchmarks.gpu.sections import SECTIONS, Record, Section
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
+HUNG = -1000  # where a process's exit code would stand
 COMMAND = (sys.executable, "-m", "benchmarks.gpu.sections")
 LIMIT = 460.0  # seconds of a whole run
 GRACE = 20.0  # beyond a section's time, for the piece it is in, and to start Python
-RESTARTS = 3  # of a section whose process died
+RESTARTS = 6  # of a section whose process died
 
 
 def run_section(section: Section, seconds: float, dry: bool) -> dict[str, Any]:
@@ -62,6 +63,7 @@ class _Shard:
         self.process: Any = None
         self.first = 0
         self.done = False
+        self.written, self.news = 0, 0.0  # bytes that the process has written, and when
 
     def alive(self, seconds_left: float) -> bool:
         """Look after the process: start it, note how it ended; False when all is over."""
@@ -74,7 +76,17 @@ class _Shard:
         elif seconds_left < -GRACE:
             self.stop()
             self._ended(None)
+        elif self._hangs():
+            self.stop()
+            self._ended(HUNG)
         return not self.done
+
+    def _hangs(self) -> bool:
+        """Whether the piece in work has taken longer than any piece should."""
+        size = self.out.stat().st_size if self.out.exists() else 0
+        if size != self.written:
+            self.written, self.news = size, time.monotonic()
+        return time.monotonic() - self.news > self.section.patience
 
     def stop(self) -> None:
         """End the process, where there is one, and all that it started."""
@@ -84,6 +96,7 @@ class _Shard:
 
     def _start(self, seconds: float) -> None:
         self.log = self.out.with_suffix(".log").open("wb")
+        self.news = time.monotonic()
         arguments = [
             self.section.name, "--out", str(self.out), "--seconds", str(max(0.0, seconds)),
             "--first", str(self.first), "--shard", f"{self.index}/{self.section.shards}",
@@ -107,7 +120,7 @@ class _Shard:
         where = begun[-1]["begin"] if begun and begun[-1]["begin"] not in finished else ""
         self.crashes.append({
             "during": where or (begun[-1]["begin"] if begun else "the start"),
-            "exit_code": "killed: out of time" if code is None else code,
+            "exit_code": {None: "killed: out of time", HUNG: "killed: it hung"}.get(code, code),
             "said": text.strip().splitlines()[-8:],
         })  # fmt: skip
         if code is None or not begun or len(self.crashes) > RESTARTS:

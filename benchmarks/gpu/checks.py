@@ -12,6 +12,7 @@ from typing import Any
 
 import gradlab as gl
 import gradlab.ops
+from benchmarks.gpu.machine import is_fatal
 from gradlab import testing
 from gradlab.autograd import no_grad
 from gradlab.ops.core import REGISTRY, Op
@@ -47,9 +48,10 @@ def check(op: Op, few: bool = False) -> dict[str, Any]:
             try:
                 work()
             except Exception as error:
-                if "can no longer use the GPU" in str(error) or "cudaError" in str(error):
+                if is_fatal(error):
                     raise
-                failures.append(f"{sample.name}, {name}: {str(error).splitlines()[0][:300]}")
+                said = (str(error).splitlines() or [type(error).__name__])[0]
+                failures.append(f"{sample.name}, {name}: {said[:300]}")
     return {"samples": count, "failures": failures[:20], "failed_samples": len(failures)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import statistics
 import sys
 import time
@@ -151,6 +152,19 @@ class Machine:
             step(i)
         self.wait()
         return max(1, min(1000, round(3 * seconds / (time.perf_counter() - start))))
+
+
+# What CUDA, its driver, cuBLAS and PyTorch say when a kernel has broken the process's context.
+_FATAL = re.compile(
+    "can no longer use the GPU|illegal memory access|misaligned address|illegal instruction"
+    "|unspecified launch failure|device-side assert|hardware stack error|launch timed out"
+    "|invalid program counter|EXECUTION_FAILED|context is destroyed"
+)
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether the process can do nothing more with the GPU."""
+    return bool(_FATAL.search(str(error)))
 
 
 def median(values: Sequence[float]) -> float | None:

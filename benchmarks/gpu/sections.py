@@ -16,19 +16,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.gpu.machine import Machine, median
+from benchmarks.gpu.machine import Machine, is_fatal, median
 
 Record = dict[str, Any]
 Piece = tuple[str, Callable[[], Record]]
 
 
+# Processes of the sections that compile: each kernel of CuPy, too, takes its time when first used.
+SHARDS = max(2, min(14, (os.cpu_count() or 2) - 2))
+
+
 class Section(NamedTuple):
-    """``pieces(machine)`` yields titles and functions; ``seconds`` is the most it may take."""
+    """``pieces(machine)`` yields titles and functions; ``seconds`` is the most it may take.
+
+    A piece that takes longer than ``patience`` is taken to hang: its process is ended, and another
+    goes on with the next piece.
+    """
 
     name: str
     pieces: Callable[[Machine], Iterable[Piece]]
     seconds: float
     shards: int = 1  # processes that share the pieces
+    patience: float = 25.0
 
 
 # --------------------------------------------------------------------------------------- ceilings
@@ -77,7 +86,7 @@ def _those_that_run(machine: Machine, peers: dict[str, Any]) -> tuple[dict[str, 
             step(0)
             machine.wait()
         except Exception as error:
-            if _is_fatal(error):
+            if is_fatal(error):
                 raise
             said[name] = _line(error)
             continue
@@ -89,33 +98,39 @@ def _those_that_run(machine: Machine, peers: dict[str, Any]) -> tuple[dict[str, 
 
 
 def compilation(machine: Machine) -> Iterator[Piece]:
-    """Every module for this GPU, on all cores, so that no later section waits for the compiler."""
-    yield "all modules", lambda: _compile_all(machine)
+    """Every module for this GPU, on all cores, so that no later section waits for the compiler.
 
-
-def _compile_all(machine: Machine) -> Record:
-    from concurrent.futures import ThreadPoolExecutor
-
-    from gradlab.kernels.cuda import compiler, resources
+    In processes rather than threads: nothing that they share makes one wait for another.
+    """
+    from gradlab.kernels.cuda import resources
 
     capability = machine.driver.properties().capability
-    arch = compiler.architecture(capability)
     wanted = [each for each in resources.variants() if each.capability <= capability]
-    start = time.perf_counter()
-    failures = []
+    for i in range(SHARDS):
+        yield f"modules, part {i + 1}", partial(_compile, machine, wanted[i::SHARDS])
 
-    def make(variant: Any) -> None:
+
+_COMPILING = 70.0  # seconds after which no module is begun
+
+
+def _compile(machine: Machine, wanted: list[Any]) -> Record:
+    from gradlab.kernels.cuda import compiler
+
+    arch = compiler.architecture(machine.driver.properties().capability)
+    start = time.perf_counter()
+    failures, left = [], 0
+    for variant in [] if machine.dry else wanted:
+        if time.perf_counter() - start > _COMPILING:
+            left += 1  # whoever needs it compiles it
+            continue
         try:
             compiler.cubin(variant.source, variant.defines, arch)
         except RuntimeError as error:
             failures.append(str(error))
-
-    if machine.dry:
-        wanted = []
-    with ThreadPoolExecutor(max(1, min(12, os.cpu_count() or 1))) as pool:
-        list(pool.map(make, wanted))
-    seconds = time.perf_counter() - start
-    return {"modules": len(wanted), "wall_seconds": seconds, "failures": failures}
+    return {
+        "modules": len(wanted) - left, "modules_left": left, "failures": failures,
+        "compiling_seconds": time.perf_counter() - start,
+    }  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------- families
@@ -140,16 +155,21 @@ def _time_case(machine: Machine, case: Any) -> Record:
     sets = [first, *(case.inputs(machine, seed) for seed in range(1, count))]
     wrapped = [tuple(gl.asarray(x, device="cuda") for x in arrays) for arrays in sets]
     forms: dict[str, Any] = {"gradlab": wrapped, "cublas": sets, "cupy": sets}
+    said: dict[str, str] = {}
     if machine.torch is not None:
-        tensors = [tuple(machine.to_torch(x) for x in arrays) for arrays in sets]
-        forms |= {"pytorch": tensors, "triton": tensors}
         machine.torch.backends.cuda.matmul.allow_tf32 = False
+        try:
+            tensors = [tuple(machine.to_torch(x) for x in arrays) for arrays in sets]
+            forms |= {"pytorch": tensors, "triton": tensors}
+        except (RuntimeError, TypeError, ValueError, BufferError) as error:
+            said["pytorch"] = _line(error)
     peers = {
         name: partial(_call, function, forms[name])
         for name, function in case.peers.items()
         if name in forms
     }
-    able, said = _those_that_run(machine, peers)
+    able, refused = _those_that_run(machine, peers)
+    said |= refused
     own = said.pop("gradlab", None)
     found = machine.seconds(able, 0.4)
     return {
@@ -340,8 +360,8 @@ SECTIONS = {
     section.name: section
     for section in (
         Section("ceilings", ceilings, 30),
-        Section("compilation", compilation, 75),
-        Section("operations", operations, 80, shards=6),
+        Section("compilation", compilation, 75, shards=SHARDS, patience=120),
+        Section("operations", operations, 80, shards=SHARDS),
         Section("matmul", partial(family, "matmul"), 55),
         Section("softmax", partial(family, "softmax"), 40),
         Section("reduction", partial(family, "reduction"), 40),
@@ -350,7 +370,7 @@ SECTIONS = {
         Section("normalization", partial(family, "normalization"), 25),
         Section("random", partial(family, "random"), 15),
         Section("overhead", overhead, 15),
-        Section("sanitizer", sanitizer, 60, shards=2),
+        Section("sanitizer", sanitizer, 60, shards=2, patience=80),
     )
 }
 
@@ -376,14 +396,10 @@ def run(
             record = work()
         except Exception as error:
             record = {"failed": _line(error)}
-            if _is_fatal(error):  # this process can do nothing more with the GPU
+            if is_fatal(error):  # this process can do nothing more with the GPU
                 write({"title": title, **record, "took": time.perf_counter() - start})
                 raise
         write({"title": title, **record, "took": time.perf_counter() - start})
-
-
-def _is_fatal(error: BaseException) -> bool:
-    return "can no longer use the GPU" in str(error) or "cudaError" in str(error)
 
 
 def main(arguments: list[str] | None = None) -> int:
