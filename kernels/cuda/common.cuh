@@ -113,6 +113,17 @@ INLINE double exponential(double x) { return exp(x); }
 INLINE float logarithm(float x) { return logf(x); }
 INLINE double logarithm(double x) { return log(x); }
 
+// In one instruction, to 2 units in the last place; what is below 2^-126 becomes 0.
+#ifdef GRADLAB_EMULATOR
+INLINE float power_of_two(float x) { return exp2f(x); }
+#else
+INLINE float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+#endif
+
 // ------------------------------------------------------------------------------- vector access
 
 // N values of S, read and written in one access of up to 16 bytes. The address must be a multiple

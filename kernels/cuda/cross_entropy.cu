@@ -87,15 +87,6 @@ INLINE Real no_number() { return Real(__uint_as_float(0x7fc00000u)); }
 // exp(x) by one multiplication and one instruction: bfloat16 at the full bandwidth of an H200 is
 // 2.4e12 values a second, which leaves 12 instructions for each. The error is |x|·1e-7 of the
 // result: in a sum whose largest term is exp(0), below the rounding of float32.
-#ifdef GRADLAB_EMULATOR
-INLINE float power_of_two(float x) { return exp2f(x); }
-#else
-INLINE float power_of_two(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-#endif
 INLINE float exp_of_sum(float x) { return power_of_two(x * 1.4426950408889634f); }
 INLINE double exp_of_sum(double x) { return exp(x); }
 // For results of their own: exact, but where they are rounded to 11 bits or fewer.

@@ -32,6 +32,13 @@ constexpr int VALUES_1024 = sizeof(T) == 8 ? 4 : 16;  // 64 registers are all th
 INLINE float infinity(float) { return __uint_as_float(0x7f800000u); }
 INLINE double infinity(double) { return __longlong_as_double(0x7ff0000000000000ll); }
 
+// exp(x), for a result that is rounded to 11 bits or fewer by a multiplication and one instruction
+// instead of eight: bfloat16 at the full bandwidth of an H200 leaves some 24 for a value.
+INLINE float exp_of(float x) {
+  return sizeof(T) == 2 ? power_of_two(x * 1.4426950408889634f) : expf(x);
+}
+INLINE double exp_of(double x) { return exp(x); }
+
 INLINE float product(float a, float b) { return __fmul_rn(a, b); }
 INLINE double product(double a, double b) { return __dmul_rn(a, b); }
 
@@ -56,9 +63,9 @@ struct Forward {
 #pragma unroll
     for (int i = 0; i < N; i++) top = larger(top, x[i]);
     V by = shift(top);
-    V sum = part.sum * exponential(part.max - by);
+    V sum = part.sum * exp_of(part.max - by);
 #pragma unroll
-    for (int i = 0; i < N; i++) sum += exponential(x[i] - by);
+    for (int i = 0; i < N; i++) sum += exp_of(x[i] - by);
     part = {top, sum};
   }
   // Both products are rounded before they are added: with one of them fused into the addition, two
@@ -66,7 +73,7 @@ struct Forward {
   // equal values.
   static INLINE Part combine(Part a, Part b) {
     V top = larger(a.max, b.max), by = shift(top);
-    return {top, product(a.sum, exponential(a.max - by)) + product(b.sum, exponential(b.max - by))};
+    return {top, product(a.sum, exp_of(a.max - by)) + product(b.sum, exp_of(b.max - by))};
   }
   static INLINE Part from_lane(Part part, int step) {
     return {__shfl_xor_sync(FULL_MASK, part.max, step), __shfl_xor_sync(FULL_MASK, part.sum, step)};
@@ -77,7 +84,7 @@ namespace operation {
 
 struct softmax : Forward {
   static INLINE Part finish(Part part) { return {part.max, V(1) / part.sum}; }
-  static INLINE V value(Part part, V x, V) { return exponential(x - part.max) * part.sum; }
+  static INLINE V value(Part part, V x, V) { return exp_of(x - part.max) * part.sum; }
 };
 
 struct log_softmax : Forward {
@@ -108,7 +115,7 @@ struct log_softmax_backward : Backward {  // gx = gy - exp(y) * sum(gy)
 #pragma unroll
     for (int i = 0; i < N; i++) part += gy[i];
   }
-  static INLINE V value(Part part, V y, V gy) { return gy - exponential(y) * part; }
+  static INLINE V value(Part part, V y, V gy) { return gy - exp_of(y) * part; }
 };
 
 }  // namespace operation
@@ -187,7 +194,7 @@ INLINE void rows(const T* x, const T* gy, T* y, int64 count, int64 n) {
 #pragma unroll
     for (int k = 0; k < COUNT; k++)
 #pragma unroll
-      for (int i = 0; i < N; i++) sum += exponential(a[k][i] - by);
+      for (int i = 0; i < N; i++) sum += exp_of(a[k][i] - by);
     part = {top, sum};
   } else {
     part = Op::identity();
