@@ -67,12 +67,20 @@ INLINE float16 narrow_float16(float x) {
 #endif
 
 INLINE float widen(bfloat16 x) { return __uint_as_float(uint32(x.bits) << 16); }
-// To nearest, ties to even, as cvt.rn.bf16.f32, which sm_75 does not have. A NaN stays one.
+// To nearest, ties to even. A NaN stays one.
+#if !defined(GRADLAB_EMULATOR) && __CUDA_ARCH__ >= 800
+INLINE bfloat16 narrow_bfloat16(float x) {
+  bfloat16 y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+}
+#else
 INLINE bfloat16 narrow_bfloat16(float x) {
   uint32 bits = __float_as_uint(x);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return {uint16(0x7fc0)};
   return {uint16((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
 }
+#endif
 
 // The type in which values of S are added up.
 template <class S> struct Wide { using type = S; };
