@@ -7,6 +7,7 @@ called through ctypes rather than by way of CuPy, which would add options of its
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import re
 from collections.abc import Sequence
@@ -89,13 +90,25 @@ def library() -> Any:
     for path in (_of_pathfinder(), _of_wheel(), "libnvrtc.so"):
         try:
             if path:
-                return ctypes.CDLL(path)
+                found = ctypes.CDLL(path)
+                _load_builtins(Path(path))
+                return found
         except OSError:
             continue
     raise ImportError(
         "CUDA's compiler NVRTC is not installed; it comes with gradlab[cuda12] and "
         "gradlab[cuda13], or alone: pip install nvidia-cuda-nvrtc"
     )
+
+
+def _load_builtins(library: Path) -> None:
+    """Load what NVRTC opens at the first compilation, a second library that lies beside it.
+
+    Not all releases look for it there: that of CUDA 13.0 asks the system's loader by name alone.
+    """
+    for path in sorted(library.resolve().parent.glob("libnvrtc-builtins.so*")):
+        with contextlib.suppress(OSError):  # another release's; the compiler says what it misses
+            ctypes.CDLL(str(path))
 
 
 def available() -> str:

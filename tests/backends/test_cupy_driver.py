@@ -75,7 +75,10 @@ class Cupy:
             getDevice=lambda: self.current, getDeviceCount=lambda: devices,
             getDeviceProperties=lambda index: properties,
         )  # fmt: skip
-        self.cuda = SimpleNamespace(Module=Module, Device=Device, driver=driver, runtime=runtime)
+        function = SimpleNamespace(CPointer=lambda address: ("at", address))
+        self.cuda = SimpleNamespace(
+            Module=Module, Device=Device, driver=driver, runtime=runtime, function=function
+        )
 
     def get_default_memory_pool(self):
         return SimpleNamespace(free_bytes=lambda: 1 << 30)
@@ -117,7 +120,7 @@ def test_a_module_is_loaded_once_for_a_device_and_a_kernel_launched_as_asked(cup
     struct = np.zeros((), [("a", "i8"), ("b", "f8")])
     launch(args=("x", 5, 1.5, struct))
     assert cupy.took("launch")[0] == ("launch", "twice", (3, 2), (256,), ["x", 5], 0)
-    assert cupy.took("launch")[-1][4][2:] == [1.5, struct]
+    assert cupy.took("launch")[-1][4][2:] == [1.5, ("at", struct.ctypes.data)]
     with cupy.cuda.Device(1):
         launch()
     assert len(cupy.took("load")) == 2

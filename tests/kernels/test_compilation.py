@@ -216,3 +216,16 @@ def test_the_error_names_kernel_architecture_and_the_first_error(folder):
 
 def test_small_numbers_are_not_flushed_to_zero():
     assert "-ftz=true" not in sources.options(())
+
+
+def test_the_compilers_second_library_is_loaded_from_beside_it(tmp_path, monkeypatch):
+    # The system's loader would not find it there, and NVRTC 13.0 asks no one else.
+    for name in ("libnvrtc.so.13", "libnvrtc-builtins.so.13.0", "libnvrtc-builtins.alt.so.13.0"):
+        (tmp_path / name).touch()
+    loaded = []
+    monkeypatch.setattr(nvrtc.ctypes, "CDLL", lambda path: loaded.append(path) or path)
+    monkeypatch.setattr(nvrtc, "_of_pathfinder", lambda: str(tmp_path / "libnvrtc.so.13"))
+    nvrtc.library.__wrapped__()
+    assert loaded == [
+        str(tmp_path / "libnvrtc.so.13"), str(tmp_path / "libnvrtc-builtins.so.13.0"),
+    ]  # fmt: skip
