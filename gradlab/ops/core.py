@@ -43,6 +43,7 @@ from gradlab.errors import (
     ShapeError,
     message,
 )
+from gradlab.kernels import ladder
 from gradlab.ops.samples import Sample
 from gradlab.tensor import Tensor, describe, from_value
 
@@ -72,6 +73,20 @@ class Kernel(NamedTuple):
     accepts: Callable[..., bool]
     run: Callable[..., Any]
     casts: bool = True
+
+
+def ladder_kernel(family: str, function: str, name: str = "") -> Kernel:
+    """The CUDA kernel that is a function of one of the ladder's families, whichever rung it takes.
+
+    ``name`` is the stem of its files where that is not the family's.
+    """
+    return Kernel(
+        "cuda",
+        name or family,
+        partial(ladder.accepts, family, function),
+        partial(ladder.run, family, function),
+        casts=False,
+    )
 
 
 # How the result's dtype follows from the inputs'.

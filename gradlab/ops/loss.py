@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gradlab.devices import cpu
 from gradlab.errors import DataError, DTypeError, OptionError, ShapeError, message
-from gradlab.kernels import ladder
 from gradlab.kernels.cuda import cross_entropy as _cuda  # noqa: F401 - registers its rungs
-from gradlab.ops.core import FLOAT, Kernel, Op, apply, public
+from gradlab.ops.core import FLOAT, Op, apply, ladder_kernel, public
 from gradlab.ops.elementwise import (
     TensorLike,
     clip,
@@ -1034,17 +1033,6 @@ def _cross_entropy_gradient(
     return scale * (sum_to(q, _one_at(axis, x.shape)) * softmax(x, axis) - q)
 
 
-def _kernel(function: str) -> Kernel:
-    """The CUDA kernels of one of these losses: softmax and loss in one reading of the scores."""
-    return Kernel(
-        "cuda",
-        "cross_entropy",
-        partial(ladder.accepts, "cross_entropy", function),
-        partial(ladder.run, "cross_entropy", function),
-        casts=False,
-    )
-
-
 def _label_samples(scores: Callable[..., Any], **kwargs: Any) -> Iterator[Sample]:
     def labels(shape: Any) -> Any:
         return np.random.default_rng(3).integers(0, 4, shape)
@@ -1085,14 +1073,14 @@ CROSS_ENTROPY = Op(
         _cross_entropy_backward,
         inputs=("gy", "x", "target", "weight"),
         halves=True,
-        kernels=[_kernel("cross_entropy_backward")],
+        kernels=[ladder_kernel("cross_entropy", "cross_entropy_backward")],
     ),
     aux=True,
     why_not=_CONSTANT,
     halves=True,
     check=_label_check("cross_entropy"),
     samples=_cross_entropy_samples,
-    kernels=[_kernel("cross_entropy")],
+    kernels=[ladder_kernel("cross_entropy", "cross_entropy")],
 )
 
 
@@ -1258,7 +1246,7 @@ SOFT_CROSS_ENTROPY = Op(
         _soft_backward,
         inputs=("gy", "x", "target", "weight"),
         halves=True,
-        kernels=[_kernel("soft_cross_entropy_backward")],
+        kernels=[ladder_kernel("cross_entropy", "soft_cross_entropy_backward")],
     ),
     aux=True,
     why_not=_CONSTANT,
@@ -1267,7 +1255,7 @@ SOFT_CROSS_ENTROPY = Op(
     halves=True,
     check=_check_soft,
     samples=_soft_samples,
-    kernels=[_kernel("soft_cross_entropy")],
+    kernels=[ladder_kernel("cross_entropy", "soft_cross_entropy")],
 )
 SOFT_CROSS_ENTROPY.function = cross_entropy
 

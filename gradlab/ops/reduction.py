@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from gradlab.errors import (
 )
 from gradlab.kernels import ladder
 from gradlab.kernels.cuda import reduction as _reduction, scan as _scan  # noqa: F401 - rungs
-from gradlab.ops.core import FLOAT, Kernel, Op, apply, public
+from gradlab.ops.core import FLOAT, Kernel, Op, apply, ladder_kernel, public
 from gradlab.ops.elementwise import abs as absolute, exp, isnan, maximum, minimum, sign, where
 from gradlab.ops.indexing import take_along_axis
 from gradlab.ops.samples import LARGE, SIZES, Sample, distinct, layouts, values
@@ -140,13 +140,7 @@ def _wide(dtype: Any) -> Any:
 
 def _on_cuda(function: str) -> Kernel:
     """The kernel for a function of the ladder's family "reduction"."""
-    return Kernel(
-        "cuda",
-        "scan" if function.startswith("cum") else "reduction",
-        partial(ladder.accepts, "reduction", function),
-        partial(ladder.run, "reduction", function),
-        casts=False,
-    )
+    return ladder_kernel("reduction", function, "scan" if function.startswith("cum") else "")
 
 
 # ---------------------------------------------------------------------------- what all share

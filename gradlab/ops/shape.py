@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 
 import numpy as np
 
 from gradlab import dtypes
 from gradlab.errors import AxisError, OptionError, ShapeError, message
-from gradlab.kernels import ladder
 from gradlab.kernels.cuda import reduction as _reduction  # noqa: F401 - rungs
-from gradlab.ops.core import Kernel, Op, apply, device_shares, mixed_devices, public
+from gradlab.ops.core import Op, apply, device_shares, ladder_kernel, mixed_devices, public
 from gradlab.ops.samples import Sample, values
 from gradlab.tensor import Tensor, from_value, require_option
 
@@ -384,15 +383,7 @@ SUM_TO = Op(
     halves=True,
     check=lambda x, shape: _check_sum_to(x, shape),
     samples=_sum_to_samples,
-    kernels=[
-        Kernel(
-            "cuda",
-            "reduction",
-            partial(ladder.accepts, "reduction", "sum_to"),
-            partial(ladder.run, "reduction", "sum_to"),
-            casts=False,
-        )
-    ],
+    kernels=[ladder_kernel("reduction", "sum_to")],
 )
 
 

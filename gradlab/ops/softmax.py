@@ -6,15 +6,13 @@ but their range: the greatest becomes exp(0).
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gradlab.devices import cpu
-from gradlab.kernels import ladder
 from gradlab.kernels.cuda import softmax as cuda  # noqa: F401 - its rungs of the ladder
-from gradlab.ops.core import FLOAT, Kernel, Op, apply, public
+from gradlab.ops.core import FLOAT, Kernel, Op, apply, ladder_kernel, public
 from gradlab.ops.elementwise import TensorLike, exp
 from gradlab.ops.matmul import ones
 from gradlab.ops.samples import LARGE, Sample, values
@@ -88,19 +86,9 @@ def _kept(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return (*shape[:axis], 1, *shape[axis + 1 :])
 
 
-def _on_cuda(function: str) -> Kernel:
-    return Kernel(
-        "cuda",
-        "softmax",
-        accepts=partial(ladder.accepts, "softmax", function),
-        run=partial(ladder.run, "softmax", function),
-        casts=False,
-    )
-
-
 def _backward_on_cuda(function: str) -> Kernel:
     """As the other kernels; but a backward pass is told which gradients are wanted: the one."""
-    forward = _on_cuda(function)
+    forward = ladder_kernel("softmax", function)
 
     def accepts(gy: Any, y: Any, *, needs: Any, axis: int) -> bool:
         return forward.accepts(gy, y, axis=axis)
@@ -147,7 +135,7 @@ SOFTMAX = Op(
     dtype=FLOAT,
     kinds="biufV",
     halves=True,
-    kernels=[_on_cuda("softmax")],
+    kernels=[ladder_kernel("softmax", "softmax")],
     samples=_samples,
 )
 
@@ -213,7 +201,7 @@ LOG_SOFTMAX = Op(
     dtype=FLOAT,
     kinds="biufV",
     halves=True,
-    kernels=[_on_cuda("log_softmax")],
+    kernels=[ladder_kernel("softmax", "log_softmax")],
     samples=_samples,
 )
 

@@ -17,12 +17,19 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, dtype_name, launch
+from gradlab.kernels.cuda.driver import (
+    FLOATS,
+    Defines,
+    Variant,
+    current,
+    divide_up,
+    dtype_name,
+    launch,
+)
 from gradlab.kernels.ladder import rung
 
 SOURCE = "cross_entropy.cu"
 THREADS = 256
-FLOATS = ("float16", "bfloat16", "float32", "float64")
 LABELS = ("int64", "int32")
 
 _KINDS = ("LABELS", "SMOOTHED", "PROBABILITIES")  # of targets

@@ -15,6 +15,8 @@ import numpy as np
 Defines = tuple[tuple[str, str | int], ...]
 Dim = tuple[int, ...]
 
+FLOATS = ("float16", "bfloat16", "float32", "float64")  # the floating dtypes of kernels
+
 
 class Properties(NamedTuple):
     """What geometry depends on. Sizes are in bytes."""

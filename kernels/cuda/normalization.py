@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from gradlab.kernels.cuda.driver import (
+    FLOATS,
     Defines,
     Variant,
     current,
@@ -16,7 +17,6 @@ from gradlab.kernels.cuda.driver import (
     launch,
 )
 
-FLOATS = ("float16", "bfloat16", "float32", "float64")
 SOURCE = "normalization.cu"
 WEIGHT, BIAS, CENTRED, GX, GWEIGHT, GBIAS = (1 << bit for bit in range(6))  # as normalization.cu
 WARP = 32

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from gradlab.kernels.cuda.driver import (
+    FLOATS,
     Defines,
     Variant,
     current,
@@ -20,7 +21,6 @@ from gradlab.kernels.cuda.driver import (
     launch,
 )
 
-FLOATS = ("float16", "bfloat16", "float32", "float64")
 SOURCE = "random.cu"
 # Philox wants registers (about 40) and no shared memory: 256 threads leave a multiprocessor its
 # full 2048 threads at 32 registers, 1536 at 40.

@@ -23,23 +23,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from gradlab.kernels import ladder
-from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, dtype_name, launch
+from gradlab.kernels.cuda.driver import (
+    FLOATS,
+    Defines,
+    Variant,
+    current,
+    divide_up,
+    dtype_name,
+    launch,
+)
 
 SOURCE = "reduction.cu"
 THREADS = 256
 WARP = 32
 AXES = 8  # that a kernel can count through, of each kind
 
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-_REAL = ("bool", *_INTEGERS, *_FLOATS)
+_REAL = ("bool", *_INTEGERS, *FLOATS)
 
 # What each operation takes and gives. "wide": int64 (or uint64) of integers, else the input's.
 TAKES = {
-    "sum": _REAL, "mean": _FLOATS, "prod": _REAL, "max": _REAL, "min": _REAL, "argmax": _REAL,
-    "argmin": _REAL, "any": _REAL, "all": _REAL, "count_nonzero": _REAL, "var": _FLOATS,
-    "std": _FLOATS, "norm": _FLOATS, "norm1": _FLOATS, "norm2": _FLOATS, "norm_max": _FLOATS,
-    "norm_min": _FLOATS, "vector_norm": _FLOATS, "logsumexp": _FLOATS,
+    "sum": _REAL, "mean": FLOATS, "prod": _REAL, "max": _REAL, "min": _REAL, "argmax": _REAL,
+    "argmin": _REAL, "any": _REAL, "all": _REAL, "count_nonzero": _REAL, "var": FLOATS,
+    "std": FLOATS, "norm": FLOATS, "norm1": FLOATS, "norm2": FLOATS, "norm_max": FLOATS,
+    "norm_min": FLOATS, "vector_norm": FLOATS, "logsumexp": FLOATS,
 }  # fmt: skip
 _GIVES = {
     "sum": "wide", "prod": "wide", "any": "bool", "all": "bool", "count_nonzero": "int64",
@@ -59,7 +66,7 @@ def _compiled_as(operation: str, dtype: str) -> tuple[str, str]:
     integer is 0 depends on its width alone.
     """
     operation = _OF.get(operation, operation)
-    if operation in _TRUTH and dtype not in _FLOATS:
+    if operation in _TRUTH and dtype not in FLOATS:
         dtype = f"int{8 * np.dtype(dtype).itemsize}"
     elif operation in ("sum", "prod") and dtype == "uint64":
         dtype = "int64"
@@ -351,7 +358,7 @@ def _part_bytes(operation: str, dtype: str) -> int:
         return 3 * real
     if operation in ("norm", "logsumexp"):
         return 2 * real
-    if dtype in _FLOATS:
+    if dtype in FLOATS:
         return real
     return 8 if operation in ("sum", "prod") else int(np.dtype(dtype).itemsize)
 
@@ -360,7 +367,7 @@ def _part_bytes(operation: str, dtype: str) -> int:
 def result_dtype(operation: str, dtype: Any) -> Any:
     """The dtype of an operation's result."""
     gives = _GIVES.get(operation)
-    if gives is None or (gives == "wide" and dtype_name(dtype) in (*_FLOATS, "uint64")):
+    if gives is None or (gives == "wide" and dtype_name(dtype) in (*FLOATS, "uint64")):
         return dtype
     return np.dtype("int64" if gives == "wide" else gives)
 

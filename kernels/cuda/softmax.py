@@ -13,10 +13,17 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from gradlab.kernels import ladder
-from gradlab.kernels.cuda.driver import Defines, Variant, current, divide_up, dtype_name, launch
+from gradlab.kernels.cuda.driver import (
+    FLOATS,
+    Defines,
+    Variant,
+    current,
+    divide_up,
+    dtype_name,
+    launch,
+)
 
 SOURCE = "softmax.cu"
-DTYPES = ("float16", "bfloat16", "float32", "float64")
 OPERATIONS = ("softmax", "log_softmax", "softmax_backward", "log_softmax_backward")
 THREADS = 256
 STREAM_THREADS = 512
@@ -36,7 +43,7 @@ class Plan(NamedTuple):
 
 def variants() -> list[Variant]:
     """Every module this family can launch."""
-    return [Variant(SOURCE, _defines(name, dtype)) for dtype in DTYPES for name in OPERATIONS]
+    return [Variant(SOURCE, _defines(name, dtype)) for dtype in FLOATS for name in OPERATIONS]
 
 
 def _defines(operation: str, dtype: str) -> Defines:
@@ -131,7 +138,7 @@ def _launch(operation: str, chosen: Plan, x: Any, gy: Any, y: Any, sizes: Any) -
 
 
 def _accepts(x: Any, *, axis: int) -> bool:
-    return dtype_name(x.dtype) in DTYPES and x.size > 0 and x.ndim > 0
+    return dtype_name(x.dtype) in FLOATS and x.size > 0 and x.ndim > 0
 
 
 def _accepts_backward(gy: Any, y: Any, *, axis: int) -> bool:

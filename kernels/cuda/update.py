@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from gradlab.kernels.cuda.driver import (
+    FLOATS,
     Variant,
     current,
     divide_up,
@@ -22,7 +23,6 @@ from gradlab.kernels.cuda.driver import (
     launch,
 )
 
-FLOATS = ("float16", "bfloat16", "float32", "float64")
 SOURCE = "update.cu"
 TENSORS = 55  # these are the constants of update.cu
 SCALARS = 8
