@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,13 +123,19 @@ def readme_table(path: Path) -> str:
     return f"{markdown(rows(results))}\n\n{note}"
 
 
+def between(text: str, table: str, markers: tuple[str, str]) -> str:
+    """``text`` with ``table`` between two markers."""
+    first, last = markers
+    before, start, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not start or not end:
+        raise ValueError(f"expected a line {first} and after it a line {last}, got none")
+    return f"{before}{first}\n{table}\n{last}{after}"
+
+
 def rewrite(text: str, table: str) -> str:
     """``text`` with ``table`` between its two markers."""
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"expected a line {START} and after it a line {END}, got none")
-    return f"{before}{START}\n{table}\n{END}{after}"
+    return between(text, table, (START, END))
 
 
 def newest(folder: Path = RESULTS) -> Path:
@@ -145,19 +152,30 @@ def newest(folder: Path = RESULTS) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("python -m benchmarks.table", description=__doc__)
-    parser.add_argument("results", nargs="?", type=Path, help="a file of benchmarks/results")
+    given = options("benchmarks.table", __doc__, "a file of benchmarks/results", arguments)
+    show("benchmarks.table", readme_table(given.results or newest()), given.into, rewrite)
+
+
+def options(
+    module: str, doc: str | None, results: str, arguments: list[str] | None
+) -> argparse.Namespace:
+    """The options of a command that makes the README's table of a file of results."""
+    parser = argparse.ArgumentParser(f"python -m {module}", description=doc)
+    parser.add_argument("results", nargs="?", type=Path, help=results)
     parser.add_argument("--into", type=Path, metavar="README.md", help="write between its markers")
-    given = parser.parse_args(arguments)
-    table = readme_table(given.results or newest())
-    if given.into is None:
+    return parser.parse_args(arguments)
+
+
+def show(module: str, table: str, into: Path | None, rewritten: Callable[[str, str], str]) -> None:
+    """Print a table, or write it between its markers in a file."""
+    if into is None:
         print(table)
         return
     try:
-        text = rewrite(given.into.read_text(encoding="utf-8"), table)
+        text = rewritten(into.read_text(encoding="utf-8"), table)
     except ValueError as error:
-        raise SystemExit(f"benchmarks.table: {given.into}: {error}") from None
-    given.into.write_text(text, encoding="utf-8")
+        raise SystemExit(f"{module}: {into}: {error}") from None
+    into.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

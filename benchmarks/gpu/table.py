@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.cases import FAMILIES, PEERS
-from benchmarks.table import markdown, plain, time
+from benchmarks.table import between, markdown, options, plain, show, time
 
 RESULTS = Path(__file__).parents[1] / "results"
 START, END = "<!-- gpu:start -->", "<!-- gpu:end -->"
@@ -212,27 +211,13 @@ def newest(folder: Path = RESULTS) -> Path | None:
 
 def rewrite(text: str, table: str) -> str:
     """``text`` with ``table`` between its two markers."""
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"expected a line {START} and after it a line {END}, got none")
-    return f"{before}{START}\n{table}\n{END}{after}"
+    return between(text, table, (START, END))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("python -m benchmarks.gpu.table", description=__doc__)
-    parser.add_argument("results", nargs="?", type=Path, help="a results file, gpu-….json")
-    parser.add_argument("--into", type=Path, metavar="README.md", help="write between its markers")
-    given = parser.parse_args(arguments)
-    made = readme_table(given.results or newest())
-    if given.into is None:
-        print(made)
-        return
-    try:
-        text = rewrite(given.into.read_text(encoding="utf-8"), made)
-    except ValueError as error:
-        raise SystemExit(f"benchmarks.gpu.table: {given.into}: {error}") from None
-    given.into.write_text(text, encoding="utf-8")
+    module = "benchmarks.gpu.table"
+    given = options(module, __doc__, "a results file, gpu-….json", arguments)
+    show(module, readme_table(given.results or newest()), given.into, rewrite)
 
 
 if __name__ == "__main__":
