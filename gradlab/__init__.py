@@ -320,7 +320,7 @@ from gradlab.tensor import (
 )
 
 if TYPE_CHECKING:
-    from gradlab import data, nn, optim, testing, training, viz
+    from gradlab import d2l, data, nn, optim, testing, training, utils, viz
     from gradlab.ops.user import elementwise
 
 __version__ = "0.1.0"
@@ -331,7 +331,7 @@ bool, float, int = dtypes.bool_, float32, int32
 
 e, inf, nan, pi, newaxis = math.e, math.inf, math.nan, math.pi, None
 
-_LAZY = frozenset({"data", "kernels", "nn", "optim", "testing", "training", "viz"})
+_LAZY = frozenset({"d2l", "data", "kernels", "nn", "optim", "testing", "training", "utils", "viz"})
 
 
 def __getattr__(name: str) -> Any:
@@ -415,6 +415,7 @@ __all__ = [
     "cuda",
     "cumprod",
     "cumsum",
+    "d2l",
     "data",
     "default_generator",
     "device",
@@ -636,6 +637,7 @@ __all__ = [
     "unique_inverse",
     "unique_values",
     "unsqueeze",
+    "utils",
     "var",
     "vdot",
     "vecdot",

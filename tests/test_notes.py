@@ -83,7 +83,7 @@ def _pretty(value: Any) -> str:
 @pytest.fixture
 def _classes_as_they_were() -> Iterator[None]:
     """Pages add methods to gradlab's classes, as the notes do; take them back."""
-    from gradlab import training as d2l
+    from gradlab import d2l
 
     classes = [each for each in vars(d2l).values() if inspect.isclass(each)]
     before = {each: dict(vars(each)) for each in classes}

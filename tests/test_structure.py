@@ -23,8 +23,8 @@ LAYERS = [
     ["autograd"],
     ["tensor ops formatting _methods"],
     ["nn", "optim", "data", "viz", "testing", "serialization", "cuda", "linalg"],
-    ["training"],
-    ["__init__ __main__ _stubs"],
+    ["training", "utils"],
+    ["__init__ __main__ _stubs d2l"],
 ]
 
 # Imports that point up, and why. Only inside a function: never when gradlab is being loaded.

@@ -1,0 +1,176 @@
+"""The names that the course notes use, in one place; each is defined where it belongs.
+
+    >>> from gradlab import d2l
+    >>> d2l.reduce_mean(d2l.tensor([1.0, 2.0, 3.0]))
+    tensor(2.)
+
+The tensor functions are those of `gradlab`; below stand the few that the notes name otherwise.
+Matplotlib is imported when a plot is drawn, or `d2l.plt` is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlab import (
+    Tensor,
+    abs,
+    arange,
+    bmm as batch_matmul,
+    cat as concat,
+    cos,
+    cosh,
+    exp,
+    eye,
+    float32,
+    float64,
+    int32,
+    int64,
+    linspace,
+    log,
+    matmul,
+    meshgrid,
+    normal,
+    ones,
+    ones_like,
+    rand,
+    randn,
+    sigmoid,
+    sin,
+    sinh,
+    stack,
+    tanh,
+    tensor,
+    zeros,
+    zeros_like,
+)
+from gradlab.nn import Module as nn_Module
+from gradlab.training import DataModule, Module, Trainer
+from gradlab.viz import show_images
+
+# ------------------------------------------------------- functions for methods, by other names
+
+
+def numpy(x: Tensor, **options: Any) -> np.ndarray:
+    """``x.detach().numpy()``: the values as a NumPy array that shares the memory."""
+    return x.detach().numpy(**options)
+
+
+def size(x: Tensor) -> int:
+    """``x.numel()``: the number of elements."""
+    return x.numel()
+
+
+def reshape(x: Tensor, *shape: Any) -> Tensor:
+    """``x.reshape(shape)``."""
+    return x.reshape(*shape)
+
+
+def to(x: Any, *args: Any, **options: Any) -> Any:
+    """``x.to(device)`` or ``x.to(dtype)``."""
+    return x.to(*args, **options)
+
+
+def reduce_sum(x: Tensor, *args: Any, **options: Any) -> Tensor:
+    """``x.sum(axis)``."""
+    return x.sum(*args, **options)
+
+
+def reduce_mean(x: Tensor, *args: Any, **options: Any) -> Tensor:
+    """``x.mean(axis)``."""
+    return x.mean(*args, **options)
+
+
+def argmax(x: Tensor, *args: Any, **options: Any) -> Tensor:
+    """``x.argmax(axis)``: the index of the largest element."""
+    return x.argmax(*args, **options)
+
+
+def astype(x: Tensor, dtype: Any) -> Tensor:
+    """``x.type(dtype)``."""
+    return x.type(dtype)
+
+
+def transpose(x: Tensor) -> Tensor:
+    """``x.t()``: the transpose of a matrix."""
+    return x.t()
+
+
+def expand_dims(x: Tensor, axis: int) -> Tensor:
+    """``x.unsqueeze(axis)``: with a new axis of size 1."""
+    return x.unsqueeze(axis)
+
+
+def swapaxes(x: Tensor, axis0: int, axis1: int) -> Tensor:
+    """``x.swapaxes(axis0, axis1)``."""
+    return x.swapaxes(axis0, axis1)
+
+
+def repeat(x: Tensor, *sizes: int) -> Tensor:
+    """``x.repeat(sizes)``: copies of the whole along each axis."""
+    return x.repeat(*sizes)
+
+
+def __getattr__(name: str) -> Any:
+    """`plt`, ``matplotlib.pyplot``, when it is first asked for."""
+    if name == "plt":
+        import matplotlib.pyplot as plt
+
+        return plt
+    raise AttributeError(f"module 'gradlab.d2l' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "plt"])
+
+
+__all__ = [
+    "DataModule",
+    "Module",
+    "Trainer",
+    "abs",
+    "arange",
+    "argmax",
+    "astype",
+    "batch_matmul",
+    "concat",
+    "cos",
+    "cosh",
+    "exp",
+    "expand_dims",
+    "eye",
+    "float32",
+    "float64",
+    "int32",
+    "int64",
+    "linspace",
+    "log",
+    "matmul",
+    "meshgrid",
+    "nn_Module",
+    "normal",
+    "numpy",
+    "ones",
+    "ones_like",
+    "rand",
+    "randn",
+    "reduce_mean",
+    "reduce_sum",
+    "repeat",
+    "reshape",
+    "show_images",
+    "sigmoid",
+    "sin",
+    "sinh",
+    "size",
+    "stack",
+    "swapaxes",
+    "tanh",
+    "tensor",
+    "to",
+    "transpose",
+    "zeros",
+    "zeros_like",
+]

@@ -1,0 +1,37 @@
+"""The names of ``torch.utils.data``; each is defined in `gradlab.data`.
+
+>>> import gradlab as gl
+>>> dataset = gl.utils.data.TensorDataset(gl.ones(10, 2), gl.zeros(10, 1))
+>>> len(gl.utils.data.DataLoader(dataset, batch_size=4, shuffle=True))
+3
+"""
+
+from gradlab.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+    default_collate,
+    random_split,
+)
+
+__all__ = [
+    "BatchSampler",
+    "ConcatDataset",
+    "DataLoader",
+    "Dataset",
+    "IterableDataset",
+    "RandomSampler",
+    "Sampler",
+    "SequentialSampler",
+    "Subset",
+    "TensorDataset",
+    "default_collate",
+    "random_split",
+]
