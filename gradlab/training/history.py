@@ -8,7 +8,7 @@ from typing import Any
 
 from gradlab.devices import cpu
 from gradlab.errors import OptionError, missing_dependency
-from gradlab.ops.shape import stack
+from gradlab.ops.fetch import fetch
 from gradlab.tensor import Tensor
 
 Row = dict[str, float]
@@ -211,17 +211,10 @@ def _means(sums: Sums) -> Row:
 def _fetch(noted: list[Entry]) -> list[Entry]:
     """Replace the tensors among noted values by their numbers, in place; return those entries."""
     places = [i for i, entry in enumerate(noted) if entry[1].__class__ is not float]
-    alike: dict[Any, list[int]] = {}
-    for i in places:
-        value = noted[i][1]
-        if isinstance(value, Tensor):
-            alike.setdefault((value.device, value.dtype), []).append(i)
-        else:
-            noted[i] = (noted[i][0], float(value), *noted[i][2:])
     fetched = []
-    for same in alike.values():
-        values = stack([noted[i][1].reshape(()) for i in same]).tolist()
-        for i, value in zip(same, values, strict=True):
-            noted[i] = (noted[i][0], float(value), *noted[i][2:])
+    for i, value in zip(places, fetch(noted[i][1] for i in places), strict=True):
+        came_from_device = isinstance(noted[i][1], Tensor)
+        noted[i] = (noted[i][0], float(value), *noted[i][2:])
+        if came_from_device:
             fetched.append(noted[i])
     return fetched

@@ -4,7 +4,8 @@ Matplotlib is imported when something is drawn, and never asked to open a window
 returns the figure, which a notebook shows and ``path`` writes to a file.
 """
 
+from gradlab.viz.board import Point, ProgressBoard
 from gradlab.viz.curves import plot_history
 from gradlab.viz.images import misclassified, show_images
 
-__all__ = ["misclassified", "plot_history", "show_images"]
+__all__ = ["Point", "ProgressBoard", "misclassified", "plot_history", "show_images"]
