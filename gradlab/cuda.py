@@ -1,13 +1,22 @@
-"""Questions about the NVIDIA GPUs of this machine; only `memory` fails where there is none."""
+"""Questions about the NVIDIA GPUs of this machine.
+
+Where there is none, `is_available` is False and `device_count` 0; what is asked of one GPU raises.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 from gradlab.backends.gate import Statistics, counters
-from gradlab.devices import DeviceLike, device, device_count, is_available, synchronize
+from gradlab.devices import DeviceLike, device_count, find_device, is_available, synchronize
+from gradlab.errors import OptionError, message
 
 __all__ = [
     "Statistics",
+    "current_device",
     "device_count",
+    "get_device_capability",
+    "get_device_name",
     "is_available",
     "memory",
     "reset_statistics",
@@ -16,12 +25,46 @@ __all__ = [
 ]
 
 
-def memory(where: DeviceLike = "cuda") -> dict[str, int]:
+def current_device() -> int:
+    """The number of the GPU that ``"cuda"`` names: 0, for no global mode changes it.
+
+    Raises `DeviceError` where CUDA does not work.
+    """
+    return _gpu("current_device", "cuda").index or 0
+
+
+def get_device_name(where: DeviceLike | int = "cuda") -> str:
+    """The name of a GPU, as ``"NVIDIA H100 80GB HBM3"``; ``where`` is a device or its number.
+
+    Raises `DeviceError` where it does not work.
+    """
+    backend = _gpu("get_device_name", where).backend
+    return str(backend.bind(backend.driver.properties)().name)
+
+
+def get_device_capability(where: DeviceLike | int = "cuda") -> tuple[int, int]:
+    """The compute capability of a GPU, as ``(9, 0)``; ``where`` is a device or its number.
+
+    Raises `DeviceError` where it does not work.
+    """
+    backend = _gpu("get_device_capability", where).backend
+    major, minor = backend.bind(backend.driver.properties)().capability
+    return major, minor
+
+
+def memory(where: DeviceLike | int = "cuda") -> dict[str, int]:
     """Bytes ``used``, ``free`` and ``total`` on a CUDA device.
 
     Raises `DeviceError` where the device does not work.
     """
-    return device(where).backend.memory()
+    return find_device(where).backend.memory()
+
+
+def _gpu(operation: str, where: DeviceLike | int) -> Any:
+    found = find_device("cuda" if where is None else where)
+    if found.type != "cuda":
+        raise OptionError(message(operation, expected="a CUDA device", got=str(found)))
+    return found
 
 
 def statistics() -> Statistics:

@@ -5,6 +5,8 @@ The device belongs to the tensor, never to a global mode.
 
 from __future__ import annotations
 
+import builtins
+import re
 import warnings
 from functools import cached_property
 from typing import Any
@@ -12,19 +14,41 @@ from typing import Any
 from gradlab.backends import cuda
 from gradlab.backends.cpu import CpuBackend
 from gradlab.backends.protocol import Backend
-from gradlab.errors import DeviceError
+from gradlab.errors import DeviceError, message
+
+_FORM = re.compile(r"(?P<kind>cpu|cuda|auto)(:(?P<index>[0-9]+))?")
 
 
 class Device:
-    """A device such as ``cpu`` or ``cuda:0``. There is one object per device.
+    """The name of a device: ``cpu``, or ``cuda`` and the number of a GPU.
 
-    >>> device("cpu").type
-    'cpu'
+    ``Device("cuda:1")``, ``Device("cuda", 1)``, ``Device(1)`` and ``Device(type="cuda", index=1)``
+    are the same object; ``"cuda"`` is ``"cuda:0"``, ``None`` the CPU. ``"auto"`` is the first CUDA
+    device where one works, else the CPU, and then says so once.
+
+    The machine is not asked: a device that it lacks can be named. To put a tensor there raises
+    `DeviceError` with the reason and the remedy.
+
+    >>> device = Device("cuda", 1)
+    >>> device
+    device(type='cuda', index=1)
+    >>> str(device), device == Device("cuda:1")
+    ('cuda:1', True)
     """
 
-    def __init__(self, kind: str, index: int | None) -> None:
-        self.type = kind
-        self.index = index
+    type: str
+    index: int | None
+
+    def __new__(cls, type: DeviceLike | int = None, index: int | None = None) -> Device:
+        name = _name(type, index)
+        if name == "auto":
+            return _auto()
+        found = _devices.get(name)
+        if found is None:
+            found = _devices[name] = object.__new__(cls)
+            kind, _, number = name.partition(":")
+            found.type, found.index = kind, int(number) if number else None
+        return found
 
     @cached_property
     def backend(self) -> Backend:
@@ -37,14 +61,15 @@ class Device:
         return self.backend.outer_xp
 
     @cached_property
-    def array_type(self) -> type:
+    def array_type(self) -> builtins.type:
         return self.backend.array_type
 
     def __str__(self) -> str:
         return self.type if self.index is None else f"{self.type}:{self.index}"
 
     def __repr__(self) -> str:
-        return f"device('{self}')"
+        index = "" if self.index is None else f", index={self.index}"
+        return f"device(type={self.type!r}{index})"
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, str):
@@ -55,54 +80,61 @@ class Device:
     __hash__ = object.__hash__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return device, (str(self),)
+        return Device, (str(self),)
 
 
-cpu = Device("cpu", None)
-_devices: dict[str, Device] = {"cpu": cpu}
-_auto_said = False
+def _name(kind: DeviceLike | int, index: int | None) -> str:
+    """``cpu``, ``cuda:<index>`` or ``auto``."""
+    got = repr(kind) if index is None else f"{kind!r}, {index!r}"
+    if isinstance(kind, Device) and index is None:
+        return str(kind)
+    if isinstance(kind, int) and index is None:
+        kind, index = "cuda", kind
+    match = _FORM.fullmatch("cpu" if kind is None else str(kind))
+    if not match or not _is_index(index) or (index is not None and match["index"]):
+        expected = "'cpu', 'cuda', 'cuda:<index>' or 'auto'"
+        raise DeviceError(message("device", expected=expected, got=got))
+    return f"cuda:{int(match['index'] or index or 0)}" if match["kind"] == "cuda" else match["kind"]
 
+
+def _is_index(index: Any) -> bool:
+    return index is None or (type(index) is int and index >= 0)
+
+
+device = Device
 DeviceLike = Device | str | None
 
+_devices: dict[str, Device] = {}
+cpu = Device("cpu")
+# What `find_device` was asked for and has found to work.
+_working: dict[Any, Device] = {None: cpu, "cpu": cpu, cpu: cpu}
+_auto_said = False
 
-def device(spec: DeviceLike = None) -> Device:
-    """Return the device that ``spec`` names: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"auto"``.
 
-    ``None`` is the CPU. ``"auto"`` is the first CUDA device where one works, else the CPU, and
-    then says so once. Raises `DeviceError` with the reason and the remedy where a device that
-    was asked for by name does not work.
+def find_device(spec: DeviceLike | int = None) -> Device:
+    """The device that ``spec`` names, which works: every function that takes a device asks here.
 
-    >>> device("cpu")
-    device('cpu')
+    Raises `DeviceError` with the reason and the remedy where it does not work.
+
+    >>> find_device("cpu")
+    device(type='cpu')
     """
-    if isinstance(spec, Device):
-        return spec
-    if spec is None:
-        return cpu
-    found = _devices.get(spec)
-    return _find(spec) if found is None else found
-
-
-def _find(spec: str) -> Device:
-    if spec == "auto":
-        return _auto()
-    kind, _, number = str(spec).partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise DeviceError(f"device: expected 'cpu', 'cuda', 'cuda:<index>' or 'auto', got {spec!r}")
-    if kind == "cpu":
-        return cpu
-    name = f"cuda:{int(number or 0)}"
-    if name not in _devices:
-        made = Device("cuda", int(number or 0))
-        made.backend  # noqa: B018 - fails here, by name, rather than at the first array
-        _devices[name] = made
-    return _devices[name]
+    try:
+        found = _working.get(spec)
+    except TypeError:  # what has no hash names no device
+        found = None
+    if found is None:
+        found = Device(spec)
+        found.backend  # noqa: B018 - fails here, by name, rather than at the first array
+        if spec != "auto":
+            _working[spec] = found
+    return found
 
 
 def _auto() -> Device:
     global _auto_said
     try:
-        return device("cuda")
+        return find_device("cuda")
     except DeviceError as error:
         if not _auto_said:
             _auto_said = True
@@ -111,9 +143,9 @@ def _auto() -> Device:
 
 
 def is_available(kind: str = "cuda") -> bool:
-    """True where ``device(kind)`` works."""
+    """True where a tensor can be put on that device."""
     try:
-        device(kind)
+        find_device(kind)
     except DeviceError:
         return False
     return True
@@ -129,7 +161,7 @@ def device_count() -> int:
 
 def synchronize(where: DeviceLike = None) -> None:
     """Wait until all work queued on a device is done; returns at once for the CPU."""
-    device(where).backend.synchronize()
+    find_device(where).backend.synchronize()
 
 
 def forget_cuda() -> None:
@@ -139,5 +171,6 @@ def forget_cuda() -> None:
 
     _auto_said = False
     probe_cuda.cache_clear()
-    for name in [name for name in _devices if name != "cpu"]:
-        del _devices[name]
+    for known in (_devices, _working):
+        for key in [key for key, each in known.items() if each is not cpu]:
+            del known[key]

@@ -24,7 +24,7 @@ import ml_dtypes
 import numpy as np
 
 from gradlab import dtypes
-from gradlab.devices import DeviceLike, device as find_device
+from gradlab.devices import DeviceLike, find_device
 from gradlab.errors import CheckpointError, DTypeError, OptionError, message, missing_dependency
 from gradlab.tensor import Tensor, from_value
 

@@ -14,7 +14,7 @@ import numpy as np
 from gradlab import dtypes
 from gradlab._methods import TensorMethods
 from gradlab.autograd.graph import Hooks, Leaf, Node, Version
-from gradlab.devices import Device, DeviceLike, cpu, device as find_device
+from gradlab.devices import Device, DeviceLike, cpu, find_device
 from gradlab.dtypes import DType
 from gradlab.errors import (
     AxisError,
@@ -157,7 +157,12 @@ class Tensor(TensorMethods):
 
     @property
     def is_cuda(self) -> bool:
+        """True where the tensor lies on a GPU."""
         return self.device.type == "cuda"
+
+    def get_device(self) -> int:
+        """The number of the GPU the tensor lies on; -1 for the CPU."""
+        return -1 if self.device.index is None else self.device.index
 
     # --------------------------------------------------------------------------- gradients
 

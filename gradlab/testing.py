@@ -16,7 +16,7 @@ import numpy as np
 
 from gradlab import dtypes
 from gradlab.autograd import enable_grad, grad, no_grad
-from gradlab.devices import Device, device as find_device, is_available
+from gradlab.devices import Device, find_device, is_available
 from gradlab.errors import GradientError, GradlabError, OptionError, message
 from gradlab.ops.core import BOOL, FLOAT, OWN, PROMOTE, REGISTRY, Op
 from gradlab.ops.creation import from_numpy

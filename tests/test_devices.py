@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
+import pickle
 import pkgutil
 import warnings
 from typing import Any
@@ -16,7 +18,7 @@ import gradlab.ops
 from gradlab import devices
 from gradlab.autograd import grad, no_grad
 from gradlab.backends import cuda, probe
-from gradlab.errors import DeviceError, GradientError
+from gradlab.errors import DeviceError, GradientError, OptionError
 from gradlab.ops.core import REGISTRY
 from gradlab.testing import assert_close, check_sample, gradcheck
 
@@ -31,8 +33,9 @@ def no_cuda(monkeypatch):
     monkeypatch.setattr(probe, "probe_cuda", lambda: found)
     before = cuda.use_driver(None)
     monkeypatch.setattr(devices, "_auto_said", False)
-    known = {name: each for name, each in devices._devices.items() if name == "cpu"}
-    monkeypatch.setattr(devices, "_devices", known)
+    for name in ("_devices", "_working"):
+        known = getattr(devices, name).items()
+        monkeypatch.setattr(devices, name, {key: each for key, each in known if each.type == "cpu"})
     yield found
     cuda.use_driver(before)
 
@@ -43,7 +46,7 @@ def no_cuda(monkeypatch):
 def test_the_cpu():
     cpu = gl.device("cpu")
     assert str(cpu) == "cpu"
-    assert repr(cpu) == "device('cpu')"
+    assert repr(cpu) == "device(type='cpu')"
     assert (cpu.type, cpu.index) == ("cpu", None)
     assert gl.device(cpu) is cpu
     assert gl.device(None) is cpu
@@ -52,6 +55,39 @@ def test_the_cpu():
     assert gl.tensor([1.0], device="cpu").device is cpu
     assert cpu == "cpu"
     assert cpu != "cuda"
+
+
+def test_a_device_is_named_without_asking_for_it(no_cuda):
+    second = gl.device("cuda:1")
+    for same in (gl.device("cuda", 1), gl.device(type="cuda", index=1), gl.device(1),
+                 gl.device(second), gl.device(str(second))):  # fmt: skip
+        assert same is second
+    assert (second.type, second.index) == ("cuda", 1)
+    assert repr(second) == "device(type='cuda', index=1)"
+    assert isinstance(second, gl.device)
+    assert second == gl.device("cuda:1") == "cuda:1"
+    assert hash(second) == hash(gl.device("cuda", 1))
+    assert len({second, gl.device("cuda:1"), gl.device("cuda"), gl.device("cuda:0")}) == 2
+    assert pickle.loads(pickle.dumps(second)) is copy.deepcopy(second) is second
+    assert gl.device("cpu", 0) is gl.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "got"),
+    [
+        (("cuda:1", 0), "'cuda:1', 0"),
+        (("cuda", -1), "'cuda', -1"),
+        (("cuda", 1.0), "'cuda', 1.0"),
+        ((-1,), "-1"),
+        ((True,), "True"),
+        (([0],), "[0]"),
+        ((1.5,), "1.5"),
+    ],
+)
+def test_what_names_no_device(arguments, got):
+    with pytest.raises(DeviceError) as caught:
+        gl.device(*arguments)
+    assert str(caught.value).endswith(f"'cuda:<index>' or 'auto', got {got}")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:-1", "cpu:0x", "", "cuda:1:2", "CPU"])
@@ -67,11 +103,26 @@ def test_unknown_names(name):
 def test_no_gpu(name, no_cuda):
     expected = "device 'cuda' is not available: no NVIDIA driver was found; install one"
     for use in (
-        lambda: gl.device(name),
         lambda: gl.tensor([1.0], device=name),
-        lambda: gl.zeros(2, device=name),
+        lambda: gl.zeros(2, device=gl.device(name)),
+        lambda: gl.asarray([1.0], device=name),
+        lambda: gl.rand(2, device=name),
         lambda: gl.tensor([1.0]).to(name),
+        lambda: gl.tensor([1.0]).to(gl.device(name)),
+        lambda: gl.tensor([1.0]).to(0),
         lambda: gl.tensor([1.0]).cuda(),
+        lambda: gl.tensor([1.0]).cuda(1),
+        lambda: gl.nn.Linear(2, 1, device=name),
+        lambda: gl.nn.LazyLinear(1, device=name),
+        lambda: gl.nn.Linear(2, 1).to(gl.device(name)),
+        lambda: gl.nn.Linear(2, 1).cuda(),
+        lambda: gl.data.DataLoader([1, 2], device=name),
+        lambda: gl.training.Trainer(max_epochs=1, device=name),
+        lambda: gl.synchronize(name),
+        lambda: gl.cuda.memory(name),
+        lambda: gl.cuda.get_device_name(name),
+        gl.cuda.get_device_capability,
+        gl.cuda.current_device,
     ):
         with pytest.raises(DeviceError) as caught:
             use()
@@ -104,6 +155,12 @@ def test_cuda_devices(fake_cuda):
     assert second != "cuda"
     assert devices.is_available("cuda")
     assert devices.device_count() == 2
+    assert gl.cuda.current_device() == 0
+    assert gl.cuda.get_device_name() == gl.cuda.get_device_name(second)
+    assert gl.cuda.get_device_name(1) == fake_cuda.properties().name
+    assert gl.cuda.get_device_capability() == fake_cuda.properties().capability
+    with pytest.raises(OptionError, match="get_device_name: expected a CUDA device, got cpu"):
+        gl.cuda.get_device_name("cpu")
 
 
 def test_a_device_that_is_not_there(fake_cuda):
@@ -114,7 +171,7 @@ def test_a_device_that_is_not_there(fake_cuda):
     cuda.use_driver(fake.FakeDriver(devices=1))
     devices.forget_cuda()
     with pytest.raises(DeviceError, match="this machine has 1 CUDA device, numbered from 0"):
-        gl.device("cuda:1")
+        gl.zeros(3, device=gl.device("cuda:1"))
 
 
 def test_synchronize(fake_cuda):
@@ -163,7 +220,14 @@ def test_round_trip(fake_cuda):
     assert y.to("cuda:1").device == "cuda:1"
     assert y.to("cuda:1").to("cuda:0").cpu().tolist() == x.tolist()
     assert x.cuda().device == "cuda:0"
-    assert x.cuda(1).device == "cuda:1"
+    assert x.cuda(1).device == x.cuda("cuda:1").device == x.to(1).device == "cuda:1"
+    assert x.cuda(1).cuda(1) is not x.cuda(1)
+    z = x.cuda(gl.device("cuda", 1))
+    assert z.cuda(1) is z
+    assert [each.get_device() for each in (x, y, z)] == [-1, 0, 1]
+    assert [each.is_cuda for each in (x, y, z)] == [False, True, True]
+    with pytest.raises(OptionError, match="cuda: expected a CUDA device, got cpu"):
+        x.cuda("cpu")
     assert x.cpu() is x
     z = x.to("cuda", gl.float64)
     assert (z.device, z.dtype) == (gl.device("cuda"), gl.float64)

@@ -28,7 +28,7 @@ from gradlab.data.sampler import (
     chunks,
     is_count,
 )
-from gradlab.devices import Device, DeviceLike, device as find_device
+from gradlab.devices import Device, DeviceLike, find_device
 from gradlab.errors import DataError, OptionError, StateError, message
 from gradlab.ops.random import Generator
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from gradlab import dtypes
-from gradlab.devices import DeviceLike, device as find_device
+from gradlab.devices import DeviceLike, find_device
 from gradlab.errors import GradlabError, ShapeError, message
 from gradlab.nn import init
 from gradlab.nn.module import Module

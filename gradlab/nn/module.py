@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gradlab import dtypes
 from gradlab.autograd.modes import no_grad
-from gradlab.devices import Device, DeviceLike, device as find_device
+from gradlab.devices import Device, DeviceLike, find_device
 from gradlab.errors import DTypeError, OptionError, StateError, message
 from gradlab.nn import hooks as hooking, state as loading
 from gradlab.nn.hooks import Hook, Hooks

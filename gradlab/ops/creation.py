@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlab import dtypes
-from gradlab.devices import Device, DeviceLike, device as find_device
+from gradlab.devices import Device, DeviceLike, find_device
 from gradlab.errors import DTypeError, OptionError, message
 from gradlab.ops.core import public
 from gradlab.ops.shape import new_shape as _shape
@@ -27,8 +27,9 @@ _DLPACK_CUDA = 2  # kDLCUDA, https://dmlc.github.io/dlpack/latest/c_api.html
 def _filled(name: str, device: DeviceLike, requires_grad: bool, *args: Any) -> Tensor:
     """What the array library's function ``name`` makes, on the device itself."""
     there = find_device(device)
+    make = getattr(there.xp, name)
     try:
-        made = Tensor._wrap(getattr(there.xp, name)(*args), there)
+        made = Tensor._wrap(make(*args), there)
     except (MemoryError, RuntimeError) as error:
         raise there.backend.explain(name, error) from None
     return made.requires_grad_() if requires_grad else made
@@ -269,13 +270,16 @@ def to(x: Tensor, *args: Any, dtype: Any = None, device: DeviceLike = None, copy
     """Return ``x`` on another device, in another dtype, or both; itself where nothing changes.
 
     ``x.to("cuda")``, ``x.to(gradlab.float64)``, ``x.to("cpu", gradlab.float16)``, ``x.to(other)``.
+    A device is also given by the number of a GPU.
     """
     for each in args:
         if isinstance(each, Tensor):
             dtype, device = each.dtype, each.device
-        elif hasattr(each, "backend") or (isinstance(each, str) and _names_device(each)):
+        elif isinstance(each, bool):
+            continue  # PyTorch's non_blocking
+        elif isinstance(each, Device | int) or (isinstance(each, str) and _names_device(each)):
             device = each
-        elif not isinstance(each, bool):
+        else:
             dtype = each
     y = x if device is None else _move(x, find_device(device))
     y = y if dtype is None else y.astype(dtype, copy=False)
@@ -307,9 +311,12 @@ def _to_cpu(x: Tensor) -> Tensor:
 
 
 @public(None, "cuda")
-def _to_cuda(x: Tensor, index: int = 0) -> Tensor:
-    """Return the tensor on a CUDA device; itself if it is there."""
-    return to(x, device=f"cuda:{index}")
+def _to_cuda(x: Tensor, device: Any = None) -> Tensor:
+    """Return the tensor on a GPU, the first or that of a number or name; itself if it is there."""
+    where = find_device("cuda" if device is None else device)
+    if where.type != "cuda":
+        raise OptionError(message("cuda", expected="a CUDA device", got=str(where)))
+    return to(x, device=where)
 
 
 def _new_method(name: str, make: Any) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from gradlab import dtypes
-from gradlab.devices import DeviceLike, device as find_device
+from gradlab.devices import DeviceLike, find_device
 from gradlab.errors import DTypeError, OptionError, message
 from gradlab.kernels.cuda import random as cuda
 from gradlab.ops.core import Kernel, Op, apply, public, update

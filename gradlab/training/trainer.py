@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from gradlab.devices import DeviceLike, cpu, device as find_device
+from gradlab.devices import DeviceLike, cpu, find_device
 from gradlab.errors import ShapeError
 from gradlab.nn.utils import clip_grad_norm_
 from gradlab.ops.random import manual_seed
