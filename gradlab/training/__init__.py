@@ -8,12 +8,15 @@ from gradlab.training.callbacks import (
 )
 from gradlab.training.checkpoint import list_checkpoints, read_checkpoint
 from gradlab.training.datamodule import DataModule
+from gradlab.training.gpus import cpu, gpu, num_gpus, try_all_gpus, try_gpu
 from gradlab.training.history import History
+from gradlab.training.meters import Accumulator, Timer
 from gradlab.training.module import Module
 from gradlab.training.progress import ProgressBar
 from gradlab.training.trainer import Trainer
 
 __all__ = [
+    "Accumulator",
     "Callback",
     "DataModule",
     "EarlyStopping",
@@ -22,7 +25,13 @@ __all__ = [
     "ModelCheckpoint",
     "Module",
     "ProgressBar",
+    "Timer",
     "Trainer",
+    "cpu",
+    "gpu",
     "list_checkpoints",
+    "num_gpus",
     "read_checkpoint",
+    "try_all_gpus",
+    "try_gpu",
 ]
