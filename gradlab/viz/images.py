@@ -37,18 +37,23 @@ def show_images(
     >>> show_images(np.zeros((10, 8, 8)), columns=5).axes[0].get_title()
     ''
     """
-    array = _as_images("show_images", images)
+    array = as_images("show_images", images)
     shown = array[:limit]
-    titles = None if titles is None else _as_titles("show_images", titles, len(array))
+    titles = None if titles is None else as_titles("show_images", titles, len(array))
     rows = math.ceil(len(shown) / columns)
     figure = new_figure("show_images", 1.1 * columns, (1.35 if titles else 1.15) * rows)
     grid = figure.subplots(rows, columns, squeeze=False).flat
     for i, axes in enumerate(grid):
         axes.set_axis_off()
         if i < len(shown):
-            axes.imshow(shown[i], cmap="gray" if shown[i].ndim == 2 else None)
-            axes.set_title(titles[i] if titles is not None else "", fontsize=9)
+            draw_image(axes, shown[i], titles[i] if titles is not None else "")
     return finish("show_images", figure, path)
+
+
+def draw_image(axes: Any, image: np.ndarray, title: Any) -> None:
+    """Draw one image, (height, width) or (height, width, 3 or 4), under its title."""
+    axes.imshow(image, cmap="gray" if image.ndim == 2 else None)
+    axes.set_title(title, fontsize=9)
 
 
 def misclassified(
@@ -69,8 +74,8 @@ def misclassified(
     >>> figure.axes[0].get_title()
     '2 → 7'
     """
-    array = _as_images("misclassified", images)
-    truth, guess = _to_numpy(labels), _to_numpy(predictions)
+    array = as_images("misclassified", images)
+    truth, guess = to_numpy(labels), to_numpy(predictions)
     if guess.ndim == 2:
         guess = guess.argmax(axis=1)
     if not truth.shape == guess.shape == array.shape[:1]:
@@ -78,7 +83,7 @@ def misclassified(
             message(
                 "misclassified",
                 expected=f"a label and a prediction for each of the {len(array)} images",
-                got=f"labels {truth.shape} and predictions {_to_numpy(predictions).shape}",
+                got=f"labels {truth.shape} and predictions {to_numpy(predictions).shape}",
             )
         )
     wrong = np.flatnonzero(truth != guess)
@@ -93,14 +98,15 @@ def misclassified(
     return finish("misclassified", figure, path)
 
 
-def _to_numpy(values: Any) -> np.ndarray:
+def to_numpy(values: Any) -> np.ndarray:
+    """The values as an array of NumPy, wherever they are."""
     return values.numpy(force=True) if isinstance(values, Tensor) else np.asarray(values)
 
 
-def _as_titles(operation: str, titles: Any, count: int) -> list[Any]:
+def as_titles(operation: str, titles: Any, count: int) -> list[Any]:
     """One title per image."""
     if isinstance(titles, Tensor | np.ndarray):
-        titles = _to_numpy(titles).tolist()
+        titles = to_numpy(titles).tolist()
     if isinstance(titles, str) or not isinstance(titles, Sized):
         expected, got = f"a list of titles for {count} images", type(titles).__name__
         raise ShapeError(message(operation, expected=expected, got=got))
@@ -110,9 +116,9 @@ def _as_titles(operation: str, titles: Any, count: int) -> list[Any]:
     return list(titles)  # type: ignore[call-overload]
 
 
-def _as_images(operation: str, images: Any) -> np.ndarray:
+def as_images(operation: str, images: Any) -> np.ndarray:
     """The images as (n, height, width) or (n, height, width, 3 or 4)."""
-    array = _to_numpy(images)
+    array = to_numpy(images)
     if array.ndim == 2 and math.isqrt(array.shape[1]) ** 2 == array.shape[1]:
         side = math.isqrt(array.shape[1])
         array = array.reshape(len(array), side, side)
@@ -126,7 +132,7 @@ def _as_images(operation: str, images: Any) -> np.ndarray:
                 operation,
                 expected="images of shape (n, height, width), (n, channels, height, width) or, "
                 "if square, (n, size²)",
-                got=f"{_to_numpy(images).shape}",
+                got=f"{to_numpy(images).shape}",
             )
         )
     if not len(array):
