@@ -10,17 +10,22 @@ from gradlab.data.dataset import (
     random_split,
 )
 from gradlab.data.digits import Digits, load_digits
+from gradlab.data.download import DATA_URL, download, extract
+from gradlab.data.fashion_mnist import FashionMNIST
+from gradlab.data.idx import read_idx, write_idx
 from gradlab.data.loader import DataLoader
 from gradlab.data.sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
 from gradlab.data.tabular import CSVDataset, TableDataset, from_dataframe, read_csv
 
 __all__ = [
+    "DATA_URL",
     "BatchSampler",
     "CSVDataset",
     "ConcatDataset",
     "DataLoader",
     "Dataset",
     "Digits",
+    "FashionMNIST",
     "IterableDataset",
     "RandomSampler",
     "Sampler",
@@ -29,8 +34,12 @@ __all__ = [
     "TableDataset",
     "TensorDataset",
     "default_collate",
+    "download",
+    "extract",
     "from_dataframe",
     "load_digits",
     "random_split",
     "read_csv",
+    "read_idx",
+    "write_idx",
 ]
