@@ -54,3 +54,10 @@ def test_where_with_zero_on_views_and_broadcasting():
     np.testing.assert_array_equal(row, np.where(array[:1] > 0, array, 0))
     column = gl.where(x > 0, 0.0, x[:, :1]).numpy()
     np.testing.assert_array_equal(column, np.where(array > 0, 0, array[:, :1]))
+
+
+def test_exp_of_float32_is_the_nearest_float32():
+    x = np.linspace(-87, 88, 10_001, dtype=np.float32)
+    expected = np.exp(x.astype(np.float64)).astype(np.float32)
+    np.testing.assert_array_equal(gl.exp(gl.tensor(x)).numpy(), expected)
+    np.testing.assert_array_equal(gl.tensor(x).exp_().numpy(), expected)
