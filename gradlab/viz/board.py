@@ -12,10 +12,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradlab.errors import MissingDependencyError, OptionError, ShapeError, message
+from gradlab.errors import GradlabError, MissingDependencyError, OptionError, ShapeError, message
 from gradlab.ops.fetch import fetch
 from gradlab.tensor import Tensor
-from gradlab.viz.figure import drawable, finish, new_figure, notebook, set_axis
+from gradlab.viz.figure import (
+    drawable,
+    finish,
+    make_room,
+    new_figure,
+    notebook,
+    set_axis,
+    write_legend,
+)
 
 # In a notebook, a picture follows the one before after at least so many seconds, and after so many
 # times what drawing that one took: drawing takes a tenth of the time at most.
@@ -24,9 +32,6 @@ _REST = 9
 
 # So many points are kept as they were noted, with what they hold of a device, before they are read.
 _UNREAD = 1 << 16
-
-# From so many curves on, the legend stands beside them instead of among them.
-_BESIDE = 6
 
 
 class Point(NamedTuple):
@@ -90,7 +95,8 @@ class ProgressBoard:
         self.display = display
         self.path = path
         self._noted: list[tuple[Any, Any, Hashable, float]] = []  # not yet read
-        self._groups: dict[Hashable, list[Point]] = {}  # begun: what the next point is the mean of
+        # By label: the sums of x and y, and their number, that the next point is the mean of.
+        self._begun: dict[Hashable, list[float]] = {}
         self._data: dict[Hashable, list[Point]] = {}
         self._picture: _Picture | None = None
         self._screen: _Screen | None = None
@@ -106,7 +112,7 @@ class ProgressBoard:
         return {
             **vars(self),
             "_noted": [],
-            "_groups": {label: list(group) for label, group in self._groups.items()},
+            "_begun": {label: list(sums) for label, sums in self._begun.items()},
             "_data": {label: list(points) for label, points in self._data.items()},
             **dict.fromkeys(("fig", "axes", "_picture", "_screen")),
             "_due": 0.0,
@@ -154,8 +160,8 @@ class ProgressBoard:
         {'loss': [Point(x=1.0, y=2.0)]}
         """
         self._read()
-        for label, group in self._groups.items():
-            self._end_group(label, group)
+        for label in self._begun:
+            self._complete(label)
         if self.display and self._due < math.inf:
             self._show()
         if self.path is not None:
@@ -167,7 +173,7 @@ class ProgressBoard:
     def clear(self) -> None:
         """Forget all points and curves."""
         self._noted.clear()
-        self._groups, self._data = {}, {}
+        self._begun, self._data = {}, {}
         if self._picture is not None:
             self._picture.clear()
         self._due = 0.0
@@ -187,8 +193,8 @@ class ProgressBoard:
         finish("ProgressBoard.save", self._draw("ProgressBoard.save", complete=True), path)
 
     def _repr_svg_(self) -> str | None:
-        # A board that is the value of a cell has been drawn by that cell already, or else is shown.
-        if self._screen is not None and self._screen.is_shown:
+        # A board that is the value of the cell that draws it is shown there already.
+        if not self.data or (self._screen is not None and self._screen.is_shown):
             return None
         try:
             return _svg(self._draw("ProgressBoard", complete=True))
@@ -201,38 +207,42 @@ class ProgressBoard:
         xs = fetch(entry[0] for entry in noted)
         ys = fetch(entry[1] for entry in noted)
         for x, y, (_, _, label, every_n) in zip(xs, ys, noted, strict=True):
-            group = self._groups.get(label)
-            if group is None:
-                group = self._groups[label] = []
+            begun = self._begun.get(label)
+            if begun is None:
+                begun = self._begun[label] = [0.0, 0.0, 0]
                 self._data[label] = []
-            group.append(Point(float(x), float(y)))
-            if len(group) >= every_n:
-                self._end_group(label, group)
+            begun[0] += x
+            begun[1] += y
+            begun[2] += 1
+            if begun[2] >= every_n:
+                self._complete(label)
 
-    def _end_group(self, label: Hashable, group: list[Point]) -> None:
-        if group:
-            self._data[label].append(_mean(group))
-            group.clear()
+    def _complete(self, label: Hashable) -> None:
+        """Give a curve the mean it has begun, if it has."""
+        self._data[label] += _mean(self._begun[label])
+        self._begun[label] = [0.0, 0.0, 0]
 
     def _draw(self, operation: str, complete: bool) -> Any:
         """Draw the curves, with ``complete`` up to the means begun, and return the figure."""
         self._read()
         if self._picture is None or not self._picture.fits(self):
             self._picture = _Picture(operation, self)
-        curves = {}
-        for label, points in self._data.items():
-            begun = self._groups[label] if complete else []
-            curves[label] = [*points, _mean(begun)] if begun else points
+        curves = self._data
+        if complete:
+            curves = {label: points + _mean(self._begun[label]) for label, points in curves.items()}
         self._picture.draw(self, curves)
         return self._picture.figure
 
     def _show(self, complete: bool = False) -> None:
+        """Bring the picture onto the screen, if there is one and there are points."""
         if self._screen is None:
             shell = notebook()
             if shell is None:
                 self._due = math.inf
                 return
             self._screen = _Screen(shell)
+        if not self.data:
+            return
         begin = perf_counter()
         try:
             self._screen.show(_svg(self._draw("ProgressBoard", complete)))
@@ -245,8 +255,11 @@ class ProgressBoard:
 
     def _end_cell(self) -> None:
         """Draw what has come since the last picture; what comes later is shown in its own cell."""
-        if self.display and self._due < math.inf:
-            self._show(complete=True)
+        try:
+            if self.display and self._due < math.inf:
+                self._show(complete=True)
+        except GradlabError as error:  # IPython would print it with a traceback from inside
+            sys.stdout.write(f"{error}\n")
         self._screen, self._due = None, 0.0
 
 
@@ -262,14 +275,16 @@ class _Picture:
             if figure is None:
                 figure = new_figure(operation, *board.figsize)
             self.axes = figure.gca()
-        self.figure = self.axes.figure
+        self.figure = self.axes.figure.canvas.figure  # of a subfigure, the whole
         self.made_for = (board.fig, board.axes)
         self.lines: dict[Hashable, Any] = {}
         self.legend: Any = None
 
     def fits(self, board: ProgressBoard) -> bool:
         """Whether it is the picture to draw into still."""
-        return all(a is b for a, b in zip(self.made_for, (board.fig, board.axes), strict=True))
+        asked = (board.fig, board.axes)
+        cleared = any(line.axes is None for line in self.lines.values())  # by axes.cla()
+        return not cleared and all(a is b for a, b in zip(self.made_for, asked, strict=True))
 
     def clear(self) -> None:
         """Take the curves away."""
@@ -290,25 +305,18 @@ class _Picture:
             x, y = np.array(points).reshape(-1, 2).T
             self.lines[label].set_data(drawable(x, board.xscale), drawable(y, board.yscale))
             self.lines[label].set_marker("." if len(points) == 1 else "None")
+        self.axes.relim()
         for which in "xy":
             scale, limits = (getattr(board, which + name) for name in ("scale", "lim"))
             set_axis("ProgressBoard", self.axes, which, scale, limits)
             label = getattr(board, f"{which}label")
             if label is not None:
                 getattr(self.axes, f"set_{which}label")(label)
-        self.axes.relim()
-        self.axes.autoscale_view()
-        if self.is_own:
-            self.figure.set_size_inches(board.figsize)
         if new:
-            self._write_legend()
-
-    def _write_legend(self) -> None:
-        count = len(self.lines)
-        beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if count >= _BESIDE else {}
-        self.legend = self.axes.legend(
-            list(self.lines.values()), list(map(str, self.lines)), fontsize="small", **beside
-        )
+            labels = list(map(str, self.lines))
+            self.legend = write_legend(self.axes, list(self.lines.values()), labels)
+        if self.is_own and self.legend is not None:
+            make_room(self.figure, self.legend, board.figsize)
 
 
 class _Screen:
@@ -378,11 +386,10 @@ def _whole(every_n: Any) -> int:
     )
 
 
-def _mean(points: list[Point]) -> Point:
-    if len(points) == 1:
-        return points[0]
-    xs, ys = zip(*points, strict=True)
-    return Point(sum(xs) / len(xs), sum(ys) / len(ys))
+def _mean(begun: list[float]) -> list[Point]:
+    """The point that is the mean of what was begun; none where nothing was."""
+    x, y, count = begun
+    return [Point(x / count, y / count)] if count else []
 
 
 def _style(board: ProgressBoard, number: int) -> dict[str, Any]:
@@ -401,7 +408,7 @@ def _style(board: ProgressBoard, number: int) -> dict[str, Any]:
 
 def _svg(figure: Any) -> str:
     text = io.StringIO()
-    figure.savefig(text, format="svg")
+    figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
 
 

@@ -19,7 +19,7 @@ from gradlab.errors import (
     missing_dependency,
 )
 from gradlab.ops.fetch import fetch
-from gradlab.viz.figure import notebook, set_axis
+from gradlab.viz.figure import notebook, set_axis, write_legend
 from gradlab.viz.images import as_images, as_titles, draw_image, to_numpy
 
 _FORMATS = ("-", "m--", "g-.", "r:")
@@ -107,7 +107,7 @@ def set_axes(
         lines = axes.get_lines()[: len(names)]
         for line, name in zip(lines, names, strict=False):
             line.set_label(name)  # so that a later plt.legend() finds it
-        axes.legend(lines, names[: len(lines)])
+        write_legend(axes, list(lines), names[: len(lines)])
     axes.grid(True)
 
 
