@@ -9,6 +9,8 @@ Each type also derives from the built-in exception a NumPy or PyTorch user would
 
 from __future__ import annotations
 
+import numpy as np
+
 
 class GradlabError(Exception):
     """Base class of all errors that gradlab raises on purpose."""
@@ -24,6 +26,10 @@ class DTypeError(GradlabError, TypeError):
 
 class AxisError(GradlabError, IndexError, ValueError):
     """An axis or an index outside the range of a tensor."""
+
+
+class LinAlgError(GradlabError, np.linalg.LinAlgError, RuntimeError):
+    """A matrix without an inverse, or without the factorization asked for."""
 
 
 class DeviceError(GradlabError, RuntimeError):

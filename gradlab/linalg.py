@@ -1,13 +1,33 @@
-"""Linear algebra: products, norms, singular values.
+"""Linear algebra: products, norms, solving, inverses, determinants, factorizations.
 
 The names are those of the array API's ``linalg`` and of PyTorch's.
 """
 
+from gradlab.errors import LinAlgError
+from gradlab.ops.linalg import (
+    cholesky,
+    cond,
+    det,
+    eigh,
+    eigvalsh,
+    inv,
+    lstsq,
+    matrix_power,
+    matrix_rank,
+    pinv,
+    qr,
+    slogdet,
+    solve,
+    solve_triangular,
+    svd,
+)
 from gradlab.ops.matmul import diagonal, matmul, outer, tensordot, trace, vecdot
 from gradlab.ops.reduction import matrix_norm, norm, svdvals, vector_norm
 from gradlab.ops.shape import matrix_transpose
 
 __all__ = [
-    "diagonal", "matmul", "matrix_norm", "matrix_transpose", "norm", "outer", "svdvals",
-    "tensordot", "trace", "vecdot", "vector_norm",
+    "LinAlgError", "cholesky", "cond", "det", "diagonal", "eigh", "eigvalsh", "inv", "lstsq",
+    "matmul", "matrix_norm", "matrix_power", "matrix_rank", "matrix_transpose", "norm", "outer",
+    "pinv", "qr", "slogdet", "solve", "solve_triangular", "svd", "svdvals", "tensordot", "trace",
+    "vecdot", "vector_norm",
 ]  # fmt: skip

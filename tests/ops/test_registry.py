@@ -28,6 +28,11 @@ INTERNAL = {
     "singular_sum": "the gradient of svdvals, whose second order runs it",
     "singular_part": "the second gradient of svdvals",
     "singular_change": "the second gradient of svdvals",
+    "cofactor": "the gradient of det, whose second order runs it",
+    "eigh": "its vectors come with either sign: tests/ops/test_linalg.py",
+    "svd": "its vectors come with either sign: tests/ops/test_linalg.py",
+    "svd_full": "svd(full_matrices=True): tests/ops/test_linalg.py",
+    "qr_complete": "qr(mode='complete'): tests/ops/test_linalg.py",
     "transfer": "copies between devices: tests/test_devices.py",
 }
 

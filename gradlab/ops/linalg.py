@@ -1,0 +1,1002 @@
+"""Linear algebra: solving, inverses, determinants, least squares, factorizations.
+
+Names, signatures and rules of shape are those of ``torch.linalg``: the last two axes are matrices,
+all axes before them are batches. Real floating dtypes; float16 and bfloat16 are computed in
+float32. `solve`, `inv`, `det` and `pinv` take complex numbers as well, without gradient.
+
+On the CPU a matrix without an inverse, or without a Cholesky factor, raises `LinAlgError`. On a GPU
+the host would have to wait for every result to learn of it, so nothing is raised there: the result
+holds infinities or NaN (a Cholesky factor that does not exist is all NaN).
+
+An op has one result that gradients flow into. A factorization has several, so its op gives their
+columns in one array, one factor above the other, and the public function takes that apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gradlab import dtypes
+from gradlab.autograd.modes import mode as autograd_mode
+from gradlab.errors import (
+    DTypeError,
+    GradientError,
+    LinAlgError,
+    OptionError,
+    ShapeError,
+    message,
+)
+from gradlab.ops.core import PROMOTE, Op, apply, public
+from gradlab.ops.elementwise import abs as absolute, where
+from gradlab.ops.matmul import diag_embed
+from gradlab.ops.reduction import matrix_norm, operand, sum, svdvals
+from gradlab.ops.samples import Sample, values
+from gradlab.ops.shape import broadcast_to, cat, stack, tril, triu
+from gradlab.tensor import Tensor, require_option
+
+_REAL = "fV"
+_INEXACT = "fcV"
+
+# ------------------------------------------------------------------------------ arguments, errors
+
+
+def _matrices(operation: str, x: Any, *, square: bool = False, kinds: str = _REAL) -> Tensor:
+    """``x`` as a tensor of matrices, or the clear error."""
+    x = operand(operation, x)
+    if x.ndim < 2:
+        raise ShapeError(
+            message(operation, expected="a matrix, or a batch of them", got=f"shape {x.shape}")
+        )
+    if square and x.shape[-1] != x.shape[-2]:
+        raise ShapeError(
+            message(
+                operation,
+                expected="square matrices in the last two axes",
+                got=f"shape {x.shape}",
+                hint="lstsq and pinv take other shapes",
+            )
+        )
+    if x.dtype.kind not in kinds:
+        raise DTypeError(
+            message(
+                operation,
+                expected="floating or complex values" if "c" in kinds else "real floating values",
+                got=x.dtype.name,
+                hint="cast with .astype(...)",
+            )
+        )
+    return x
+
+
+def _fails(function: Callable[[Any], Any], matrix: np.ndarray) -> bool:
+    try:
+        function(matrix)
+    except np.linalg.LinAlgError:
+        return True
+    return False
+
+
+def _explain(
+    operation: str,
+    expected: str,
+    bad: str,
+    hint: str = "",
+    function: Callable[[Any], Any] = np.linalg.inv,
+) -> Callable[..., None]:
+    """A check that tells which of the matrices NumPy refused: the first ``function`` refuses."""
+
+    def check(x: Tensor, *_: Any, **__: Any) -> None:
+        array = x.numpy(force=True)
+        array = array.astype(np.float32) if array.dtype in dtypes.HALVES else array
+        if not np.isfinite(array).all():
+            got = f"NaN or infinity in a tensor of shape {x.shape}"
+            raise LinAlgError(message(operation, expected="finite values", got=got))
+        for index in np.ndindex(array.shape[:-2]):
+            if _fails(function, array[index]):
+                place = f"at {list(index)} of shape {x.shape}" if index else f"of shape {x.shape}"
+                got = f"{bad} {place}"
+                raise LinAlgError(message(operation, expected=expected, got=got, hint=hint))
+        raise LinAlgError(f"{operation}: the iteration did not converge")
+
+    return check
+
+
+def _singular(operation: str) -> Callable[..., None]:
+    hint = "lstsq and pinv take singular ones"
+    return _explain(operation, "invertible matrices", "a singular one", hint)
+
+
+def _iterates(operation: str, function: Callable[[Any], Any]) -> Callable[..., None]:
+    """A check for what fails on numbers that are not finite alone, or nearly so."""
+    return _explain(operation, "matrices with such factors", "one without", "", function)
+
+
+def _dot(xp: Any, *factors: Any) -> Any:
+    y = factors[0]
+    for each in factors[1:]:
+        y = xp.matmul(y, each)
+    return y
+
+
+def _transposed(x: Any) -> Any:
+    return x.swapaxes(-1, -2)
+
+
+# --------------------------------------------------------------------------------------- samples
+
+
+def _regular(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Square matrices far from singular."""
+    return values(shape, -1, 1, seed) + 2.0 * np.eye(shape[-1])
+
+
+_SQUARE = ((3, 3), (1, 1), (2, 3, 3), (2, 1, 2, 2), (0, 0), (0, 2, 2))
+
+
+def _square_samples() -> Iterator[Sample]:
+    for shape in _SQUARE:
+        yield Sample((_regular(shape),), name=f"{shape}")
+    yield Sample((_regular((3, 3)).T,), name="transposed")
+    yield Sample((values((33, 33), -0.1, 0.1) + np.eye(33),), name="33 by 33", large=True)
+
+
+def _solve_samples() -> Iterator[Sample]:
+    for shape1, shape2 in (
+        ((3, 3), (3,)), ((3, 3), (3, 2)), ((2, 3, 3), (2, 3)), ((2, 3, 3), (2, 3, 2)),
+        ((2, 3, 3), (3,)), ((2, 3, 3), (3, 4)), ((3, 3), (2, 3, 4)), ((2, 1, 2, 2), (3, 2, 1)),
+        ((0, 0), (0,)), ((2, 2), (2, 0)), ((0, 2, 2), (2, 2)),
+    ):  # fmt: skip
+        yield Sample((_regular(shape1), values(shape2, seed=1)), name=f"{shape1} and {shape2}")
+    yield Sample((_regular((2, 2)), values((3, 2))), {"left": False}, "from the right")
+    pair = (values((33, 33), -0.1, 0.1) + np.eye(33), values((33, 31)))
+    yield Sample(pair, name="33 by 33", large=True)
+
+
+_OBLONG = ((4, 2), (2, 4), (3, 3), (2, 4, 3), (2, 1, 2, 3), (1, 1))
+
+
+def _oblong_samples(*, empty: bool = True) -> Iterator[Sample]:
+    for shape in _OBLONG:
+        yield Sample((_full_rank(shape),), name=f"{shape}")
+    yield Sample((_full_rank((4, 3)).T,), name="transposed")
+    if empty:
+        yield Sample((values((0, 3)),), name="no rows")
+        yield Sample((values((0, 3, 2)),), name="no matrices")
+    yield Sample((_full_rank((33, 17)),), name="33 by 17", large=True)
+
+
+def _full_rank(shape: tuple[int, ...]) -> np.ndarray:
+    return values(shape, -1, 1) + 2.0 * np.eye(shape[-2], shape[-1])
+
+
+# ---------------------------------------------------------------------------------------- solving
+
+
+def _solve_forward(xp: Any, a: Any, b: Any) -> Any:
+    if xp is not np:  # CuPy wants equal batches, and something in them
+        shape = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        a = xp.broadcast_to(a, shape + a.shape[-2:])
+        b = xp.broadcast_to(b, shape + b.shape[-2:])
+        if not b.size:
+            return xp.empty(b.shape, b.dtype)
+    return xp.linalg.solve(a, b)
+
+
+# A X = B. With Y the solution, gB = A⁻ᵀ gY and gA = -gB Yᵀ.
+SOLVE = Op(
+    "solve",
+    _solve_forward,
+    inputs=("a", "b"),
+    gradients={
+        "a": lambda gy, a, y: -(apply(SOLVE, (a.mT, gy)) @ y.mT),
+        "b": lambda gy, a: apply(SOLVE, (a.mT, gy)),
+    },
+    dtype=PROMOTE,
+    kinds=_INEXACT,
+    halves=True,
+    broadcasts=True,
+    check=_singular("solve"),
+    samples=_solve_samples,
+)
+
+
+def _right_side(operation: str, a: Tensor, b: Any, rows: int) -> tuple[Tensor, bool]:
+    """The right-hand side as matrices, and whether it was vectors, by PyTorch's rule."""
+    b = operand(operation, b)
+    vector = b.ndim == 1 or (b.ndim == a.ndim - 1 and b.shape == a.shape[:-1])
+    column = b[..., None] if vector else b
+    fits = column.ndim >= 2 and column.shape[-2] == rows
+    try:
+        np.broadcast_shapes(a.shape[:-2], column.shape[:-2])
+    except ValueError:
+        fits = False
+    if not fits:
+        n = rows
+        batch = "".join(f"{size}, " for size in a.shape[:-2])
+        shapes = f"({n},), ({batch}{n}) or ({batch}{n}, k)" if batch else f"({n},) or ({n}, k)"
+        expected = f"a right-hand side {shapes} for matrices {a.shape}"
+        raise ShapeError(message(operation, expected=expected, got=f"shape {b.shape}"))
+    return column, vector
+
+
+@public(SOLVE)
+def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
+    """Return X with ``A X = B``, or ``X A = B`` if not ``left``, for square ``A`` (…, n, n).
+
+    ``B`` is a vector (n,), a batch of vectors with the shape of ``A`` but for its last axis, or
+    matrices (…, n, k) whose batch axes broadcast with those of ``A``; X has its shape.
+
+    Raises `LinAlgError` for a singular matrix (on a GPU the result is infinite or NaN instead),
+    `ShapeError` for matrices that are not square or do not fit, `DTypeError` for integers.
+
+    >>> solve(Tensor([[2.0, 0.0], [1.0, 4.0]]), Tensor([2.0, 9.0]))
+    tensor([1., 2.])
+    """
+    A = _matrices("solve", A, square=True, kinds=_INEXACT)
+    if left:
+        b, vector = _right_side("solve", A, B, A.shape[-1])
+        y: Tensor = apply(SOLVE, (A, b))
+        return y[..., 0] if vector else y
+    b = operand("solve", B)
+    if b.ndim < 2:
+        expected = "matrices (…, k, n) on the right-hand side with left=False"
+        raise ShapeError(message("solve", expected=expected, got=f"shape {b.shape}"))
+    b, _ = _right_side("solve", A, b.mT, A.shape[-1])
+    y = apply(SOLVE, (A.mT, b))
+    return y.mT
+
+
+def _triangular_forward(xp: Any, a: Any, b: Any, *, upper: bool, unitriangular: bool) -> Any:
+    # Partial pivoting leaves an upper triangle as it is, so that LU is back substitution; a lower
+    # one becomes upper with its rows and columns in reverse.
+    a = xp.triu(a) if upper else xp.tril(a)
+    if unitriangular:
+        identity = xp.eye(a.shape[-1], dtype=a.dtype)
+        a = a * (1 - identity) + identity
+    if upper:
+        return _solve_forward(xp, a, b)
+    return _solve_forward(xp, a[..., ::-1, ::-1], b[..., ::-1, :])[..., ::-1, :]
+
+
+def _triangular_gradient_b(gy: Tensor, a: Tensor, upper: bool, unitriangular: bool) -> Tensor:
+    return apply(TRIANGULAR, (a.mT, gy), {"upper": not upper, "unitriangular": unitriangular})
+
+
+def _triangular_gradient_a(
+    gy: Tensor, a: Tensor, y: Tensor, upper: bool, unitriangular: bool
+) -> Tensor:
+    ga = -(_triangular_gradient_b(gy, a, upper, unitriangular) @ y.mT)
+    skipped = 1 if unitriangular else 0
+    return triu(ga, skipped) if upper else tril(ga, -skipped)
+
+
+def _triangular_samples() -> Iterator[Sample]:
+    for shape1, shape2 in (
+        ((3, 3), (3, 2)), ((2, 3, 3), (2, 3, 2)), ((2, 2), (3, 2, 1)), ((1, 1), (1, 1)),
+        ((0, 0), (0, 2)),
+    ):  # fmt: skip
+        for upper in (False, True):
+            name = f"{shape1} and {shape2}, {'upper' if upper else 'lower'}"
+            yield Sample((_regular(shape1), values(shape2, seed=1)), {"upper": upper}, name)
+    options = {"upper": True, "unitriangular": True}
+    yield Sample((_regular((3, 3)), values((3, 2))), options, "ones on the diagonal")
+    yield Sample((_regular((2, 2)), values((3, 2))), {"upper": True, "left": False}, "right")
+
+
+TRIANGULAR = Op(
+    "solve_triangular",
+    _triangular_forward,
+    inputs=("a", "b"),
+    gradients={"a": _triangular_gradient_a, "b": _triangular_gradient_b},
+    dtype=PROMOTE,
+    kinds=_REAL,
+    halves=True,
+    broadcasts=True,
+    check=_explain(
+        "solve_triangular",
+        "a diagonal without 0",
+        "a singular matrix",
+        function=lambda a: np.linalg.inv(np.diag(np.diagonal(a))),
+    ),
+    samples=_triangular_samples,
+)
+
+
+@public(TRIANGULAR)
+def solve_triangular(
+    A: Tensor,
+    B: Tensor,
+    *,
+    upper: bool,
+    left: bool = True,
+    unitriangular: bool = False,
+) -> Tensor:
+    """Return X with ``A X = B`` (``X A = B`` if not ``left``) for triangular ``A`` (…, n, n).
+
+    Only the triangle that ``upper`` names is read; with ``unitriangular`` the diagonal is taken as
+    ones and not read either. ``B`` holds matrices (…, n, k) whose batch axes broadcast.
+
+    Raises `LinAlgError` for a 0 on the diagonal (infinite or NaN on a GPU).
+
+    >>> solve_triangular(Tensor([[2.0, 7.0], [1.0, 4.0]]), Tensor([[2.0], [9.0]]), upper=False)
+    tensor([[1.],
+            [2.]])
+    """
+    A = _matrices("solve_triangular", A, square=True)
+    b = _matrices("solve_triangular", B)
+    given = b if left else b.mT
+    if given.shape[-2] != A.shape[-1]:
+        n = A.shape[-1]
+        expected = f"a right-hand side (…, {n}, k)" if left else f"a right-hand side (…, k, {n})"
+        raise ShapeError(message("solve_triangular", expected=expected, got=f"shape {b.shape}"))
+    options = {"upper": bool(upper) == left, "unitriangular": bool(unitriangular)}
+    if left:
+        return apply(TRIANGULAR, (A, b), options)
+    solved: Tensor = apply(TRIANGULAR, (A.mT, given), options)
+    return solved.mT
+
+
+# --------------------------------------------------------------------------------------- inverses
+
+INV = Op(
+    "inv",
+    lambda xp, x: xp.linalg.inv(x),
+    gradients={"x": lambda gy, y: -(y.mT @ gy @ y.mT)},
+    kinds=_INEXACT,
+    halves=True,
+    check=_singular("inv"),
+    samples=_square_samples,
+)
+
+
+@public(INV, "inverse")
+def inv(A: Tensor) -> Tensor:
+    """Return the inverse of the square matrices ``A`` (…, n, n).
+
+    To solve ``A X = B``, `solve` is quicker and more exact.
+
+    Raises `LinAlgError` for a singular matrix (on a GPU the result is infinite or NaN instead),
+    `ShapeError` for matrices that are not square, `DTypeError` for integers.
+
+    >>> inv(Tensor([[1.0, 2.0], [0.0, 4.0]]))
+    tensor([[ 1.0000, -0.5000],
+            [ 0.0000,  0.2500]])
+    """
+    return apply(INV, (_matrices("inv", A, square=True, kinds=_INEXACT),))
+
+
+inverse = inv
+
+
+def _cut_inverse(xp: Any, s: Any, shape: tuple[int, ...], atol: float, rtol: float | None) -> Any:
+    """``1 / s``, and 0 for the singular values that count as 0."""
+    if rtol is None:
+        rtol = 0.0 if atol else max(shape[-2:]) * float(np.finfo(s.dtype).eps)
+    if not s.shape[-1]:
+        return s
+    largest = xp.max(s, axis=-1, keepdims=True)
+    kept = s > xp.maximum(largest * s.dtype.type(rtol), s.dtype.type(atol))
+    return xp.where(kept, 1 / xp.where(kept, s, s.dtype.type(1)), s.dtype.type(0))
+
+
+def _pinv_forward(xp: Any, x: Any, *, atol: float, rtol: float | None) -> Any:
+    u, s, vt = xp.linalg.svd(x, full_matrices=False)
+    inverse = _cut_inverse(xp, s, x.shape, atol, rtol)[..., None, :]
+    return _dot(xp, _transposed(vt).conj() * inverse, _transposed(u).conj())
+
+
+def _pinv_gradient(gy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    # Golub and Pereyra, SIAM J. Numer. Anal. 10(2), 1973: for A⁺ of constant rank,
+    # dA⁺ = -A⁺ dA A⁺ + A⁺A⁺ᵀ dAᵀ (I - A A⁺) + (I - A⁺A) dAᵀ A⁺ᵀA⁺.
+    across = gy.mT @ y @ y.mT
+    along = y.mT @ y @ gy.mT
+    return -(y.mT @ gy @ y.mT) + (across - x @ (y @ across)) + (along - (along @ y) @ x)
+
+
+PINV = Op(
+    "pinv",
+    _pinv_forward,
+    gradients={"x": _pinv_gradient},
+    kinds=_INEXACT,
+    halves=True,
+    check=_iterates("pinv", np.linalg.pinv),
+    samples=_oblong_samples,
+)
+
+
+def _tolerance(operation: str, name: str, value: Any) -> float | None:
+    if value is not None and not (isinstance(value, int | float) and value >= 0):
+        raise OptionError(
+            message(operation, expected=f"{name} a number of 0 or more", got=repr(value))
+        )
+    return None if value is None else float(value)
+
+
+@public(PINV, "pinverse")
+def pinv(
+    A: Tensor,
+    rcond: float | None = None,
+    *,
+    atol: float | None = None,
+    rtol: float | None = None,
+    hermitian: bool = False,
+) -> Tensor:
+    """Return the pseudoinverse (Moore-Penrose) of the matrices ``A`` (…, m, n): shape (…, n, m).
+
+    Singular values below ``max(atol, rtol · the largest)`` count as 0. ``rtol`` (also called
+    ``rcond``) is ``max(m, n)`` times the dtype's epsilon by default, or 0 if ``atol`` is given.
+    With ``hermitian`` only the lower triangle is read. The gradient is that of matrices whose rank
+    does not change.
+
+    >>> pinv(Tensor([[1.0, 1.0], [1.0, 1.0]]))
+    tensor([[0.2500, 0.2500],
+            [0.2500, 0.2500]])
+    """
+    A = _matrices("pinv", A, square=hermitian, kinds=_REAL if hermitian else _INEXACT)
+    relative = _tolerance("pinv", "rtol", rcond if rtol is None else rtol)
+    options = {"atol": _tolerance("pinv", "atol", atol) or 0.0, "rtol": relative}
+    return apply(PINV, (_from_lower(A) if hermitian else A,), options)
+
+
+pinverse = pinv
+
+
+def _from_lower(x: Tensor) -> Tensor:
+    """The symmetric matrices whose lower triangle that of ``x`` is."""
+    return tril(x) + tril(x, -1).mT
+
+
+# ----------------------------------------------------------------------------------- determinants
+
+
+def _cofactor_forward(xp: Any, x: Any) -> Any:
+    # det(A) A⁻ᵀ without dividing, hence of singular matrices too: for A = U diag(s) Vᵀ it is
+    # det(U Vᵀ) U diag(product of the other s) Vᵀ.
+    u, s, vt = xp.linalg.svd(x, full_matrices=False)
+    n = s.shape[-1]
+    others = xp.where(xp.eye(n, dtype=bool), s.dtype.type(1), s[..., None, :])
+    sign = xp.sign(xp.linalg.det(xp.matmul(u, vt)))
+    return xp.matmul(u * (xp.prod(others, axis=-1) * sign[..., None])[..., None, :], vt)
+
+
+def _cofactor_gradient(gy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    turned = sum(y * gy, (-2, -1), True) * y - y @ gy.mT @ y
+    return turned / apply(DET, (x,))[..., None, None]
+
+
+COFACTOR = Op("cofactor", _cofactor_forward, gradients={"x": _cofactor_gradient}, halves=True)
+
+DET = Op(
+    "det",
+    lambda xp, x: xp.linalg.det(x),
+    gradients={"x": lambda gy, x: gy[..., None, None] * apply(COFACTOR, (x,))},
+    kinds=_INEXACT,
+    halves=True,
+    samples=_square_samples,
+)
+
+
+@public(DET, "det")
+def det(A: Tensor) -> Tensor:
+    """Return the determinant of the square matrices ``A`` (…, n, n): shape (…).
+
+    Its gradient, the matrix of cofactors, is right for singular matrices too; the gradient of that
+    needs an inverse.
+
+    >>> det(Tensor([[1.0, 2.0], [3.0, 4.0]]))
+    tensor(-2.)
+    """
+    return apply(DET, (_matrices("det", A, square=True, kinds=_INEXACT),))
+
+
+class SignAndLogDet(NamedTuple):
+    """The sign of a determinant and the logarithm of its magnitude."""
+
+    sign: Tensor
+    logabsdet: Tensor
+
+
+def _slogdet_forward(xp: Any, x: Any) -> Any:
+    sign, logabsdet = xp.linalg.slogdet(x)
+    return xp.stack([xp.asarray(sign), xp.asarray(logabsdet).astype(x.dtype)])
+
+
+SLOGDET = Op(
+    "slogdet",
+    _slogdet_forward,
+    gradients={"x": lambda gy, x: gy[1][..., None, None] * apply(INV, (x,)).mT},
+    kinds=_REAL,
+    halves=True,
+    samples=_square_samples,
+)
+
+
+@public(SLOGDET, "slogdet")
+def slogdet(A: Tensor) -> SignAndLogDet:
+    """Return the ``sign`` and ``logabsdet``, ``log |det A|``, of square matrices (…, n, n).
+
+    A determinant overflows and underflows easily; this does not. A singular matrix gives sign 0 (on
+    a GPU 1 or -1) and -inf. The sign has no gradient.
+
+    >>> slogdet(Tensor([[0.0, 1.0], [1.0, 0.0]]))
+    SignAndLogDet(sign=tensor(-1.), logabsdet=tensor(0.))
+    """
+    both = apply(SLOGDET, (_matrices("slogdet", A, square=True),))
+    return SignAndLogDet(both[0].detach(), both[1])
+
+
+@public(None, "logdet")
+def logdet(A: Tensor) -> Tensor:
+    """Return ``log det A`` of real square matrices: -inf where it is 0, NaN where it is negative.
+
+    >>> logdet(Tensor([[2.0, 0.0], [0.0, 0.5]]))
+    tensor(0.)
+    """
+    sign, logabsdet = slogdet(_matrices("logdet", A, square=True))
+    return where(sign < 0, np.nan, logabsdet)
+
+
+# --------------------------------------------------------------------------------- least squares
+
+
+class LeastSquares(NamedTuple):
+    """What `lstsq` gives."""
+
+    solution: Tensor
+    residuals: Tensor
+    rank: Tensor
+    singular_values: Tensor
+
+
+def _lstsq_forward(xp: Any, a: Any, b: Any, *, rcond: float | None) -> Any:
+    u, s, vt = xp.linalg.svd(a, full_matrices=False)
+    inverse = _cut_inverse(xp, s, a.shape, 0.0, rcond)[..., None]
+    return xp.matmul(_transposed(vt), inverse * xp.matmul(_transposed(u), b))
+
+
+def _lstsq_gradient_a(gy: Tensor, a: Tensor, b: Tensor, y: Tensor, rcond: float | None) -> Tensor:
+    # The gradient of A⁺B by that of A⁺ (see _pinv_gradient), with gA⁺ = gY Bᵀ multiplied out.
+    inverse = apply(PINV, (a,), {"atol": 0.0, "rtol": rcond})
+    turned = inverse.mT @ gy
+    remains = (b - a @ y) @ (inverse @ turned).mT
+    beyond = (inverse.mT @ y) @ (gy - a.mT @ turned).mT
+    return remains + beyond - turned @ y.mT
+
+
+def _lstsq_gradient_b(gy: Tensor, a: Tensor, rcond: float | None) -> Tensor:
+    return apply(PINV, (a,), {"atol": 0.0, "rtol": rcond}).mT @ gy
+
+
+def _lstsq_samples() -> Iterator[Sample]:
+    for shape1, shape2 in (
+        ((4, 2), (4,)), ((4, 2), (4, 3)), ((2, 4), (2, 3)), ((3, 3), (3, 1)),
+        ((2, 4, 3), (2, 4)), ((2, 4, 3), (2, 4, 2)), ((2, 4, 3), (4, 2)), ((4, 3), (2, 4, 2)),
+    ):  # fmt: skip
+        pair = (_full_rank(shape1), values(shape2, seed=1))
+        yield Sample(pair, name=f"{shape1} and {shape2}")
+    yield Sample((_full_rank((33, 17)), values((33, 2))), name="33 by 17", large=True)
+
+
+LSTSQ = Op(
+    "lstsq",
+    _lstsq_forward,
+    inputs=("a", "b"),
+    gradients={"a": _lstsq_gradient_a, "b": _lstsq_gradient_b},
+    dtype=PROMOTE,
+    kinds=_REAL,
+    halves=True,
+    broadcasts=True,
+    check=_iterates("lstsq", np.linalg.pinv),
+    samples=_lstsq_samples,
+)
+
+
+def lstsq(
+    A: Tensor,
+    B: Tensor,
+    rcond: float | None = None,
+    *,
+    driver: str | None = None,
+) -> LeastSquares:
+    """Return the X for which ``‖A X - B‖`` is smallest; of several, that of the smallest norm.
+
+    ``A`` holds matrices (…, m, n) of any rank; ``B`` is a vector (m,), vectors (…, m) or matrices
+    (…, m, k), as in `solve`. Singular values of ``A`` below ``rcond`` times the largest count as 0;
+    by default ``max(m, n)`` times the dtype's epsilon.
+
+    Returns ``solution``, ``residuals`` (the sums of squares of ``A X - B`` over the m rows, (…, k)
+    with k = 1 for vectors; empty unless m > n), ``rank`` (int64) and ``singular_values``. Every
+    ``driver`` of PyTorch is accepted, and none used: the singular value decomposition computes all.
+
+    >>> found = lstsq(Tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), Tensor([2.0, 3.0, 4.0]))
+    >>> found.solution, found.residuals
+    (tensor([1., 3.]), tensor([16.]))
+    """
+    require_option("lstsq", "driver", driver, (None, "gels", "gelsy", "gelsd", "gelss"))
+    A = _matrices("lstsq", A)
+    rcond = _tolerance("lstsq", "rcond", rcond)
+    solution, residuals = _least_squares(A, B, rcond)
+    s = svdvals(A.detach())
+    return LeastSquares(solution, residuals, _rank(s, A.shape, 0.0, rcond), s)
+
+
+@public(LSTSQ)
+def _least_squares(a: Tensor, b: Tensor, rcond: float | None = None) -> tuple[Tensor, Tensor]:
+    """What of `lstsq` has a gradient: the solution and its residuals."""
+    b, vector = _right_side("lstsq", a, b, a.shape[-2])
+    y: Tensor = apply(LSTSQ, (a, b), {"rcond": rcond})
+    tall = a.shape[-2] > a.shape[-1]
+    squares = sum((a @ y - b) ** 2, -2) if tall else y.ravel()[:0]
+    return y[..., 0] if vector else y, squares
+
+
+def _rank(s: Tensor, shape: tuple[int, ...], atol: float, rtol: float | None) -> Tensor:
+    if not s.shape[-1]:
+        return sum(s > 0, -1)
+    if rtol is None:
+        wide = dtypes.float32 if s.dtype in dtypes.HALVES else s.dtype
+        rtol = 0.0 if atol else max(shape[-2:]) * float(np.finfo(wide).eps)
+    limit = s.max(axis=-1, keepdims=True) * rtol
+    return sum(s > limit.clamp(min=atol), -1)
+
+
+# --------------------------------------------------------------------------------- factorizations
+
+
+def _halved(x: Tensor) -> Tensor:
+    """The lower triangle with half of the diagonal."""
+    return (tril(x) + tril(x, -1)) * 0.5
+
+
+def _cholesky_forward(xp: Any, x: Any) -> Any:
+    y = xp.linalg.cholesky(x)
+    if xp is not np and y.size:
+        # cuSOLVER stops at the first pivot that is not positive and leaves it where it is.
+        good = (xp.diagonal(y, axis1=-2, axis2=-1) > 0).all(axis=-1)
+        y = xp.where(good[..., None, None], y, y.dtype.type(np.nan))
+    return y
+
+
+def _cholesky_gradient(gy: Tensor, y: Tensor) -> Tensor:
+    # Murray, "Differentiation of the Cholesky decomposition", arXiv:1602.07527, eq. 10.
+    upper = {"upper": True, "unitriangular": False}
+    left = apply(TRIANGULAR, (y.mT, _halved(y.mT @ tril(gy))), upper)
+    ga = apply(TRIANGULAR, (y.mT, left.mT), upper).mT
+    return (ga + ga.mT) * 0.5
+
+
+def _positive(shape: tuple[int, ...]) -> np.ndarray:
+    x = values(shape, -1, 1)
+    return x @ x.swapaxes(-1, -2) + np.eye(shape[-1])
+
+
+def _symmetric_samples() -> Iterator[Sample]:
+    # Not smooth: the gradient is that of symmetric matrices, which a step in one element leaves.
+    for shape in _SQUARE:
+        yield Sample((_positive(shape),), name=f"{shape}", smooth=False)
+    yield Sample((_positive((33, 33)),), name="33 by 33", large=True)
+
+
+CHOLESKY = Op(
+    "cholesky",
+    _cholesky_forward,
+    gradients={"x": _cholesky_gradient},
+    kinds=_REAL,
+    halves=True,
+    check=_explain(
+        "cholesky",
+        "symmetric positive definite matrices",
+        "another",
+        "add a small multiple of the identity, or see eigh",
+        np.linalg.cholesky,
+    ),
+    samples=_symmetric_samples,
+)
+
+
+@public(CHOLESKY, "cholesky")
+def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
+    """Return the lower triangular L with ``A = L Lᵀ`` of symmetric positive definite matrices.
+
+    With ``upper``, Lᵀ. Only the lower triangle of ``A`` (…, n, n) is read; the gradient is
+    symmetric.
+
+    Raises `LinAlgError` for a matrix that is not positive definite (all NaN on a GPU instead).
+
+    >>> cholesky(Tensor([[4.0, 2.0], [2.0, 5.0]]))
+    tensor([[2., 0.],
+            [1., 2.]])
+    """
+    y: Tensor = apply(CHOLESKY, (_matrices("cholesky", A, square=True),))
+    return y.mT if upper else y
+
+
+class QR(NamedTuple):
+    """The factors of ``A = Q R``."""
+
+    Q: Tensor
+    R: Tensor
+
+
+def _qr_forward(xp: Any, x: Any) -> Any:
+    q, r = xp.linalg.qr(x, mode="reduced")
+    return xp.concatenate([q, _transposed(r)], axis=-2)
+
+
+def _qr_parts(y: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    return y[..., :rows, :], y[..., rows:, :].mT
+
+
+def _qr_gradient(gy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    m, n = x.shape[-2:]
+    (q, r), (gq, gr) = _qr_parts(y, m), _qr_parts(gy, m)
+    if m >= n:
+        return _tall_qr_gradient(q, r, gq, gr)
+    # A = (X, Z) = Q (U, V): Q and U are the factors of the square X, and V is QᵀZ.
+    gv = gr[..., m:]
+    gx = _tall_qr_gradient(q, r[..., :m], gq + x[..., m:] @ gv.mT, gr[..., :m])
+    return cat([gx, q @ gv], -1)
+
+
+def _tall_qr_gradient(q: Tensor, r: Tensor, gq: Tensor, gr: Tensor) -> Tensor:
+    # Roberts and Roberts, "QR and LQ decomposition matrix backpropagation algorithms for square,
+    # wide, and deep matrices and their software implementation", arXiv:2009.10071.
+    inner = r @ gr.mT - gq.mT @ q
+    even = tril(inner) + tril(inner, -1).mT
+    options = {"upper": True, "unitriangular": False}
+    return apply(TRIANGULAR, (r, (gq + q @ even).mT), options).mT
+
+
+QR_FACTORS = Op(
+    "qr",
+    _qr_forward,
+    gradients={"x": _qr_gradient},
+    kinds=_REAL,
+    halves=True,
+    samples=lambda: _oblong_samples(empty=False),
+)
+QR_COMPLETE = Op(
+    "qr_complete",
+    lambda xp, x: tuple(xp.linalg.qr(x, mode="complete")),
+    kinds=_REAL,
+    halves=True,
+    why_not="the further columns of Q are not determined",
+)
+
+
+@public(QR_FACTORS)
+def qr(A: Tensor, mode: str = "reduced") -> QR:
+    """Return Q with orthonormal columns and upper triangular R with ``A = Q R`` (…, m, n).
+
+    ``mode="reduced"`` gives Q (…, m, k) and R (…, k, n) with k = min(m, n); ``"complete"`` a
+    square Q, without gradient where m > n; ``"r"`` an empty Q. The gradient needs the first k
+    columns of ``A`` to be linearly independent.
+
+    >>> qr(Tensor([[3.0], [4.0]])).R.abs()
+    tensor([[5.]])
+    """
+    require_option("qr", "mode", mode, ("reduced", "complete", "r"))
+    A = _matrices("qr", A)
+    m, n = A.shape[-2:]
+    if mode == "complete" and m > n:
+        return QR(*_complete(QR_COMPLETE, A, 'qr with mode="complete"', 'mode="reduced"'))
+    q, r = _qr_parts(apply(QR_FACTORS, (A,)), m)
+    return QR(r.ravel()[:0], r) if mode == "r" else QR(q, r)
+
+
+def _complete(op: Op, x: Tensor, what: str, instead: str) -> Any:
+    """Run an op of several results, which records nothing, where nothing has to be recorded."""
+    if autograd_mode.grad and x.requires_grad:
+        raise GradientError(
+            f"{what} has no gradient: {op.why_not}; use {instead}, or call it on .detach()"
+        )
+    return apply(op, (x,))
+
+
+class Eigh(NamedTuple):
+    """Eigenvalues in ascending order, and the eigenvectors as columns."""
+
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+
+
+def _eigh_forward(xp: Any, x: Any, *, UPLO: str) -> Any:
+    w, v = xp.linalg.eigh(x, UPLO)
+    return xp.concatenate([v, w[..., None, :]], axis=-2)
+
+
+def _reciprocal(x: Tensor) -> Tensor:
+    """``1 / x``, and 0 where x is 0: what has no unique derivative takes no part."""
+    return 1 / where(x == 0, np.inf, x)
+
+
+def _eigh_gradient(gy: Tensor, y: Tensor, UPLO: str) -> Tensor:
+    # Giles, "An extended collection of matrix derivative results for forward and reverse mode
+    # algorithmic differentiation", 2008, section 3.1.
+    v, w = y[..., :-1, :], y[..., -1, :]
+    gv, gw = gy[..., :-1, :], gy[..., -1, :]
+    inner = (v.mT @ gv) * _reciprocal(w[..., None, :] - w[..., :, None])
+    ga = v @ (inner + diag_embed(gw)) @ v.mT
+    return (ga + ga.mT) * 0.5
+
+
+EIGH = Op(
+    "eigh",
+    _eigh_forward,
+    gradients={"x": _eigh_gradient},
+    kinds=_REAL,
+    halves=True,
+    check=_iterates("eigh", np.linalg.eigh),
+)
+
+
+@public(EIGH)
+def eigh(A: Tensor, UPLO: str = "L") -> Eigh:
+    """Return the eigenvalues (…, n), ascending, and eigenvectors (…, n, n) of symmetric matrices.
+
+    The eigenvectors are the columns; each may also come with the other sign. Only the lower
+    triangle of ``A`` is read (``UPLO="U"``: the upper); the gradient is symmetric. It exists for
+    the eigenvectors where no two eigenvalues are equal.
+
+    >>> eigh(Tensor([[2.0, 0.0], [0.0, 1.0]])).eigenvalues
+    tensor([1., 2.])
+    """
+    require_option("eigh", "UPLO", UPLO, ("L", "U"))
+    y = apply(EIGH, (_matrices("eigh", A, square=True),), {"UPLO": UPLO})
+    return Eigh(y[..., -1, :], y[..., :-1, :])
+
+
+def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
+    """Return the eigenvalues (…, n), ascending, of symmetric matrices ``A`` (…, n, n).
+
+    >>> eigvalsh(Tensor([[0.0, 1.0], [1.0, 0.0]]))
+    tensor([-1.,  1.])
+    """
+    return eigh(A, UPLO).eigenvalues
+
+
+class SVD(NamedTuple):
+    """The factors of ``A = U diag(S) Vh``."""
+
+    U: Tensor
+    S: Tensor
+    Vh: Tensor
+
+
+def _svd_forward(xp: Any, x: Any) -> Any:
+    u, s, vt = xp.linalg.svd(x, full_matrices=False)
+    return xp.concatenate([u, s[..., None, :], _transposed(vt)], axis=-2)
+
+
+def _svd_parts(y: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    return y[..., :rows, :], y[..., rows, :], y[..., rows + 1 :, :]
+
+
+def _svd_gradient(gy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    # Townsend, "Differentiating the singular value decomposition", 2016.
+    m, n = x.shape[-2:]
+    (u, s, v), (gu, gs, gv) = _svd_parts(y, m), _svd_parts(gy, m)
+    row, column = s[..., None, :], s[..., :, None]
+    apart = _reciprocal(row * row - column * column)
+    turn_u, turn_v = u.mT @ gu, v.mT @ gv
+    left = (turn_u - turn_u.mT) * apart * row
+    right = column * ((turn_v - turn_v.mT) * apart)
+    ga = u @ (left + right + diag_embed(gs)) @ v.mT
+    if m > n:
+        ga = ga + ((gu - u @ turn_u) * _reciprocal(row)) @ v.mT
+    if m < n:
+        ga = ga + (u * _reciprocal(row)) @ (gv - v @ turn_v).mT
+    return ga
+
+
+SVD_FACTORS = Op(
+    "svd",
+    _svd_forward,
+    gradients={"x": _svd_gradient},
+    kinds=_REAL,
+    halves=True,
+    check=_iterates("svd", np.linalg.svd),
+)
+SVD_FULL = Op(
+    "svd_full",
+    lambda xp, x: tuple(xp.linalg.svd(x, full_matrices=True)),
+    kinds=_REAL,
+    halves=True,
+    why_not="the further columns of U and V are not determined",
+)
+
+
+@public(SVD_FACTORS)
+def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> SVD:
+    """Return U, S, Vh with ``A = U diag(S) Vh`` (…, m, n); S is descending and not negative.
+
+    Without ``full_matrices`` U is (…, m, k) and Vh (…, k, n) with k = min(m, n); with it both are
+    square, and have no gradient where m ≠ n. A pair of singular vectors may also come with the
+    other sign. The gradient exists where no two singular values are equal. ``driver`` is accepted
+    and not used.
+
+    >>> svd(Tensor([[0.0, 2.0], [3.0, 0.0]])).S
+    tensor([3., 2.])
+    """
+    A = _matrices("svd", A)
+    m, n = A.shape[-2:]
+    if full_matrices and m != n:
+        return SVD(*_complete(SVD_FULL, A, "svd with full_matrices=True", "full_matrices=False"))
+    u, s, v = _svd_parts(apply(SVD_FACTORS, (A,)), m)
+    return SVD(u, s, v.mT)
+
+
+# ----------------------------------------------------------------------- powers, rank, condition
+
+
+@public(None, "matrix_power")
+def matrix_power(A: Tensor, n: int) -> Tensor:
+    """Return the product of ``n`` times the square matrices ``A``; of the inverse if ``n < 0``.
+
+    >>> matrix_power(Tensor([[1, 1], [0, 1]]), 5)
+    tensor([[1, 5],
+            [0, 1]])
+    """
+    A = _matrices("matrix_power", A, square=True, kinds="iufcV")
+    if type(n) is not int:
+        raise OptionError(message("matrix_power", expected="an integer n", got=repr(n)))
+    if n == 0:
+        identity = Tensor._wrap(A.device.xp.eye(A.shape[-1], dtype=A.dtype), A.device)
+        return broadcast_to(identity, A.shape).clone()
+    base, result, left = inv(A) if n < 0 else A, None, abs(n)
+    while left:
+        if left & 1:
+            result = base if result is None else result @ base
+        left >>= 1
+        base = base @ base if left else base
+    assert result is not None
+    return result.clone() if result is A else result
+
+
+def matrix_rank(
+    A: Tensor,
+    tol: float | None = None,
+    *,
+    atol: float | None = None,
+    rtol: float | None = None,
+    hermitian: bool = False,
+) -> Tensor:
+    """Return how many singular values of ``A`` (…, m, n) are above ``max(atol, rtol · largest)``.
+
+    ``rtol`` is ``max(m, n)`` times the dtype's epsilon by default, or 0 if ``atol`` (also called
+    ``tol``) is given. With ``hermitian``, eigenvalues stand for singular values. int64.
+
+    >>> matrix_rank(Tensor([[1.0, 1.0], [1.0, 1.0]]))
+    tensor(1)
+    """
+    A = _matrices("matrix_rank", A, square=hermitian).detach()
+    s = absolute(eigvalsh(A)) if hermitian else svdvals(A)
+    absolute_limit = _tolerance("matrix_rank", "atol", tol if atol is None else atol) or 0.0
+    return _rank(s, A.shape, absolute_limit, _tolerance("matrix_rank", "rtol", rtol))
+
+
+def cond(A: Tensor, p: str | float | None = None) -> Tensor:
+    """Return the condition number ``‖A‖ ‖A⁻¹‖`` of matrices in the norm ``p`` of `matrix_norm`.
+
+    None is 2: the largest singular value over the smallest, also of matrices that are not square.
+    Infinite for singular matrices.
+
+    >>> cond(Tensor([[2.0, 0.0], [0.0, 0.5]]))
+    tensor(4.)
+    """
+    A = _matrices("cond", A, square=p not in (None, 2, -2))
+    if 0 in A.shape[-2:]:
+        raise ShapeError(message("cond", expected="matrices with elements", got=f"shape {A.shape}"))
+    if p in (None, 2, -2):
+        s = svdvals(A)
+        return s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
+    size = matrix_norm(A, p)
+    try:
+        return size * matrix_norm(inv(A), p)
+    except LinAlgError:
+        if A.ndim == 2:
+            return size + np.inf
+        return stack([cond(each, p) for each in A])
