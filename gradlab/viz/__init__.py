@@ -1,11 +1,13 @@
-"""Pictures: learning curves and sheets of images.
+"""Pictures: learning curves, sheets of images, and recorded graphs.
 
-Matplotlib is imported when something is drawn, and never asked to open a window: each function
-returns the figure, which a notebook shows and ``path`` writes to a file.
+Each function returns its picture, which a notebook shows and ``path`` writes to a file. Graphs need
+no other package; for the rest, Matplotlib is imported when something is drawn, and never asked to
+open a window.
 """
 
 from gradlab.viz.board import Point, ProgressBoard
 from gradlab.viz.curves import plot_history
+from gradlab.viz.graph import graph
 from gradlab.viz.images import misclassified, show_images
 
-__all__ = ["Point", "ProgressBoard", "misclassified", "plot_history", "show_images"]
+__all__ = ["Point", "ProgressBoard", "graph", "misclassified", "plot_history", "show_images"]
