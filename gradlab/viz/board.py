@@ -223,13 +223,17 @@ class ProgressBoard:
         self._begun[label] = [0.0, 0.0, 0]
 
     def _draw(self, operation: str, complete: bool) -> Any:
-        """Draw the curves, with ``complete`` up to the means begun, and return the figure."""
+        """Draw the curves, with ``complete`` up to the means begun, and return the figure.
+
+        The first of its means a curve shows at once, so that there is something to see.
+        """
         self._read()
         if self._picture is None or not self._picture.fits(self):
             self._picture = _Picture(operation, self)
-        curves = self._data
-        if complete:
-            curves = {label: points + _mean(self._begun[label]) for label, points in curves.items()}
+        curves = {
+            label: points + _mean(self._begun[label]) if complete or not points else points
+            for label, points in self._data.items()
+        }
         self._picture.draw(self, curves)
         return self._picture.figure
 
@@ -278,6 +282,7 @@ class _Picture:
         self.figure = self.axes.figure.canvas.figure  # of a subfigure, the whole
         self.made_for = (board.fig, board.axes)
         self.lines: dict[Hashable, Any] = {}
+        self.styles: list[dict[str, Any]] = []
         self.legend: Any = None
 
     def fits(self, board: ProgressBoard) -> bool:
@@ -290,17 +295,16 @@ class _Picture:
         """Take the curves away."""
         for line in self.lines.values():
             line.remove()
-        self.lines = {}
+        self.lines, self.styles = {}, []
         if self.legend is not None:
             self.legend.remove()
             self.legend = None
 
     def draw(self, board: ProgressBoard, curves: dict[Hashable, list[Point]]) -> None:
         """Draw the curves as the board says."""
-        new = [label for label in curves if label not in self.lines]
-        for label in new:
-            style = _style(board, len(self.lines))
-            (self.lines[label],) = self.axes.plot([], [], **style)
+        styles = [_style(board, number) for number in range(len(curves))]
+        if styles != self.styles:
+            self._set_styles(list(curves), styles)
         for label, points in curves.items():
             x, y = np.array(points).reshape(-1, 2).T
             self.lines[label].set_data(drawable(x, board.xscale), drawable(y, board.yscale))
@@ -312,11 +316,17 @@ class _Picture:
             label = getattr(board, f"{which}label")
             if label is not None:
                 getattr(self.axes, f"set_{which}label")(label)
-        if new:
-            labels = list(map(str, self.lines))
-            self.legend = write_legend(self.axes, list(self.lines.values()), labels)
         if self.is_own and self.legend is not None:
             make_room(self.figure, self.legend, board.figsize)
+
+    def _set_styles(self, labels: list[Hashable], styles: list[dict[str, Any]]) -> None:
+        """Make lines for curves that are new, and show the styles of all in the legend."""
+        for label, style in zip(labels, styles, strict=True):
+            if label not in self.lines:
+                (self.lines[label],) = self.axes.plot([], [])
+            self.lines[label].set(**style)
+        self.styles = styles
+        self.legend = write_legend(self.axes, list(self.lines.values()), list(map(str, labels)))
 
 
 class _Screen:

@@ -125,6 +125,6 @@ def drawable(values: Any, scale: Any) -> np.ndarray:
     if scale == "log":
         shown &= array > 1 / _LARGEST
     elif scale == "logit":
-        shown &= (array > 1 / _LARGEST) & (array < 1)
+        shown &= (array > 1e-14) & (array < 1 - 1e-14)
     array[~shown] = np.nan
     return array
