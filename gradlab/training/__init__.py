@@ -10,6 +10,7 @@ from gradlab.training.checkpoint import list_checkpoints, read_checkpoint
 from gradlab.training.datamodule import DataModule
 from gradlab.training.gpus import cpu, gpu, num_gpus, try_all_gpus, try_gpu
 from gradlab.training.history import History
+from gradlab.training.hyperparameters import HyperParameters, add_to_class
 from gradlab.training.meters import Accumulator, Timer
 from gradlab.training.module import Module
 from gradlab.training.progress import ProgressBar
@@ -21,12 +22,14 @@ __all__ = [
     "DataModule",
     "EarlyStopping",
     "History",
+    "HyperParameters",
     "LearningRateMonitor",
     "ModelCheckpoint",
     "Module",
     "ProgressBar",
     "Timer",
     "Trainer",
+    "add_to_class",
     "cpu",
     "gpu",
     "list_checkpoints",

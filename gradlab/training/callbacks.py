@@ -236,7 +236,8 @@ class LearningRateMonitor(Callback):
         return f"{type(self).__name__}()"
 
     def on_batch_end(self, trainer: Trainer) -> None:
-        groups = [group for each in trainer.optimizers for group in each.param_groups]
+        with_groups = [each for each in trainer.optimizers if hasattr(each, "param_groups")]
+        groups = [group for each in with_groups for group in each.param_groups]
         for number, group in enumerate(groups):
             trainer.log("lr" if len(groups) == 1 else f"lr-{number}", group["lr"], last=True)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,22 @@ from gradlab.data import DataLoader, TensorDataset
 from gradlab.devices import Device, cpu
 from gradlab.dtypes import DType
 from gradlab.errors import DataError, OptionError, message
-from gradlab.ops.random import get_rng_state, set_rng_state
 from gradlab.tensor import Tensor, from_value
+from gradlab.training.checkpoint import random_state, set_random_state
+from gradlab.training.hyperparameters import HyperParameters
 
 
-class DataModule:
+class DataModule(HyperParameters):
     """Training and validation data under one name.
 
-    A subclass defines `get_dataloader`, or `train_dataloader` and `val_dataloader`.
+    A subclass defines `get_dataloader`, or `train_dataloader` and `val_dataloader`. These may also
+    give an iterator, or be generators that yield the batches: a Trainer asks for a new one in each
+    epoch.
+
+    Parameters
+    ----------
+    root: the folder for data sets that are downloaded; None: the one the data set decides on.
+    num_workers: for the loaders that read ahead; 0 for none.
 
     >>> import gradlab as gl
     >>> class Points(DataModule):
@@ -31,7 +40,13 @@ class DataModule:
     (2, 1)
     """
 
+    # A subclass may have an __init__ that does not call the one below.
+    root: str | Path | None = None
+    num_workers: int = 0
     batch_size: int = 32
+
+    def __init__(self, root: str | Path | None = None, num_workers: int = 0) -> None:
+        self.save_hyperparameters()
 
     def get_dataloader(self, train: bool) -> Any:
         """The loader of the training data, or that of the validation data."""
@@ -47,7 +62,7 @@ class DataModule:
 
     def val_dataloader(self) -> Any:
         """The loader of the validation data; None where there is none."""
-        if type(self).get_dataloader is DataModule.get_dataloader:
+        if type(self).get_dataloader is _NO_LOADER:
             return None
         return self.get_dataloader(train=False)
 
@@ -66,13 +81,50 @@ class DataModule:
         return DataLoader(dataset, **{"batch_size": self.batch_size, "shuffle": train, **options})
 
 
-def read_loaders(data: Any, val: Any) -> tuple[Any, Any]:
-    """The training and the validation loader, of a `DataModule` or as given."""
+_NO_LOADER = DataModule.get_dataloader  # whatever is put on the class in its place later
+
+
+class Loaders(DataModule):
+    """One or two loaders as a `DataModule`."""
+
+    def __init__(self, train: Any, val: Any) -> None:
+        self._loaders = train, val
+
+    def train_dataloader(self) -> Any:
+        return self._loaders[0]
+
+    def val_dataloader(self) -> Any:
+        return self._loaders[1]
+
+
+def as_data_module(data: Any, val: Any = None) -> Any:
+    """A `DataModule`, or anything with its methods, as it is; one or two loaders as one."""
     if not hasattr(data, "train_dataloader"):
-        return data, val
+        return Loaders(data, val)
     if val is not None:
         raise OptionError("Trainer.fit: expected a DataModule or two loaders, got both")
-    return data.train_dataloader(), data.val_dataloader()
+    return data
+
+
+def read_loader(data: Any, method: str) -> Any:
+    """The loader that a method of a `DataModule` gives; for an iterator, one that asks again."""
+    make = getattr(data, method)
+    loader = make()
+    return (
+        Anew(loader, make) if hasattr(loader, "__next__") and type(data) is not Loaders else loader
+    )
+
+
+class Anew:
+    """The batches of a method that gives an iterator: in each pass those of a new one."""
+
+    def __init__(self, first: Iterator[Any], make: Callable[[], Iterator[Any]]) -> None:
+        self._first: Iterator[Any] | None = first
+        self._make = make
+
+    def __iter__(self) -> Iterator[Any]:
+        first, self._first = self._first, None
+        return self._make() if first is None else first
 
 
 class Batches:
@@ -111,14 +163,14 @@ class Batches:
 
     def first(self) -> Any:
         """The first batch, leaving the loader and the random numbers as they were."""
-        state, random = self.state_dict(), get_rng_state()
+        state, random = self.state_dict(), random_state()
         try:
             for batch in self.loader:
                 return batch
             raise self.empty()
         finally:
             self.load_state_dict(state, 0)
-            set_rng_state(random)
+            set_random_state(random)
 
     def state_dict(self) -> Any:
         """What the loader says of its place; None if it says nothing."""
@@ -162,6 +214,8 @@ def place(batch: Any, device: Device, dtype: DType | None) -> Any:
 
 def size_of_batch(batch: Any) -> int:
     """The number of samples in a batch: the first size of its first tensor, else 1."""
+    if batch.__class__ is tuple and batch and batch[0].__class__ is Tensor:
+        return (batch[0].shape or (1,))[0]  # type: ignore[no-any-return]
     while batch.__class__ is not Tensor:
         if isinstance(batch, tuple | list) and batch:
             batch = batch[0]

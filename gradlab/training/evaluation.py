@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from gradlab.autograd import no_grad
 from gradlab.ops.shape import concat
 from gradlab.tensor import Tensor
-from gradlab.training.datamodule import Batches
-from gradlab.training.module import require_validation
+from gradlab.training.datamodule import Batches, size_of_batch
+from gradlab.training.module import evaluating, require_validation
 
 if TYPE_CHECKING:
     from gradlab.training.trainer import Trainer
@@ -19,13 +19,8 @@ if TYPE_CHECKING:
 @contextmanager
 def evaluation(model: Any) -> Iterator[None]:
     """The model in evaluation mode and outside the graph, and afterwards as it was."""
-    before = model.training
-    model.eval()
-    try:
-        with no_grad():
-            yield
-    finally:
-        model.train(before)
+    with evaluating(model), no_grad():
+        yield
 
 
 def validate(trainer: Trainer, batches: Batches, stops: Callable[[], bool] | None = None) -> bool:
@@ -39,10 +34,14 @@ def validate(trainer: Trainer, batches: Batches, stops: Callable[[], bool] | Non
         for batch in batches:
             if stops is not None and stops():
                 return False
-            result = trainer.model.validation_step(trainer.prepare_batch(batch))
-            if isinstance(result, Tensor) and result.numel() == 1:
-                trainer.log("val_loss", result)
+            batch = trainer.prepare_batch(batch)
+            trainer.batch_size = size_of_batch(batch)
+            loss = trainer.model.validation_step(batch)
+            if loss is not trainer.noted_loss:
+                trainer.note_loss(loss)
+            trainer.noted_loss = None
             done += 1
+            trainer.val_batch_idx += 1
     if not done:
         raise batches.empty()
     trainer.val_metrics.read()

@@ -126,11 +126,19 @@ class Metrics:
         self._rows: list[tuple[int, Row]] = []
         self._latest: set[str] = set()  # the names whose last value counts, not their mean
 
-    def add(self, name: str, value: Any, weight: float, batch: int, last: bool = False) -> None:
-        """Note a value, a number or a tensor of one element, of a batch."""
+    def add(self, name: str, value: Any, weight: float, batch: int, last: bool = False) -> Any:
+        """Note a value, a number or a tensor of one element, of a batch; return what is kept."""
         if isinstance(value, Tensor):
             value = value.item() if value.device is cpu else value.detach()
         self.unread.append((name, value, weight, batch, last))
+        return value
+
+    def take_back(self, name: str, batch: int) -> None:
+        """Forget what was noted under a name for the latest batch, if it was this one."""
+        start = len(self.unread)
+        while start and self.unread[start - 1][3] == batch:
+            start -= 1
+        self.unread[start:] = [entry for entry in self.unread[start:] if entry[0] != name]
 
     def read(self) -> list[Entry]:
         """Add what was noted since the last call to the means; return what came from a device."""

@@ -2,42 +2,75 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradlab import nn
+from gradlab.autograd.modes import no_grad
 from gradlab.errors import OptionError, message
 from gradlab.nn.parameter import UninitializedParameter
-from gradlab.optim import Optimizer
+from gradlab.optim import SGD, Optimizer
 from gradlab.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from gradlab.tensor import Tensor
+from gradlab.training.hyperparameters import HyperParameters
+from gradlab.viz.board import ProgressBoard
 
 if TYPE_CHECKING:
     from gradlab.training.trainer import Trainer
 
 
-class Module(nn.Module):
+class Module(nn.Module, HyperParameters):
     """A `gradlab.nn.Module` that a `Trainer` can fit.
 
-    A subclass defines at least `loss` and `configure_optimizers`, and either `forward` or an
-    attribute ``net``, the network that `forward` then calls. A batch is a tuple whose last entry
-    is the target; override `training_step` and `validation_step` where that does not fit.
+    A subclass defines at least `loss`, either `forward` or an attribute ``net``, the network that
+    `forward` then calls, and `configure_optimizers` or an attribute ``lr``, the learning rate of
+    the SGD it then makes. A batch is a tuple whose last entry is the target; override
+    `training_step` and `validation_step` where that does not fit.
+
+    A leaf tensor with ``requires_grad=True`` that is assigned to an attribute becomes a parameter,
+    as an `nn.Parameter` does, and stays the same object.
+
+    Parameters
+    ----------
+    plot_train_per_epoch, plot_valid_per_epoch: how many points a curve on the ``board``, a
+        `gradlab.viz.ProgressBoard`, gets per epoch, each the mean of as many batches; 0 for none.
 
     >>> import gradlab as gl
     >>> class Line(Module):
     ...     def __init__(self):
     ...         super().__init__()
-    ...         self.net = gl.nn.Linear(2, 1)
+    ...         self.net, self.lr = gl.nn.Linear(2, 1), 0.1
     ...     def loss(self, y_hat, y):
     ...         return ((y_hat - y) ** 2).mean()
-    ...     def configure_optimizers(self):
-    ...         return gl.optim.SGD(self.parameters(), lr=0.1)
     >>> X, y = gl.ones(8, 2), gl.zeros(8, 1)
     >>> Line().training_step((X, y)).shape
     ()
     """
 
     _trainer: weakref.ref[Trainer] | None = None
+    _board_limits: list[int] | None = None  # what a Trainer gave the board
+
+    def __init__(self, plot_train_per_epoch: float = 2, plot_valid_per_epoch: float = 1) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.board = ProgressBoard()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = self.__dict__
+        held = own.get(name) if name in own.get("_parameter_names", ()) else None
+        if _is_learned(value) and name not in own.get("_buffer_names", ()):
+            self._register("_parameter_names", name, value, replace=True)
+            return
+        if held.__class__ is Tensor and not isinstance(value, nn.Parameter | None):
+            self._forget(name)  # it became a parameter by assignment, and ceases to be one so
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy or a pickle of the model leaves the Trainer, and its data, behind."""
+        return {name: value for name, value in self.__dict__.items() if name != "_trainer"}
 
     @property
     def trainer(self) -> Trainer | None:
@@ -46,7 +79,7 @@ class Module(nn.Module):
 
     @trainer.setter
     def trainer(self, trainer: Trainer) -> None:
-        # Weak: a copy of the model, or its pickle, must not take the Trainer and its data along.
+        # Weak: the Trainer has the model, and a model that outlives it needs none of its data.
         object.__setattr__(self, "_trainer", weakref.ref(trainer))
 
     def forward(self, *inputs: Any) -> Any:
@@ -56,25 +89,50 @@ class Module(nn.Module):
             raise _undefined(self, "forward", "a forward, or an attribute `net`")
         return net(*inputs)
 
+    def apply_init(self, inputs: Any, init: Callable[[nn.Module], Any] | None = None) -> None:
+        """Settle the lazy layers by one forward pass, then call ``init`` on each layer.
+
+        ``inputs`` is what `forward` takes, as a list or tuple. The pass runs as in evaluation: no
+        gradients, no dropout, no statistics.
+
+        >>> import gradlab as gl
+        >>> class Line(Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.net = gl.nn.LazyLinear(1)
+        >>> model = Line()
+        >>> def ones(layer):
+        ...     gl.nn.init.ones_(layer.weight)
+        >>> model.apply_init([gl.zeros(1, 3)], ones)
+        >>> model.net.weight.tolist()
+        [[1.0, 1.0, 1.0]]
+        """
+        with evaluating(self), no_grad():
+            self(*inputs)
+        if init is not None:
+            getattr(self, "net", self).apply(init)
+
     def loss(self, y_hat: Any, y: Any) -> Any:
         """The loss, a tensor of one element, of predictions ``y_hat`` for targets ``y``."""
         raise _undefined(self, "loss", "a loss, for example `return F.cross_entropy(y_hat, y)`")
 
     def training_step(self, batch: Any) -> Any:
-        """The loss of one training batch, of which the gradient is then taken.
-
-        The Trainer logs it as ``train_loss``.
-        """
+        """The loss of one training batch, of which the gradient is then taken; plots it."""
         *inputs, y = batch
-        return self.loss(self(*inputs), y)
+        loss = self.loss(self(*inputs), y)
+        self.plot("loss", loss, train=True)
+        return loss
 
     def validation_step(self, batch: Any) -> Any:
-        """What one validation batch is judged by: its loss, logged as ``val_loss``.
+        """What one validation batch is judged by: its loss, plotted and returned.
 
-        Log anything else, such as an accuracy, with `log`.
+        An override may log or plot anything else, such as an accuracy. A tensor of one element that
+        it returns is noted as ``val_loss``, unless it has noted a ``val_loss`` itself.
         """
         *inputs, y = batch
-        return self.loss(self(*inputs), y)
+        loss = self.loss(self(*inputs), y)
+        self.plot("loss", loss, train=False)
+        return loss
 
     def predict_step(self, batch: Any) -> Any:
         """The prediction for one batch: of all but its last entry, if it has several."""
@@ -89,8 +147,13 @@ class Module(nn.Module):
         epoch; a dict ``{"optimizer": …, "scheduler": …, "interval": "epoch" or "step",
         "monitor": "val_loss"}`` of which all but the first may be left out; or a list of these,
         whose optimizers all step after each backward pass. ``monitor`` names the metric that a
-        `ReduceLROnPlateau` watches.
+        `ReduceLROnPlateau` watches. An optimizer is any object with ``step()``, which is called
+        with no gradients recorded, and ``zero_grad()``.
+
+        By default it is SGD with the learning rate ``self.lr``.
         """
+        if "lr" in self.__dict__ or hasattr(type(self), "lr"):
+            return SGD(self.parameters(), lr=self.lr)
         hint = "an optimizer, for example `return optim.SGD(self.parameters(), lr=0.1)`"
         raise _undefined(self, "configure_optimizers", hint)
 
@@ -106,13 +169,70 @@ class Module(nn.Module):
             trainer.log(name, value, last=last)
 
     def plot(self, key: str, value: Any, train: bool) -> None:
-        """`log` under the name ``train_<key>`` or ``val_<key>``."""
-        self.log(f"{'train' if train else 'val'}_{key}", value)
+        """`log` under the name ``train_<key>`` or ``val_<key>``, and draw on the ``board``.
+
+        Training values are drawn at the part of the run that is done, in epochs, as often as
+        ``plot_train_per_epoch`` says; validation values at the end of their epoch. Where the number
+        of batches is not known, a curve gets one point per epoch.
+        """
+        trainer = self.trainer
+        if trainer is None:
+            return
+        label = f"train_{key}" if train else f"val_{key}"
+        note = getattr(trainer, "note", None)
+        if note is not None:
+            if not trainer.is_running:
+                return
+            value = note(label, value)
+            if not trainer.is_drawing:
+                return
+        self._draw(trainer, label, value, train)
+
+    def _draw(self, trainer: Any, label: str, value: Any, train: bool) -> None:
+        # `trainer` may be a class of the user's, with no more than these attributes.
+        board = self.board
+        if train:
+            points, batches = self.plot_train_per_epoch, trainer.num_train_batches
+            x = trainer.train_batch_idx / batches if batches else trainer.epoch + 1
+        else:
+            points, batches = self.plot_valid_per_epoch, trainer.num_val_batches
+            x = trainer.epoch + 1
+        if board is not None and points:
+            board.xlabel = board.xlabel or "epoch"
+            # An epoch of unknown length: the Trainer completes the mean at its end.
+            board.draw(x, value, label, int(batches / points) if batches else sys.maxsize)
+
+
+def _is_learned(value: Any) -> bool:
+    """Whether a value is a tensor, not a Parameter, that gradients are collected for."""
+    return value.__class__ is Tensor and value.requires_grad and value.is_leaf
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, and afterwards in the mode it was in."""
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
 
 
 def _undefined(model: Module, method: str, what: str) -> OptionError:
     name = type(model).__name__
     return OptionError(f"{name}.{method}: {name} does not define it; give the class {what}")
+
+
+def set_board_limits(model: Module, max_epochs: int | None) -> None:
+    """Let the board show a run of so many epochs, unless the user has set its limits."""
+    board = model.board
+    if board is not None and (board.xlim is None or board.xlim is model._board_limits):
+        board.xlim = model._board_limits = [0, max_epochs] if max_epochs else None
+
+
+# As they stand here, whatever is put on the class in their place later.
+_VALIDATION_STEP, _LOSS = Module.validation_step, Module.loss
 
 
 def require_module(model: Any) -> None:
@@ -125,8 +245,8 @@ def require_module(model: Any) -> None:
 
 def require_validation(model: Module) -> None:
     """Refuse a model that cannot validate: without a validation_step, and without its parts."""
-    own_step = getattr(model.validation_step, "__func__", None) is not Module.validation_step
-    own_loss = getattr(model.loss, "__func__", None) is not Module.loss
+    own_step = getattr(model.validation_step, "__func__", None) is not _VALIDATION_STEP
+    own_loss = getattr(model.loss, "__func__", None) is not _LOSS
     if not (own_step or own_loss):
         raise _undefined(
             model,
@@ -170,10 +290,17 @@ class Schedule(NamedTuple):
         return self.scheduler if isinstance(self.scheduler, ReduceLROnPlateau) else None
 
 
-def read_optimizers(model: Any) -> tuple[list[Optimizer], list[Schedule]]:
+def is_optimizer(value: Any) -> bool:
+    """Whether a value can step and forget its gradients, a class of the user's included."""
+    if isinstance(value, Optimizer | type):
+        return isinstance(value, Optimizer)
+    return callable(getattr(value, "step", None)) and callable(getattr(value, "zero_grad", None))
+
+
+def read_optimizers(model: Any) -> tuple[list[Any], list[Schedule]]:
     """What ``model.configure_optimizers()`` returned, sorted into optimizers and schedules."""
     configured = model.configure_optimizers()
-    optimizers: list[Optimizer] = []
+    optimizers: list[Any] = []
     schedules: list[Schedule] = []
     for entry in configured if isinstance(configured, list) else [configured]:
         optimizer, schedule = _read_entry(model, entry)
@@ -184,13 +311,13 @@ def read_optimizers(model: Any) -> tuple[list[Optimizer], list[Schedule]]:
     return optimizers, schedules
 
 
-def _read_entry(model: Any, entry: Any) -> tuple[Optimizer, list[Schedule]]:
-    if isinstance(entry, Optimizer):
+def _read_entry(model: Any, entry: Any) -> tuple[Any, list[Schedule]]:
+    if is_optimizer(entry):
         return entry, []
     found = entry
     if isinstance(entry, tuple) and len(entry) == 2:
         found = {"optimizer": entry[0], "scheduler": entry[1]}
-    if not isinstance(found, dict) or not isinstance(found.get("optimizer"), Optimizer):
+    if not isinstance(found, dict) or not is_optimizer(found.get("optimizer")):
         raise _not_an_optimizer(model, entry)
     _check_keys(model, found)
     scheduler = found.get("scheduler", found.get("lr_scheduler"))

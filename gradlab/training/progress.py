@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from gradlab.errors import OptionError, message, missing_dependency
 from gradlab.training.callbacks import Callback
 from gradlab.training.stopping import read_duration
+from gradlab.viz.figure import notebook
 
 if TYPE_CHECKING:
     from gradlab.training.trainer import Trainer
@@ -51,13 +52,21 @@ class ProgressBar(Callback):
         self.mode = mode
         self.every = read_duration("ProgressBar", every)
         self.stream = stream
+        self.gives_way = False  # shows nothing where a notebook shows the model's board
         self._display: _Bar | _Log | None = None
         self._due = 0.0
+        self._waits = False  # for the first batch, which may draw on the board
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(mode={self.mode!r}, every='{self.every:g}s')"
 
     def on_fit_start(self, trainer: Trainer) -> None:
+        self._display = None
+        self._waits = self.gives_way and _is_shown(trainer.model.board)
+        if not self._waits:
+            self._open(trainer)
+
+    def _open(self, trainer: Trainer) -> None:
         stream = self.stream or sys.stderr
         mode = find_mode(stream) if self.mode == "auto" else self.mode
         if mode == "log":
@@ -67,6 +76,10 @@ class ProgressBar(Callback):
         self._due = time.monotonic() + self._display.interval
 
     def on_progress(self, trainer: Trainer) -> None:
+        if self._waits:
+            self._waits = False
+            if not trainer.model.board.data:
+                self._open(trainer)
         if self._display is not None and time.monotonic() >= self._due:
             self._display.update(trainer)
             self._due = time.monotonic() + self._display.interval
@@ -91,6 +104,7 @@ class ProgressBar(Callback):
         self._close(trainer)
 
     def _close(self, trainer: Trainer) -> None:
+        self._waits = False
         if self._display is not None:
             self._display.close(trainer)
             if trainer.stop_reason and not trainer.interrupted:
@@ -210,12 +224,16 @@ def describe(metrics: Mapping[str, float]) -> str:
 
 def find_mode(stream: TextIO) -> str:
     """``"notebook"``, ``"terminal"`` or ``"log"``, as the output can show it."""
-    shell = sys.modules.get("IPython")
-    running = shell.get_ipython() if shell is not None else None
-    if running is not None and type(running).__name__ == "ZMQInteractiveShell":
+    if notebook() is not None:
         # Without its widgets a notebook shows control characters rather than a bar.
         return "notebook" if util.find_spec("ipywidgets") else "log"
     return "terminal" if stream.isatty() else "log"
+
+
+def _is_shown(board: Any) -> bool:
+    """Whether what is drawn on a board appears while it comes."""
+    shown = board is not None and board.display and notebook() is not None
+    return shown and util.find_spec("matplotlib") is not None
 
 
 def _tqdm(mode: str) -> Any:

@@ -3,42 +3,63 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradlab.devices import Device
+from gradlab.errors import ShapeError, message
+from gradlab.tensor import Tensor
 from gradlab.training.callbacks import callback_states, load_callback_states
 from gradlab.training.datamodule import Batches
 from gradlab.training.history import History, Metrics, Row
-from gradlab.training.module import Module, Schedule
+from gradlab.training.module import Module, Schedule, not_a_loss
 from gradlab.training.runstate import get_state, not_finite
 from gradlab.training.stopping import Stopping
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class Run:
     """What a `Trainer` keeps of the run it is in, beside the options it was made with.
 
     ``epoch`` counts from 0; ``batch`` is the number, from 1, of the current batch of the epoch;
-    ``step`` is the number of optimizer updates done. ``metrics`` has the latest values.
+    ``step`` is the number of optimizer updates done. ``train_batch_idx`` and ``val_batch_idx``
+    count the batches done in the whole run. ``metrics`` has the latest values.
+
+    ``train_dataloader`` and ``val_dataloader`` are the loaders, ``num_train_batches`` and
+    ``num_val_batches`` how many of their batches an epoch takes: None where that shows only at its
+    end, and 0 without validation. ``optim`` is the first of the ``optimizers``.
     """
 
-    max_epochs: int | None
-    max_steps: int | None
-    accumulate_grad_batches: int
-    log_every_n_batches: int | None
-    device: Device | None
+    max_epochs: int | None = None
+    max_steps: int | None = None
+    accumulate_grad_batches: int = 1
+    log_every_n_batches: int | None = None
+    device: Device | None = None
 
     model: Module
+    optim: Any
     optimizers: list[Any]
     schedules: list[Schedule]
+    train_dataloader: Any
+    val_dataloader: Any
     train_batches: Batches
     val_batches: Batches | None
     num_train_batches: int | None
     num_val_batches: int | None
 
-    def __init__(self, callbacks: list[Any], stopping: Stopping) -> None:
-        self.callbacks, self.stopping = callbacks, stopping
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # Not in __init__: a subclass, or `add_to_class`, may put another one in its place.
+        run = super().__new__(cls)
+        run.stopping = Stopping()
+        run.set_callbacks([])
+        run.reset()
+        return run
+
+    def set_callbacks(self, callbacks: list[Any]) -> None:
+        """Take the callbacks of all runs to come, each of which begins with their present state."""
+        self.callbacks = callbacks
         self._fresh_callbacks = callback_states(callbacks)
-        self.reset()
 
     def __repr__(self) -> str:
         seconds = self.stopping.max_seconds
@@ -56,10 +77,14 @@ class Run:
     def reset(self) -> None:
         """Be as before the first run."""
         self.is_running = False
+        self.is_drawing = False  # whether what the model plots is drawn on its board
+        self.is_left = False  # the epoch, before its end
         self.epoch = self.batch = self.step = 0
+        self.train_batch_idx = self.val_batch_idx = 0
         self.phase = "training"  # of the epoch; then "validating", and "over" once it has its row
         self.steps_before = 0  # this epoch
         self.batch_size = 1  # of the current batch: its weight in means
+        self.noted_loss: Any = None  # what the step of the current batch has plotted as its loss
         self.history = History()
         self.metrics: Row = {}
         self.train_metrics = self.val_metrics = Metrics()
@@ -112,17 +137,63 @@ class Run:
 
     def log(self, name: str, value: Any, *, last: bool = False) -> None:
         """Note a metric of the current batch; see `Module.log`."""
-        if not self.is_running:
-            return
+        if self.is_running:
+            self.note(name, value, last)
+
+    def note(self, name: str, value: Any, last: bool = False) -> Any:
+        """Note a metric; return its value, a number, or a tensor where that is on a device.
+
+        A training loss on the CPU is refused there and then if it is not finite. Elsewhere that
+        would mean to wait for the device: `read_metrics` does it, in its own time.
+        """
         if self.phase == "over":
-            self.history.epochs[-1][name] = float(value)
-            return
-        metrics = self.train_metrics if self.phase == "training" else self.val_metrics
-        metrics.add(name, value, self.batch_size, self.batch, last)
+            value = self.history.epochs[-1][name] = float(value)
+            return value
+        if self.phase == "training":
+            metrics, batch, loss_name = self.train_metrics, self.batch, "train_loss"
+        else:
+            metrics, batch, loss_name = self.val_metrics, self.val_batch_idx, "val_loss"
+        try:
+            kept = metrics.add(name, value, self.batch_size, batch, last)
+        except ShapeError:
+            raise self._not_one_element(name, value) from None
+        if name == loss_name:
+            self.noted_loss = value
+            if name == "train_loss" and kept.__class__ is float and not math.isfinite(kept):
+                raise not_finite(self, "the loss", kept, batch)
+        return kept
+
+    def note_loss(self, loss: Any) -> None:
+        """Note the loss that a step has returned, in place of one it has plotted or logged."""
+        if self.phase == "training":
+            if not isinstance(loss, Tensor):
+                raise not_a_loss(self.model, loss)
+            metrics, batch, name = self.train_metrics, self.batch, "train_loss"
+        else:
+            if not (isinstance(loss, Tensor) and loss.numel() == 1):
+                return
+            metrics, batch, name = self.val_metrics, self.val_batch_idx, "val_loss"
+        if self.noted_loss is not None:
+            metrics.take_back(name, batch)
+        self.note(name, loss)
+        self.noted_loss = None
+
+    def _not_one_element(self, name: str, value: Any) -> Exception:
+        if name == "train_loss":
+            return not_a_loss(self.model, value)
+        return ShapeError(
+            message(
+                f"{type(self.model).__name__}.log",
+                expected=f"{name} to be a number or a tensor of one element",
+                got=f"a tensor of shape {value.shape}",
+                hint="reduce it, for example with .mean()",
+            )
+        )
 
     def begin_metrics(self) -> None:
         """Begin the metrics of an epoch."""
         self.steps_before = self.step
+        self.val_metrics = Metrics()
         few = max(1, (self.num_train_batches or 500) // 5)
         self.train_metrics = Metrics(self.log_every_n_batches or few)
 

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradlab.data.dataset import Subset, TensorDataset, reads
-from gradlab.errors import CheckpointError, NonFiniteLossError, OptionError, StateError
+from gradlab.errors import (
+    CheckpointError,
+    NonFiniteLossError,
+    OptionError,
+    StateError,
+    message,
+)
+from gradlab.optim import Optimizer
 from gradlab.training.callbacks import (
     ModelCheckpoint,
     callback_states,
@@ -31,12 +38,14 @@ def get_state(run: Run) -> dict[str, Any]:
 
     A run whose numbers are no longer finite has no such state: `NonFiniteLossError`.
     """
+    require_states(run.optimizers)
     run.read_metrics()
     for name, parameter in run.model.named_parameters():
         if parameter.requires_grad and not parameter.detach().isfinite().all():
             raise not_finite(run, f"the parameter {name}", "NaN or infinite", run.batch)
     return {
         "position": run.position(),
+        "batches_done": {"train": run.train_batch_idx, "val": run.val_batch_idx},
         "seconds": run.stopping.seconds,
         "told_to_stop": run.stopping.told,
         "model": run.model.state_dict(),
@@ -55,6 +64,21 @@ def get_state(run: Run) -> dict[str, Any]:
         "callbacks": callback_states(run.callbacks),
         "versions": versions(),
     }
+
+
+def require_states(optimizers: Sequence[Any]) -> None:
+    """Refuse optimizers whose state cannot be kept in a checkpoint."""
+    for each in optimizers:
+        if not (hasattr(each, "state_dict") and hasattr(each, "load_state_dict")):
+            name = type(each).__name__
+            raise OptionError(
+                message(
+                    "Trainer",
+                    expected="an optimizer with state_dict and load_state_dict, for its checkpoint",
+                    got=f"{name}, which does not have both",
+                    hint="define them, or train without checkpoints",
+                )
+            )
 
 
 def set_state(run: Run, state: dict[str, Any]) -> None:
@@ -78,6 +102,10 @@ def set_state(run: Run, state: dict[str, Any]) -> None:
     run.stopping.start(state["seconds"])
     for name, value in place.items():
         setattr(run, name, value)
+    # Checkpoints of earlier versions do not have it.
+    before = place["epoch"] * (run.num_train_batches or 0) + place["batch"]
+    done = state.get("batches_done", {"train": before, "val": 0})
+    run.train_batch_idx, run.val_batch_idx = done["train"], done["val"]
     run.steps_before = run.step - -(-run.batch // run.accumulate_grad_batches)
     if place["batch"]:
         run.train_metrics.load_state_dict(state["metrics"])
@@ -97,6 +125,8 @@ def _check_kinds(what: str, mine: Sequence[Any], saved: Sequence[dict[str, Any]]
 
 def _check_groups(optimizers: Sequence[Any], saved: Sequence[dict[str, Any]]) -> None:
     for optimizer, state in zip(optimizers, saved, strict=True):
+        if not isinstance(optimizer, Optimizer):  # one of the user's, which has its own checks
+            continue
         own = [len(group["params"]) for group in optimizer.param_groups]
         theirs = [len(group["params"]) for group in state["param_groups"]]
         if own != theirs:

@@ -50,20 +50,26 @@ class Interrupt:
 class Stopping:
     """The limits of a run, and the reason why it stopped."""
 
-    def __init__(
+    def __init__(self) -> None:
+        self.max_epochs: int | None = None
+        self.max_steps: int | None = None
+        self.max_seconds = math.inf
+        self.interrupt = Interrupt(self.press)
+        self.start()
+
+    def set_limits(
         self,
         max_epochs: int | None,
         max_steps: int | None,
         max_time: float | str | timedelta | None,
     ) -> None:
+        """When to stop, whichever comes first; at least one must be given."""
         if max_epochs is None and max_steps is None and max_time is None:
             raise OptionError("Trainer: say when to stop: give max_epochs, max_steps or max_time")
         require_at_least("max_epochs", max_epochs, 0)
         require_at_least("max_steps", max_steps, 0)
         self.max_epochs, self.max_steps = max_epochs, max_steps
         self.max_seconds = math.inf if max_time is None else read_duration("Trainer", max_time)
-        self.interrupt = Interrupt(self.press)
-        self.start()
 
     def start(self, seconds_before: float = 0.0) -> None:
         """Begin a run, or go on with one that took so long already."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
+import warnings
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gradlab.devices import DeviceLike, cpu, find_device
-from gradlab.errors import ShapeError
+from gradlab.autograd.modes import no_grad
+from gradlab.devices import Device, DeviceLike, cpu, find_device
 from gradlab.nn.utils import clip_grad_norm_
 from gradlab.ops.random import manual_seed
+from gradlab.optim import Optimizer
 from gradlab.tensor import Tensor
+from gradlab.training.accelerator import find_gpus
 from gradlab.training.callbacks import (
     HOOKS,
     ModelCheckpoint,
@@ -23,48 +25,63 @@ from gradlab.training.callbacks import (
     read_callbacks,
 )
 from gradlab.training.checkpoint import random_state
-from gradlab.training.datamodule import Batches, place, read_loaders, size_of_batch
+from gradlab.training.datamodule import (
+    Batches,
+    as_data_module,
+    place,
+    read_loader,
+    size_of_batch,
+)
 from gradlab.training.evaluation import evaluation, predict, validate
 from gradlab.training.history import History, Metrics, Row
+from gradlab.training.hyperparameters import HyperParameters
 from gradlab.training.module import (
     Module,
     is_lazy,
-    not_a_loss,
     read_optimizers,
     require_module,
     require_validation,
+    set_board_limits,
 )
 from gradlab.training.precision import find_precision
 from gradlab.training.progress import ProgressBar
 from gradlab.training.run import Run
 from gradlab.training.runstate import (
+    checkpoint_writer,
     choose_checkpoint,
     how_to_resume,
-    not_finite,
+    require_states,
     set_state,
     was_finished,
 )
-from gradlab.training.stopping import Stopping, require_at_least
+from gradlab.training.stopping import require_at_least
+from gradlab.training.watched import WatchedTraining, WatchedValidation
+
+if TYPE_CHECKING:
+    from typing import Self
 
 # Seconds between two looks at what goes on beside the loop: each waits for a GPU and draws the bar.
 _LOOK_INTERVAL = 0.25
 
 
-class Trainer(Run):
+class Trainer(Run, HyperParameters):
     """Trains a `Module`, with a progress bar, metrics, checkpoints and an orderly Ctrl-C.
 
     `fit` does what the loop in `fit_epoch` shows, and gives bit for bit what the same loop written
     by hand gives. Where the run is and what it has measured stands in the attributes of `Run`.
+    `prepare_data`, `prepare_model`, `prepare_batch`, `fit_epoch`, `clip_gradients` and ``__init__``
+    may be replaced, in a subclass or by `add_to_class`.
 
     Parameters
     ----------
     max_epochs, max_steps, max_time: when to stop, whichever comes first; at least one is needed.
         ``max_time`` is seconds, a timedelta, or text such as ``"10m"``.
+    num_gpus: 1 to train on the first GPU, where there is one; ``device`` says it more exactly.
+    gradient_clip_val: scale gradients down to this norm at most; 0 for no clipping.
     device: where to train, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"auto"``; None: where the
         model is. Batches are moved there.
     precision: ``"float32"``, ``"float64"`` or ``"bfloat16"`` for parameters and floating inputs;
         None leaves them as they are.
-    gradient_clip_val: scale gradients down to this norm at most; 0 for no clipping.
     accumulate_grad_batches: add up the gradients of so many batches for each update.
     limit_batches: use the first so many batches of an epoch, or a fraction of them (a float);
         ``limit_train_batches`` and ``limit_val_batches`` set one kind only.
@@ -74,7 +91,7 @@ class Trainer(Run):
     log_every_n_batches: batches per row of ``history.steps``; None for five rows per epoch.
     seed: passed to `gradlab.manual_seed` at the start of `fit`.
     callbacks: objects with methods of `Callback`, or one alone.
-    enable_progress_bar: show a `ProgressBar`.
+    enable_progress_bar: show a `ProgressBar`; None: unless a notebook shows the model's board.
     checkpoint_dir: folder for checkpoints; without one, none are written.
     checkpoint_every: steps, ``"epoch"``, or a time such as ``"60s"``.
     checkpoint_keep: how many of the latest to keep. For more, give a `ModelCheckpoint` callback.
@@ -96,15 +113,34 @@ class Trainer(Run):
     True
     """
 
+    # What each option is where another __init__, one that knows fewer, was put in place of ours.
+    max_time: float | str | timedelta | None = None
+    dtype: Any = None
+    num_gpus: int = 0
+    gradient_clip_val: float = 0.0
+    limit_train_batches: int | float | None = None
+    limit_val_batches: int | float | None = None
+    overfit_batches: int | float = 0
+    check_val_every_n_epoch: int = 1
+    seed: int | None = None
+    _fit_device: Device | None = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        trainer = super().__new__(cls)
+        trainer.gpus = []
+        trainer.set_callbacks([_bar_or_board()])
+        return trainer
+
     def __init__(
         self,
         max_epochs: int | None = None,
+        num_gpus: int = 0,
+        gradient_clip_val: float = 0.0,
         *,
         max_steps: int | None = None,
         max_time: float | str | timedelta | None = None,
         device: DeviceLike = None,
         precision: Any = None,
-        gradient_clip_val: float = 0.0,
         accumulate_grad_batches: int = 1,
         limit_batches: int | float | None = None,
         limit_train_batches: int | float | None = None,
@@ -115,85 +151,116 @@ class Trainer(Run):
         log_every_n_batches: int | None = None,
         seed: int | None = None,
         callbacks: Any = (),
-        enable_progress_bar: bool = True,
+        enable_progress_bar: bool | None = None,
         checkpoint_dir: str | Path | None = None,
         checkpoint_every: int | str | timedelta | None = "60s",
         checkpoint_keep: int | None = 3,
     ) -> None:
+        self.save_hyperparameters()
         if fast_dev_run:
-            max_epochs, limit_batches = 1, int(fast_dev_run)
+            self.max_epochs, limit_batches = 1, int(fast_dev_run)
         require_at_least("gradient_clip_val", gradient_clip_val, 0, whole=False)
         require_at_least("accumulate_grad_batches", accumulate_grad_batches, 1)
         require_at_least("check_val_every_n_epoch", check_val_every_n_epoch, 1)
         require_at_least("log_every_n_batches", log_every_n_batches, 1)
-        self.max_epochs, self.max_steps = max_epochs, max_steps
+        self.stopping.set_limits(self.max_epochs, max_steps, max_time)
+        self.gpus = find_gpus(num_gpus, device)
         self.device = None if device is None else find_device(device)
         self.dtype = find_precision(precision)
-        self.gradient_clip_val = gradient_clip_val
-        self.accumulate_grad_batches = accumulate_grad_batches
         self.limit_train_batches = _first_given(limit_train_batches, limit_batches)
         self.limit_val_batches = _first_given(limit_val_batches, limit_batches)
-        self.overfit_batches = overfit_batches
-        self.check_val_every_n_epoch = check_val_every_n_epoch
-        self.log_every_n_batches = log_every_n_batches
-        self.seed = seed
         callbacks = read_callbacks(callbacks)
         if checkpoint_dir is not None:
             writer = ModelCheckpoint(checkpoint_dir, checkpoint_every, checkpoint_keep)
             callbacks = [*callbacks, writer]
         if fast_dev_run or overfit_batches:  # runs to find mistakes, whose state nobody needs
             callbacks = [each for each in callbacks if not isinstance(each, ModelCheckpoint)]
-        callbacks = arrange(callbacks, ProgressBar() if enable_progress_bar else None)
-        super().__init__(callbacks, Stopping(max_epochs, max_steps, max_time))
-        self._hooks = {name: hooks_named(name, callbacks) for name in HOOKS}
+        bar = _bar_or_board() if enable_progress_bar is None else ProgressBar()
+        self.set_callbacks(arrange(callbacks, None if enable_progress_bar is False else bar))
 
     # ------------------------------------------------------------------------------- the loop
 
     def fit(
-        self, model: Module, data: Any, val: Any = None, *, resume: str | Path | None = None
+        self,
+        model: Module,
+        data: Any,
+        val: Any = None,
+        *,
+        device: DeviceLike = None,
+        resume: str | Path | None = None,
     ) -> History:
         """Train ``model`` and return the history.
 
         ``data`` is a `DataModule`, or the training batches (a `DataLoader`, a list), to which
-        ``val`` adds the validation batches. ``resume`` is the path of a checkpoint to go on from;
-        ``"last"``, the latest in this Trainer's folder; or ``"auto"``: that one too, unless there
-        is none or its run was finished. A resumed run ends bit for bit as one that was never
-        stopped, where the batches come from a `DataLoader`, from anything else with
-        ``state_dict``, or are the same in each pass.
+        ``val`` adds the validation batches. ``device`` is where to train this time, whatever the
+        Trainer was made with. ``resume`` is the path of a checkpoint to go on from; ``"last"``, the
+        latest in this Trainer's folder; or ``"auto"``: that one too, unless there is none or its
+        run was finished. A resumed run ends bit for bit as one that was never stopped, where the
+        batches come from a `DataLoader`, from anything else with ``state_dict``, or are the same in
+        each pass.
 
         Ctrl-C ends the run after the current step, with a checkpoint; a second one at once. Raises
         `NonFiniteLossError` when the loss becomes NaN or infinite, and keeps the checkpoints
         written before.
         """
-        state = choose_checkpoint(self, resume)
-        self.reset()
-        if self.seed is not None:
-            manual_seed(self.seed)
-        self.prepare_data(data, val)
-        self.prepare_model(model, state)
-        self.is_running = True
-        with self.stopping.interrupt:
-            try:
-                self._call("on_fit_start")
-                while not self.stopping.is_over(self.epoch, self.step):
-                    self.fit_epoch()
-                self.read_metrics(end_row=True)
-                self._call("on_fit_end")
-            except BaseException as error:
-                for hook in self._hooks["on_exception"]:
-                    hook(self, error)
-                raise
-            finally:
-                self.is_running = False
+        self.stopping.set_limits(self.max_epochs, self.max_steps, self.max_time)
+        self._fit_device = None if device is None else find_device(device)
+        try:
+            state = choose_checkpoint(self, resume)
+            self.reset()
+            self._hooks = {name: hooks_named(name, self.callbacks) for name in HOOKS}
+            if self.seed is not None:
+                manual_seed(self.seed)
+            self.prepare_data(as_data_module(data, val))
+            self._take_batches()
+            self.prepare_model(model)
+            self._begin(model, state)
+            self._run()
+        finally:
+            self._fit_device = None
         if self.interrupted:
             sys.stderr.write(f"{how_to_resume(self)}\n")
         elif state is not None and self.position() == state["position"]:
             sys.stderr.write(f"{was_finished(self)}\n")
         return self.history
 
+    def _run(self) -> None:
+        """All epochs, with the callbacks at their beginning and their end."""
+        loaders = self.train_dataloader, self.val_dataloader
+        self.train_dataloader = WatchedTraining(self, self.train_batches)
+        self.val_dataloader = self.val_batches and WatchedValidation(self, self.val_batches)
+        self.is_running = self.is_drawing = True
+        with self.stopping.interrupt:
+            try:
+                self.call("on_fit_start")
+                while not self.stopping.is_over(self.epoch, self.step):
+                    self._run_epoch()
+                self.read_metrics(end_row=True)
+                self.call("on_fit_end")
+            except BaseException as error:
+                for hook in self._hooks["on_exception"]:
+                    hook(self, error)
+                raise
+            finally:
+                self.is_running = self.is_drawing = False
+                self.train_dataloader, self.val_dataloader = loaders
+                _flush(self.model)
+
+    def _run_epoch(self) -> None:
+        self.is_left = False
+        self.call("on_epoch_start")
+        self.fit_epoch()
+        if not self.is_left:
+            self.end_training()
+            self._end_epoch()
+
     def fit_epoch(self) -> None:
-        """One epoch: the training batches, then the validation batches."""
-        self._call("on_epoch_start")
+        """One epoch: the training batches, then the validation batches.
+
+        A subclass may put a loop of its own in its place. It goes through ``train_dataloader`` and
+        ``val_dataloader`` (None where there is none), which see to everything beside the loop; what
+        its steps plot or log becomes the history.
+        """
         model, stopping, share = self.model.train(), self.stopping, self.accumulate_grad_batches
         hooks = self._hooks["on_batch_end"]
         for batch in self.train_batches if self.phase == "training" else ():
@@ -201,18 +268,25 @@ class Trainer(Run):
                 for optimizer in self.optimizers:
                     optimizer.zero_grad()
             self.batch += 1
-            loss = model.training_step(self.prepare_batch(batch))
-            self.note_loss(loss)
+            batch = self.prepare_batch(batch)
+            self.batch_size = size_of_batch(batch)
+            loss = model.training_step(batch)
+            if loss is not self.noted_loss or loss is None:
+                self.note_loss(loss)
+            self.noted_loss = None
             (loss if share == 1 else loss / share).backward()
             if self.batch % share == 0:
                 self.optimizer_step()
+            self.train_batch_idx += 1
             for hook in hooks:
                 hook(self)
             if time.monotonic() >= stopping.next_look and self.look_around():
+                self.is_left = True
                 return
-        self._end_training()
-        if self._validate():
-            self._end_epoch()
+        if self.phase == "training" and not self.batch:
+            raise self.train_batches.empty()
+        self.end_training()
+        self._validate()
 
     def prepare_batch(self, batch: Any) -> Any:
         """Move a batch to the device, cast its floating tensors, make tensors of its arrays."""
@@ -221,31 +295,23 @@ class Trainer(Run):
                 if x.__class__ is not Tensor or x.device is not self.model_device:
                     break
             else:  # at nearly every step of nearly every run: nothing to do
-                self.batch_size = (batch[0].shape or (1,))[0]
                 return batch
-        batch = place(batch, self.model_device, self.dtype)
-        self.batch_size = size_of_batch(batch)
-        return batch
-
-    def note_loss(self, loss: Any) -> None:
-        """Note the loss of a batch. On the CPU, refuse it there and then if it is not finite.
-
-        Elsewhere that would mean to wait for the device: `read_metrics` does it, in its own time.
-        """
-        try:
-            value = loss.item() if loss.device is cpu else loss.detach()
-        except (AttributeError, ShapeError):
-            raise not_a_loss(self.model, loss) from None
-        if value.__class__ is float and not math.isfinite(value):
-            raise not_finite(self, "the loss", value, self.batch)
-        self.train_metrics.unread.append(("train_loss", value, self.batch_size, self.batch, False))
+        return place(batch, self.model_device, self.dtype)
 
     def optimizer_step(self) -> None:
         """Clip the gradients, update the parameters, and step the schedules that count steps."""
         if self.gradient_clip_val:
             self.clip_gradients(self.gradient_clip_val, self.model)
         for optimizer in self.optimizers:
-            optimizer.step()
+            if isinstance(optimizer, Optimizer):
+                optimizer.step()
+            else:  # a class of the user's, which may write `param -= lr * param.grad`
+                with no_grad():
+                    optimizer.step()
+        self.count_step()
+
+    def count_step(self) -> None:
+        """Count an update of the parameters, for ``max_steps`` and for the schedules."""
         self.step += 1
         if self.step == self.max_steps:
             self.stopping.next_look = 0.0
@@ -257,32 +323,42 @@ class Trainer(Run):
         """Scale the gradients so that their norm, as one vector, is at most ``grad_clip_val``."""
         clip_grad_norm_(model.parameters(), grad_clip_val)
 
-    def _end_training(self) -> None:
-        if self.phase != "training":  # the run was resumed where only validation was left
+    def end_training(self) -> None:
+        """After the training batches of an epoch: what is left of them is done."""
+        if self.phase != "training":  # it is done, or the run was resumed after it
             return
-        if self.batch == 0:
-            raise self.train_batches.empty()
         if self.is_accumulating:
             self.optimizer_step()
         self.train_batches.finish_epoch()
         self.read_metrics(end_row=True)
         self.phase = "validating"
 
-    def _validate(self) -> bool:
-        """Validate where it is due; False where Ctrl-C came before its end."""
+    def _validate(self) -> None:
+        """Validate where it is due; the epoch is left where Ctrl-C came before its end."""
+        if not self.begin_validation():
+            return
+        if validate(self, self.val_batches, lambda: self.interrupted):  # type: ignore[arg-type]
+            self.end_validation()
+        else:
+            self.is_left = True
+
+    def begin_validation(self) -> bool:
+        """Whether validation is due; if so, everything is made ready for it."""
         due = (self.epoch + 1) % self.check_val_every_n_epoch == 0
         self.skipped_validation = self.val_batches is not None and not due
         self.val_metrics = Metrics()
         if self.val_batches is None or not due:
-            return True
-        self.random_before_validation = random_state()
-        self._call("on_validation_start")
-        if not validate(self, self.val_batches, lambda: self.interrupted):
             return False
-        self.random_before_validation = None
-        self.metrics.update(self.val_metrics.means())
-        self._call("on_validation_end")
+        self.random_before_validation = random_state()
+        self.call("on_validation_start")
         return True
+
+    def end_validation(self) -> None:
+        """After the last validation batch."""
+        self.random_before_validation = None
+        self.val_metrics.read()
+        self.metrics.update(self.val_metrics.means())
+        self.call("on_validation_end")
 
     def _end_epoch(self) -> None:
         self.add_epoch()
@@ -294,11 +370,14 @@ class Trainer(Run):
             elif schedule.interval == "epoch":
                 schedule.scheduler.step()
         self.phase = "over"
-        self._call("on_epoch_end")
+        self.call("on_epoch_end")
+        if self.num_train_batches is None or self.num_val_batches is None:
+            _flush(self.model)  # the means of an epoch whose length nobody knew
         self.epoch, self.batch, self.phase = self.epoch + 1, 0, "training"
         self.begin_metrics()
 
-    def _call(self, name: str) -> None:
+    def call(self, name: str) -> None:
+        """Call the method ``name`` of all callbacks."""
         for hook in self._hooks[name]:
             hook(self)
 
@@ -310,7 +389,7 @@ class Trainer(Run):
         """
         self.stopping.next_look = time.monotonic() + _LOOK_INTERVAL
         self.read_metrics()
-        self._call("on_progress")
+        self.call("on_progress")
         if not self.stopping.check(self.step):
             return False
         self.stopping.next_look = 0.0
@@ -320,21 +399,32 @@ class Trainer(Run):
     # -------------------------------------------------------------------------- model and data
 
     def prepare_data(self, data: Any, val: Any = None) -> None:
-        """Take the batches of a `DataModule`, or of one or two loaders."""
-        data, val = read_loaders(data, val)
+        """Take the loaders of a `DataModule`, or one or two loaders as they are."""
+        data = as_data_module(data, val)
+        self.train_dataloader = read_loader(data, "train_dataloader")
+        self.val_dataloader = read_loader(data, "val_dataloader")
+
+    def _take_batches(self) -> None:
+        """As many batches of the loaders as the options say."""
+        train, val = self.train_dataloader, self.val_dataloader
         if self.overfit_batches:
-            data = list(Batches(data, self.overfit_batches, "training"))
-            val = None if val is None else data
-        self.train_batches = Batches(data, self.limit_train_batches, "training")
+            train = list(Batches(train, self.overfit_batches, "training"))
+            val = None if val is None else train
+        self.train_batches = Batches(train, self.limit_train_batches, "training")
         self.val_batches = None
         if val is not None and self.limit_val_batches != 0:
             self.val_batches = Batches(val, self.limit_val_batches, "validation")
         self.num_train_batches = self.train_batches.size
-        self.num_val_batches = None if self.val_batches is None else self.val_batches.size
+        self.num_val_batches = 0 if self.val_batches is None else self.val_batches.size
 
-    def prepare_model(self, model: Module, state: dict[str, Any] | None = None) -> None:
-        """Move the model, settle its lazy layers, make its optimizers; go on from ``state``."""
+    def prepare_model(self, model: Module) -> None:
+        """Move the model to where it is trained, and give its board the length of the run."""
         self._place_model(model)
+        set_board_limits(model, self.max_epochs)
+
+    def _begin(self, model: Module, state: dict[str, Any] | None) -> None:
+        """Settle lazy layers, make the optimizers, clear the board; go on from ``state``."""
+        self._place_model(model)  # a prepare_model of the user's may not have heard of all options
         if self.val_batches is not None:
             require_validation(model)  # now, rather than after an epoch of training
         if is_lazy(model):
@@ -346,37 +436,62 @@ class Trainer(Run):
                 model.load_state_dict(state["model"])
         self.begin_metrics()
         self.optimizers, self.schedules = read_optimizers(model)
+        self.optim = self.optimizers[0]
+        if state is not None or checkpoint_writer(self) is not None:
+            require_states(self.optimizers)
         if state is not None:
             set_state(self, state)
+        elif model.board is not None:
+            model.board.clear()
 
     def _place_model(self, model: Module) -> None:
         require_module(model)
-        if self.device is not None or self.dtype is not None:
-            model.to(device=self.device, dtype=self.dtype)
+        device = self._fit_device or self.device or next(iter(self.gpus), None)
+        if device is not None or self.dtype is not None:
+            model.to(device=device, dtype=self.dtype)
         first = next(iter(model.parameters()), None)
-        self.model_device = self.device or (cpu if first is None else first.device)
+        self.model_device = device or (cpu if first is None else first.device)
         self.model, model.trainer = model, self
 
     def validate(self, model: Module, data: Any) -> Row:
         """The metrics of ``model`` on validation data: a `DataModule`, or a loader."""
-        loader = data.val_dataloader() if hasattr(data, "val_dataloader") else data
-        batches = Batches(loader, self.limit_val_batches, "validation")
+        if hasattr(data, "val_dataloader"):
+            data = read_loader(data, "val_dataloader")
+        batches = Batches(data, self.limit_val_batches, "validation")
         self._place_model(model)
-        before = self.is_running, self.phase, self.val_metrics
-        self.is_running, self.phase, self.val_metrics = True, "validating", Metrics()
+        names = "is_running", "is_drawing", "phase", "val_metrics", "val_batch_idx"
+        before = {name: getattr(self, name) for name in names}
+        self.is_running, self.is_drawing = True, False
+        self.phase, self.val_metrics = "validating", Metrics()
         try:
             validate(self, batches)
             return self.val_metrics.means()
         finally:
-            self.is_running, self.phase, self.val_metrics = before
+            self.__dict__.update(before)
 
     def predict(self, model: Module, data: Any) -> Any:
         """The predictions of ``model`` for all batches, in one tensor where they are tensors."""
-        loader = data.predict_dataloader() if hasattr(data, "predict_dataloader") else data
-        batches = Batches(loader, None, "prediction")
+        if hasattr(data, "predict_dataloader"):
+            data = read_loader(data, "predict_dataloader")
+        batches = Batches(data, None, "prediction")
         self._place_model(model)
         return predict(self, batches)
 
 
 def _first_given(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
+
+
+def _bar_or_board() -> ProgressBar:
+    bar = ProgressBar()
+    bar.gives_way = True
+    return bar
+
+
+def _flush(model: Module) -> None:
+    """Complete the curves on the board. A run is not lost for a picture."""
+    try:
+        if model.board is not None:
+            model.board.flush()
+    except Exception as error:
+        warnings.warn(f"Trainer.fit: the board is not drawn: {error}", stacklevel=4)
