@@ -64,8 +64,10 @@ def set_axis(operation: str, axes: Any, which: str, scale: Any, limits: Any) -> 
     """Give the axis ``"x"`` or ``"y"`` its scale and its limits; limits None: as the data are."""
     from matplotlib.scale import get_scale_names
 
-    if isinstance(scale, str) and scale not in get_scale_names():
-        expected = f"{which}scale to be one of {', '.join(get_scale_names())}"
+    # Those called function and functionlog need more than a name: they are given as objects.
+    names = [name for name in get_scale_names() if not name.startswith("function")]
+    if isinstance(scale, str) and scale not in names:
+        expected = f"{which}scale to be one of {', '.join(names)}"
         raise OptionError(message(operation, expected=expected, got=repr(scale)))
     if getattr(axes, f"get_{which}scale")() != scale:
         getattr(axes, f"set_{which}scale")(scale)

@@ -78,7 +78,9 @@ def plot(
         (line,) = axes.plot(*points, fmts[i % len(fmts)])
         if i >= len(fmts):  # the format alone would make it look like an earlier one
             line.set_color(f"C{i % 10}")
-    set_axes(axes, xlabel, ylabel, xlim, ylim, xscale, yscale, legend)
+    _label(axes, xlabel, ylabel, legend)
+    set_axis("plot", axes, "x", xscale, xlim)
+    set_axis("plot", axes, "y", yscale, ylim)
 
 
 def set_axes(
@@ -98,10 +100,14 @@ def set_axes(
     >>> figure.gca().get_yscale()
     'log'
     """
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
+    _label(axes, xlabel, ylabel, legend)
     set_axis("set_axes", axes, "x", xscale, xlim)
     set_axis("set_axes", axes, "y", yscale, ylim)
+
+
+def _label(axes: Any, xlabel: str | None, ylabel: str | None, legend: Sequence[str]) -> None:
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
     names = [legend] if isinstance(legend, str) else list(legend)
     if names:
         lines = axes.get_lines()[: len(names)]
