@@ -164,7 +164,14 @@ def ones(
     *shape: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None,
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Make a tensor of ones: ``ones(2, 3)`` or ``ones((2, 3))``."""
+    """Make a tensor of ones: ``ones(2, 3)`` or ``ones((2, 3))``.
+
+    The dtype is the default floating dtype, the device the CPU, unless given.
+
+    >>> ones(2, 3)
+    tensor([[1., 1., 1.],
+            [1., 1., 1.]])
+    """
     sizes = _shape("ones", shape if size is None else (size,))
     return _filled("ones", device, requires_grad, sizes, _float_or(dtype))
 
