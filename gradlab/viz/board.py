@@ -30,6 +30,9 @@ from gradlab.viz.figure import (
 _INTERVAL = 0.1
 _REST = 9
 
+# The colours of Matplotlib's own cycle.
+_COLORS = tuple(f"C{i}" for i in range(10))
+
 # So many points are kept as they were noted, with what they hold of a device, before they are read.
 _UNREAD = 1 << 16
 
@@ -78,7 +81,7 @@ class ProgressBoard:
         xscale: Any = "linear",
         yscale: Any = "linear",
         ls: Sequence[Any] = ("-", "--", "-.", ":"),
-        colors: Sequence[Any] = tuple(f"C{i}" for i in range(10)),
+        colors: Sequence[Any] = _COLORS,
         fig: Any = None,
         axes: Any = None,
         figsize: tuple[float, float] = (3.5, 2.5),
