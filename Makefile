@@ -15,7 +15,7 @@ PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types torch bench resources gpu
+.PHONY: help demo test lint format types docs torch bench resources gpu
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -36,6 +36,9 @@ format: $(VENV)/with-dev ## let ruff mend what it can
 
 types: $(VENV)/with-dev ## mypy
 	@$(RUN) -m mypy
+
+docs: $(VENV)/with-docs ## run the course notes as notebooks and build the site, in site/
+	@$(RUN) -m docs $(ARGS)
 
 torch: $(VENV)/with-torch ## add PyTorch without CUDA, for tests/parity
 

@@ -1,30 +1,32 @@
 """Every page of the course notes runs, and prints what stands below each block.
 
-A page is Markdown. Its ``python`` blocks run in order, in one namespace, as the cells of a notebook
-do: what a block prints, and the value of its last line, is its output. An ``output`` block holds
-what the block above it must give, to the digit; ``...`` stands for what differs from run to run.
+``docs/pages.py`` tells how a page is written. Here its blocks run in this process, in a second or
+less; ``make docs`` runs them again in notebooks.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
-import doctest
 import inspect
 import io
+import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sybil import Example, Sybil
+from sybil.example import SybilFailure
 from sybil.parsers.markdown import CodeBlockParser
 
 import gradlab
 
-NOTES = Path(__file__).parents[1] / "docs" / "notes"
-PAGES = sorted(path.name for path in NOTES.glob("*.md"))
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # the pages belong to the checkout, not to the wheel
+
+from docs import pages  # noqa: E402
 
 # What a block gave, under a name that no page uses.
 _OUTPUT = "_output_of_the_block_above"
@@ -61,11 +63,7 @@ class OutputBlocks(CodeBlockParser):
         got = example.namespace.pop(_OUTPUT, None)
         if got is None:
             return "an output block has to stand below the python block it belongs to"
-        want = example.parsed
-        if doctest.OutputChecker().check_output(want, got, doctest.ELLIPSIS):
-            return None
-        lines = difflib.ndiff(want.splitlines(), got.splitlines())
-        return "\n".join(["the page (-) and what its code gives (+) differ:", *lines])
+        return pages.differences(example.parsed, got)
 
 
 def _shows_its_last_line(tree: ast.Module, source: str) -> bool:
@@ -97,22 +95,100 @@ def _classes_as_they_were() -> Iterator[None]:
 
 
 @pytest.fixture
-def _no_figures_left() -> Iterator[None]:
+def _matplotlib_as_it_was() -> Iterator[None]:
     from matplotlib import pyplot as plt
 
-    yield
+    with plt.rc_context():
+        yield
     plt.close("all")
 
 
-@pytest.mark.parametrize("page", PAGES)
-@pytest.mark.usefixtures("_classes_as_they_were", "_no_figures_left")
-def test_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The notes write to ../data.
-    (tmp_path / "page").mkdir()
-    monkeypatch.chdir(tmp_path / "page")
-    gradlab.manual_seed(0)
-    document = Sybil(parsers=[PythonBlocks(), OutputBlocks()], path=str(NOTES)).parse(NOTES / page)
+def run(page: Path) -> None:
+    document = Sybil(parsers=[PythonBlocks(), OutputBlocks()], path=str(page.parent)).parse(page)
     examples = list(document.examples())
     assert examples
     for example in examples:
         example.evaluate()
+
+
+@pytest.mark.parametrize("page", pages.paths(), ids=lambda page: page.stem)
+@pytest.mark.usefixtures("_classes_as_they_were", "_matplotlib_as_it_was")
+def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The notes write to ../data.
+    (tmp_path / "page").mkdir()
+    monkeypatch.chdir(tmp_path / "page")
+    gradlab.manual_seed(0)
+    run(page)
+
+
+# The runner itself.
+
+
+def page_of(folder: Path, text: str) -> Path:
+    page = folder / "page.md"
+    page.write_text(f"# 2.1 A page\n\n{text}", encoding="utf-8")
+    return page
+
+
+def test_a_page_gives_what_it_prints_and_then_the_value_of_its_last_line(tmp_path):
+    text = """
+```python
+x = 1
+print("first")
+{"x": x}
+```
+
+```output
+first
+{'x': 1}
+```
+
+```python
+x;
+```
+
+```output
+```
+
+```python
+import time
+time.time()
+```
+
+```output
+1...
+```
+"""
+    run(page_of(tmp_path, text))
+
+
+def test_a_wrong_output_is_told_with_its_page_and_line(tmp_path):
+    page = page_of(tmp_path, "```python\n1 + 1\n```\n\n```output\n3\n```\n")
+    with pytest.raises(
+        SybilFailure, match=r"(?s)page\.md, line 7.*\(-\).*\(\+\) differ.*- 3.*\+ 2"
+    ):
+        run(page)
+
+
+@pytest.mark.parametrize("code", ["", "```python\n1\n```\n```output\n1\n```\n"])
+def test_an_output_that_belongs_to_no_code_is_told_with_its_page_and_line(code, tmp_path):
+    page = page_of(tmp_path, code + "```output\n1\n```\n")
+    line = 3 + code.count("\n")
+    with pytest.raises(SybilFailure, match=rf"(?s)page\.md, line {line},.*stand below the python"):
+        run(page)
+
+
+def test_an_exception_comes_through_with_its_page_and_line(tmp_path):
+    page = page_of(tmp_path, "```python\nx = 0\n1 / x\n```\n")
+    with pytest.raises(ZeroDivisionError) as raised:
+        run(page)
+    last = traceback.extract_tb(raised.tb)[-1]
+    assert (Path(last.filename), last.lineno) == (page, 5)
+
+
+def test_a_last_line_that_fails_is_told_with_its_page_and_line_too(tmp_path):
+    page = page_of(tmp_path, "Text.\n\n```python\nimport gradlab\ngradlab.zeros(2) @ 3\n```\n")
+    with pytest.raises(gradlab.errors.GradlabError) as raised:
+        run(page)
+    lines = [each.lineno for each in traceback.extract_tb(raised.tb) if each.filename == str(page)]
+    assert lines == [7]

@@ -1,0 +1,53 @@
+"""LaTeX becomes MathML when the site is built, which browsers draw without scripts or fonts."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from typing import Any
+
+# What the Markdown extension arithmatex makes of $…$ and of $$…$$.
+_FORMULA = re.compile(
+    r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL
+)  # fmt: skip
+_SCRIPT = re.compile(r'<mi mathvariant="script">([A-Z])</mi>')
+
+
+def on_page_content(content: str, page: Any, **_: Any) -> str:
+    """Called by MkDocs with the HTML of each page."""
+    from mkdocs.exceptions import PluginError
+
+    def convert(formula: re.Match[str]) -> str:
+        try:
+            return mathml(html.unescape(formula[2]), "inline" if formula[1] == "span" else "block")
+        except ValueError as error:
+            raise PluginError(f"{page.file.src_uri}: {error}") from None
+
+    return _FORMULA.sub(convert, content)
+
+
+def mathml(latex: str, display: str = "inline") -> str:
+    """A formula as MathML. Raises ValueError where something in it is not understood."""
+    from latex2mathml.converter import convert
+
+    try:
+        text = convert(latex.strip(), display=display)
+    except Exception as error:
+        raise ValueError(
+            f"cannot read the formula {latex.strip()!r}: {type(error).__name__}"
+        ) from None
+    # It passes on what it does not know.
+    if unknown := re.search(r"\\\w*|>&<", text):
+        raise ValueError(f"cannot read {unknown[0]!r} in the formula {latex.strip()!r}")
+    return _SCRIPT.sub(_script, text)
+
+
+def _script(letter: re.Match[str]) -> str:
+    """Browsers know the letters of Unicode, and no longer the attribute."""
+    for name in ("MATHEMATICAL SCRIPT CAPITAL", "SCRIPT CAPITAL"):
+        try:
+            return f"<mi>{unicodedata.lookup(f'{name} {letter[1]}')}</mi>"
+        except KeyError:
+            continue
+    return letter[0]

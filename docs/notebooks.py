@@ -1,0 +1,147 @@
+"""Pages are run as notebooks, each in a kernel of its own, two at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from docs.pages import Page, PageError, differences
+
+# Every page starts from the same state of the random numbers; the reader sees no such cell.
+_SEED = "__import__('gradlab').manual_seed(0)"
+
+_AT_ONCE = 2
+_SECONDS_PER_CELL = 120
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_ROOT = Path(__file__).parents[1]
+
+
+def run_all(pages: list[Page]) -> list[PageError]:
+    """Fill in the outputs of all pages; what is wrong with them is returned, for all at once."""
+    return [each for each in asyncio.run(_run_all(pages)) if isinstance(each, PageError)]
+
+
+async def _run_all(pages: list[Page]) -> list[Any]:
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def run(page: Page) -> PageError | None:
+        async with turns:
+            try:
+                await _run(page)
+                _check(page)
+            except PageError as error:
+                return error
+        return None
+
+    return await asyncio.gather(*map(run, pages))
+
+
+async def _run(page: Page) -> None:
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    # Short, since the kernel's sockets lie there, whose names may have a hundred characters.
+    with tempfile.TemporaryDirectory(prefix="notes") as folder:
+        working = Path(folder, "page")  # pages write to ../data
+        working.mkdir()
+        kernel = AsyncKernelManager(
+            # No folder with kernels is looked at: it is the one of the running Python.
+            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+            connection_file=str(Path(folder, "kernel.json")),
+            transport="ipc" if os.name == "posix" else "tcp",
+        )
+        client = NotebookClient(
+            page.notebook,
+            km=kernel,
+            timeout=_SECONDS_PER_CELL,
+            record_timing=False,
+            resources={"metadata": {"path": str(working)}},
+            extra_arguments=[
+                f"--IPKernelApp.exec_lines={_SEED}",
+                "--InlineBackend.figure_formats=svg",
+                "--HistoryManager.enabled=False",
+            ],
+        )
+        try:
+            await client.async_execute(env=_environment(folder))
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            raise _as_page_error(page, error) from None
+        finally:
+            if kernel.has_kernel:
+                await kernel.shutdown_kernel(now=True)
+
+
+def _environment(folder: str) -> dict[str, str]:
+    """What the kernel is told: nothing of the user's own set-up, and one core of the machine."""
+    own = dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"), folder)
+    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    return {
+        **os.environ,
+        **own,
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": path,
+    }
+
+
+def _as_page_error(page: Page, error: Exception) -> PageError:
+    """The line of the page at which a cell failed, and why."""
+    started = [i for i in page.lines if page.notebook.cells[i].execution_count is not None]
+    cell = _failed_cell(page)
+    if cell is None:  # it was stopped, or its kernel died, before it could say anything
+        waiting = [i for i in page.lines if i not in started]
+        cell = (waiting or list(page.lines))[0]
+        return PageError(f"{page.at(cell)}: {_first_line(error)}")
+    output = page.notebook.cells[cell].outputs[-1]
+    text = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(output.traceback))
+    line = re.search(r"Cell In\[\d+\], line (\d+)", text)
+    place = page.at(cell, int(line[1]) if line else 1)
+    return PageError(f"{place}: {output.ename}: {output.evalue}")
+
+
+def _failed_cell(page: Page) -> int | None:
+    for index in page.lines:
+        outputs = page.notebook.cells[index].outputs
+        if outputs and outputs[-1].output_type == "error":
+            return index
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+
+
+def _check(page: Page) -> None:
+    """Keep of the outputs what is to be read later, and compare them with those of the page."""
+    for index in page.lines:
+        cell = page.notebook.cells[index]
+        cell.outputs = [output for output in cell.outputs if _is_kept(output)]
+        if index in page.wanted:
+            difference = differences(page.wanted[index], printed(cell))
+            if difference is not None:
+                raise PageError(f"{page.at(index)}: {difference}")
+
+
+def _is_kept(output: Any) -> bool:
+    """Whether it is more than the news of a run, such as a progress bar, for those who wait."""
+    if output.output_type == "stream":
+        return bool(output.name == "stdout")
+    return _WIDGET not in output.data
+
+
+def printed(cell: Any) -> str:
+    """What a cell that has run gave as text: what it printed, and the value of its last line."""
+    parts = []
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            parts.append(output.text)
+        elif output.output_type == "execute_result":
+            parts.append(output.data["text/plain"] + "\n")
+    return "".join(parts)
