@@ -250,12 +250,13 @@ class ProgressBoard:
             self._screen = _Screen(shell)
         if not self.data:
             return
+        is_first = self._picture is None  # it loads Matplotlib, which the next will not
         begin = perf_counter()
         try:
             self._screen.show(_svg(self._draw("ProgressBoard", complete)))
             self._screen.at_end_of_cell(self._end_cell)
             end = perf_counter()
-            self._due = end + max(_INTERVAL, _REST * (end - begin))
+            self._due = end + max(_INTERVAL, 0.0 if is_first else _REST * (end - begin))
         except MissingDependencyError as error:
             self._due = math.inf
             _tell_once(str(error))

@@ -433,7 +433,7 @@ def test_drawing_takes_a_tenth_of_the_time(shell, clock, monkeypatch):
     for i in range(300):
         board.draw(i, i, "loss")
         clock["now"] += 0.1
-    assert len(shell.shown[0]) == 4
+    assert len(shell.shown[0]) == 5, "at 0, at 1.1 as the first one is slow by itself, 11.1, …"
 
 
 def test_the_rest_is_drawn_at_the_end_of_the_cell(shell, clock):
