@@ -220,13 +220,19 @@ def _curves(name: str, values: Any) -> list[np.ndarray]:
     if isinstance(values, list | tuple):
         if not values:
             return [np.empty(0)]
-        if any(np.ndim(value) for value in values):
+        if not all(map(_is_one_value, values)):
             return [_values(name, value) for value in values]
         values = fetch(values)
     array = to_numpy(values)
     if array.ndim == 2 and 1 not in array.shape:
         return [_values(name, row) for row in array]
     return [_values(name, array)]
+
+
+def _is_one_value(value: Any) -> bool:
+    if hasattr(value, "ndim"):
+        return value.ndim == 0
+    return isinstance(value, str) or not hasattr(value, "__len__")
 
 
 def _values(name: str, values: Any) -> np.ndarray:
