@@ -14,8 +14,9 @@ from gradlab.data.download import DATA_URL, download, extract
 from gradlab.data.fashion_mnist import FashionMNIST
 from gradlab.data.idx import read_idx, write_idx
 from gradlab.data.loader import DataLoader
+from gradlab.data.preprocessing import TableDataset, TablePreprocessor
 from gradlab.data.sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
-from gradlab.data.tabular import CSVDataset, TableDataset, from_dataframe, read_csv
+from gradlab.data.tabular import CSVDataset, from_dataframe, read_csv
 
 __all__ = [
     "DATA_URL",
@@ -32,6 +33,7 @@ __all__ = [
     "SequentialSampler",
     "Subset",
     "TableDataset",
+    "TablePreprocessor",
     "TensorDataset",
     "default_collate",
     "download",

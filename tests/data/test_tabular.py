@@ -293,7 +293,7 @@ def test_dataframe_of_other_number_types():
     )
     frame["mixed"] = frame["mixed"].astype(object)
     expected = [[1, 1.5, 1, 1, 1], [-1, -1, 2.5, -1, -1], [3, 2.5, -1, 2, 0]]
-    assert from_dataframe(frame, missing=-1).features.tolist() == expected
+    assert from_dataframe(frame, missing=-1, one_hot=False).features.tolist() == expected
     whole = pd.DataFrame({"x": [0.0, 1.0], "y": pd.array([4, 5], dtype="Int64")})
     assert from_dataframe(whole, target="y").targets.dtype.name == "int64"
 
@@ -319,13 +319,13 @@ def test_dataframe_with_names_that_are_numbers():
         ),
         (
             pd.DataFrame({"a": [1, 2], "b": [1, None]}, index=["i", "j"]),
-            {},
+            {"missing": "error"},
             "the DataFrame, row 'j', column 'b': expected a number, got nothing; "
             "give missing='mean' or missing=<number>, or drop the row",
         ),
         (
             pd.DataFrame({"a": ["1", "one"]}),
-            {},
+            {"one_hot": False},
             "the DataFrame, row 1, column 'a': expected a number, got 'one'; "
             "mend it, or choose other columns",
         ),
@@ -337,7 +337,7 @@ def test_dataframe_with_names_that_are_numbers():
         ),
         (
             pd.DataFrame({"a": pd.Categorical(["x"])}),
-            {},
+            {"one_hot": False},
             "expected numbers in column 'a' of the DataFrame, got category; "
             "convert it to numbers, or choose other columns",
         ),
@@ -352,6 +352,29 @@ def test_dataframe_refuses(frame, options, text):
     with pytest.raises((DataError, OptionError)) as raised:
         from_dataframe(frame, **options)
     assert str(raised.value).removeprefix("from_dataframe: ") == text
+
+
+def test_text_of_a_file_becomes_categories_on_request(write):
+    path = write("rooms,roof,price\n3,tile,200\n,NA,310\n")
+    assert refusal(path).startswith("t.csv, line 2, column 'roof'")
+    data = read_csv(path, target="price", missing="mean", one_hot=True)
+    assert data.feature_names == ["rooms", "roof_tile", "roof_nan"]
+    assert data.features.tolist() == [[3, 1, 0], [3, 0, 1]]
+    scaled = read_csv(write(HOUSES), target="price", standardize=True)
+    np.testing.assert_allclose(scaled.features.numpy().mean(axis=0), 0, atol=1e-6)
+
+
+def test_the_steps_of_a_file_apply_to_another(write):
+    data = read_csv(write("a;b\n1;2\n3;\n", "old.csv"), missing="mean", sep=";")
+    new = data.transform(write("a;b\n;5\n", "new.csv"))
+    assert new.features.tolist() == [[2, 5]]
+    assert data.transform(pd.DataFrame({"a": [4], "b": [None]})).features.tolist() == [[4, 2]]
+    with pytest.raises(DataError) as raised:
+        data.transform(write("a;b\n1;2\n\n3;x\n", "bad.csv"))
+    assert str(raised.value) == (
+        "transform: bad.csv, line 4, column 'b': expected a number, got 'x'; "
+        "mend it, or choose other columns"
+    )
 
 
 def test_without_pandas(monkeypatch):
