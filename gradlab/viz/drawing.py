@@ -115,8 +115,7 @@ def _rest(count: int) -> Box:
 
 def _box(node: GraphNode, is_result: bool) -> Box:
     kind = "result" if is_result and node.kind == "op" else node.kind
-    what = " ".join([node.op, *map(_number, node.constants)])
-    title = f"{node.name} = {what}" if node.name and node.op else node.name or what
+    title = f"{node.name} = {node.call}" if node.name and node.op else node.name or node.call
     lines = [_shapes(node)]
     if not title:
         title, lines = lines[0], [node.kind]
@@ -126,10 +125,6 @@ def _box(node: GraphNode, is_result: bool) -> Box:
     attributes = [f"{name} = {value}" for name, value in node.attributes.items()]
     tip = "\n".join([title, *lines, *attributes, *saved])
     return Box(kind, _short(title), list(map(_short, lines)), list(map(_short, saved)), tip)
-
-
-def _number(value: complex) -> str:
-    return format(value, ".4g") if isinstance(value, float) else str(value)
 
 
 def _shapes(node: GraphNode) -> str:
@@ -227,16 +222,16 @@ def to_svg(picture: Picture, *, rightward: bool = False) -> str:
 
 
 def _svg_edges(layout: Layout, rightward: bool) -> Iterator[str]:
-    drawn: set[str] = set()  # edges share the start of their routes
     yield f'<g fill="none" stroke="{EDGE}" stroke-width="1.4">'
     for route in layout.routes:
-        for number, (start, end) in enumerate(pairwise(_before_arrow(route, rightward))):
-            piece = _piece(start, end, number % 2 == 1, rightward)
-            if start != end and piece not in drawn:
-                drawn.add(piece)
-                yield f'<path d="{piece}"/>'
+        pieces = (
+            _piece(start, end, number % 2 == 1, rightward)
+            for number, (start, end) in enumerate(pairwise(_before_arrow(route, rightward)))
+            if start != end
+        )
+        yield f'<path d="{"".join(pieces)}"/>'
     yield "</g>"
-    heads = dict.fromkeys(_arrow_head(*route[-1], rightward) for route in layout.routes)
+    heads = (_arrow_head(*route[-1], rightward) for route in layout.routes)
     yield f'<path fill="{EDGE}" d="{" ".join(heads)}"/>'
 
 

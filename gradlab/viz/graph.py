@@ -44,19 +44,22 @@ class GraphNode(NamedTuple):
     ``kind`` is ``"parameter"`` for a leaf that requires a gradient, ``"input"`` for a tensor
     without one that an op saved, and ``"op"``. ``outputs`` holds the shapes of the results, of
     which only a custom `Function` has several; it is empty for a leaf that exists no more.
-    ``freed`` says that an earlier backward() dropped what the op had saved.
+    ``constants`` holds the operands of elementwise ops that are neither edges nor saved tensors,
+    by slot: Python numbers, and None for what the op did not keep. ``call`` shows the op with them,
+    as ``mul(0.5, ·)``. ``freed`` says that an earlier backward() dropped what the op had saved.
     """
 
     id: int
     kind: str
-    op: str
     name: str
-    outputs: tuple[Shape, ...]
-    dtype: Any
-    attributes: dict[str, str]  # the op's options, in words
-    constants: tuple[Any, ...]  # Python numbers among the operands that the op saved
-    saved: tuple[SavedValue, ...]
-    freed: bool
+    outputs: tuple[Shape, ...] = ()
+    dtype: Any = None
+    op: str = ""
+    call: str = ""
+    constants: Mapping[str, Any] = {}
+    attributes: Mapping[str, str] = {}  # the op's options, in words
+    saved: tuple[SavedValue, ...] = ()
+    freed: bool = False
 
     @property
     def shape(self) -> Shape | None:
@@ -161,9 +164,10 @@ class Graph:
         ]
 
     def _memory_in_words(self) -> str:
-        if any(node.freed for node in self.nodes):
-            return "saved values freed by backward()"
-        return f"{format_bytes(self.saved_bytes)} saved for backward"
+        kept = f"{format_bytes(self.saved_bytes)} saved for backward"
+        if not any(node.freed for node in self.nodes):
+            return kept
+        return f"{kept} beside what backward() freed" if self.saved_bytes else "saved values freed"
 
 
 def graph(
@@ -194,7 +198,8 @@ def graph(
         graph too.
     params: the model, whose parameters and buffers get the names they have in its state dict, or
         a dict of names and tensors.
-    names: names of further tensors: inputs, and results on the way (``{"X": X, "h": h}``).
+    names: names of further tensors: inputs, and results on the way (``{"X": X, "h": h}``). An input
+        keeps its name where it was only reshaped or transposed.
     direction: ``"down"``, or ``"right"`` for a graph that flows from left to right.
     max_nodes: how many nodes to draw. Of a larger graph the ops nearest to the loss are drawn, and
         the picture says how many are not; the data are always those of the whole graph.
@@ -221,9 +226,7 @@ def graph(
     if not isinstance(loss, Tensor):
         raise DTypeError(message("graph", expected="a tensor", got=type(loss).__name__))
     require_option("graph", "direction", direction, _DIRECTIONS)
-    if not isinstance(max_nodes, int) or max_nodes < 1:
-        expected = "max_nodes to be a number of nodes, at least 1"
-        raise OptionError(message("graph", expected=expected, got=repr(max_nodes)))
+    _check_count(max_nodes)
     root = loss._history()
     if root is None:
         raise GradientError(
@@ -236,6 +239,12 @@ def graph(
     if path is not None:
         made.save(path)
     return made
+
+
+def _check_count(max_nodes: Any) -> None:
+    if not isinstance(max_nodes, int) or max_nodes < 1:
+        expected = "max_nodes to be a number of nodes, at least 1"
+        raise OptionError(message("graph", expected=expected, got=repr(max_nodes)))
 
 
 def _named(given: Any) -> Iterator[tuple[str, Tensor]]:
@@ -266,7 +275,7 @@ class _Names:
         for name, tensor in named:
             node = _without_picks(tensor._history())
             self._kept.append(node)
-            key = _key_of_data(tensor) if node is None else id(node)
+            key = _place(tensor) if node is None else id(node)
             names = self._names.setdefault(key, [])
             if name not in names:
                 names.append(name)
@@ -281,10 +290,10 @@ class _Names:
         )
 
 
-def _key_of_data(value: Any) -> Any:
-    """What a tensor without history is known by: two objects may hold the same elements."""
-    memory = memory_of(value)
-    return id(value) if memory is None else (memory, value.shape, value.dtype)
+def _place(tensor: Tensor) -> Any:
+    """What a tensor without history is known by, and its views of other shapes with it."""
+    memory = memory_of(tensor)
+    return id(tensor) if memory is None else memory.place
 
 
 def _without_picks(node: Any) -> Any:
@@ -304,17 +313,16 @@ class _Reader:
         self.ends: list[Memory] = []  # of parameters and inputs
         self._names = names
         self._ids: dict[Any, int] = {}  # by id of node, or key of data
-        self._seen: set[Any] = set()  # start and end of what was saved
+        self._seen: set[Any] = set()  # places of what was saved
         if isinstance(root, Leaf):
             self._leaf(root)
         for node in _ops(root):
             self._op(node)
 
-    def _add(self, key: Any, kind: str, **fields: Any) -> int:
+    def _add(self, key: Any, kind: str, name_of: Any = None, **fields: Any) -> int:
         number = self._ids[key] = len(self.nodes)
-        empty = {"op": "", "outputs": (), "dtype": None, "attributes": {}, "constants": ()}
-        made = {**empty, "saved": (), "freed": False, "name": self._names.find(key), **fields}
-        self.nodes.append(GraphNode(id=number, kind=kind, **made))
+        name = self._names.find(key if name_of is None else name_of)
+        self.nodes.append(GraphNode(number, kind, name, **fields))
         return number
 
     def _leaf(self, leaf: Leaf) -> int:
@@ -327,15 +335,17 @@ class _Reader:
         return self._add(id(leaf), "parameter", outputs=(tensor.shape,), dtype=tensor.dtype)
 
     def _input(self, tensor: Tensor) -> int:
-        key = _key_of_data(tensor)
+        memory, shape, dtype = memory_of(tensor), tensor.shape, tensor.dtype
+        key = id(tensor) if memory is None else (memory, shape, dtype)
         if key in self._ids:
             return self._ids[key]
-        self._note(self.ends, memory_of(tensor))
-        return self._add(key, "input", outputs=(tensor.shape,), dtype=tensor.dtype)
+        self._note(self.ends, memory)
+        return self._add(key, "input", _place(tensor), outputs=(shape,), dtype=dtype)
 
     def _op(self, node: Node) -> None:
         values = _inputs_saved(node)
         operands = self._operands(node, values)
+        constants = _constants(node, values)
         freed = _is_freed(node)
         saved = [
             self._saved_value(slot, value, operands, node)
@@ -348,7 +358,8 @@ class _Reader:
             outputs=_outputs(node),
             dtype=node.dtype,
             attributes={name: _in_words(value) for name, value in (node.attributes or {}).items()},
-            constants=_constants(node, values),
+            call=_call(node.op.name, getattr(node.op, "inputs", ()), constants),
+            constants=constants,
             saved=tuple(saved),
             freed=freed,
         )
@@ -375,7 +386,7 @@ class _Reader:
     ) -> SavedValue:
         memory = memory_of(value)
         self._note(self.saved, memory)
-        place, nbytes = (None, 0) if memory is None else (memory[:2], memory.nbytes)
+        place, nbytes = (None, 0) if memory is None else (memory.place, memory.nbytes)
         shared = place in self._seen
         if place is not None:
             self._seen.add(place)
@@ -467,11 +478,28 @@ def _in_words(value: Any) -> str:
     return repr(value)
 
 
-def _constants(node: Node, values: dict[int, Any]) -> tuple[Any, ...]:
+def _constants(node: Node, values: dict[int, Any]) -> dict[str, Any]:
     # Losses and layers have numbers too, which stand for options that were not given.
     if not getattr(node.op, "broadcasts", False):
-        return ()
-    return tuple(value for value in values.values() if isinstance(value, int | float | complex))
+        return {}
+    return {
+        slot: values.get(position)
+        for position, (slot, parent) in enumerate(zip(node.op.inputs, node.parents, strict=False))
+        if parent is None and not _is_array(values.get(position))
+    }
+
+
+def _call(op: str, slots: Sequence[str], constants: dict[str, Any]) -> str:
+    if not constants:
+        return op
+    operands = [_operand(constants[slot]) if slot in constants else "·" for slot in slots]
+    return f"{op}({', '.join(operands)})"
+
+
+def _operand(value: Any) -> str:
+    if value is None:
+        return "constant"
+    return format(value, ".4g") if isinstance(value, float) else str(value)
 
 
 def _outputs(node: Node) -> tuple[Shape, ...]:

@@ -38,6 +38,7 @@ FITTED = 100_000
 GAP = 22.0  # between the boxes of a layer
 BEND_GAP = 14.0  # beside a bend
 LAYER_GAP = 34.0  # between layers, at least
+STRAIGHT = 5.0  # off the middle, a single edge still ends, if that makes it straight
 PORT_GAP = 22.0  # between the ends of edges at one box, at most
 # Slopes are worst where an edge is long: between two bends they cost most (Gansner et al., 4.1).
 STIFFNESS = (1.0, 2.0, 8.0)
@@ -46,10 +47,11 @@ STIFFNESS = (1.0, 2.0, 8.0)
 class Layout(NamedTuple):
     """Boxes and routes in one coordinate system, with x to the right and y downward.
 
-    ``centres`` holds the middle of each box. ``routes`` holds the points that each edge passes:
-    those at odd places are joined to the next by a line along the direction of flow, inside a
-    layer, those at even places by a curve across the gap between two layers (the first point is at
-    place 1). Edges that leave one box share the start of their routes.
+    ``centres`` holds the middle of each box. ``routes`` holds the points that each edge passes, in
+    pairs: a straight line inside a layer leads from the first point of a pair to the second, a
+    curve across the gap between two layers to the next pair. The edges of one box have the start
+    of their way in common; it belongs to the first of them, and the others begin where they
+    branch off.
     """
 
     centres: list[Point]
@@ -90,6 +92,17 @@ def layered(
         found.height,
         found.width,
     )
+
+
+class _Row(NamedTuple):
+    """What a fit of one layer needs: its items from left to right, and for each the least distance
+    from the first, the neighbours that pull it and how strongly, one by one and together.
+    """
+
+    items: list[int]
+    offsets: list[float]
+    pulls: list[list[tuple[int, float]]]
+    weights: list[float]
 
 
 class _Layers:
@@ -191,16 +204,15 @@ class _Layers:
                 self.x[item] -= at / 2
         # From centred layers, and with both neighbours at once: sweeps that look one way only lean
         # a long graph over, a little more with each layer.
+        rows = [self._row(layer) for layer in self.layers]
         for _ in range(max(4, min(FITS, FITTED // len(self.x)))):
             before = self.x[:]
-            for layer in self.layers:
-                self._fit(layer)
-            for layer in reversed(self.layers):
-                self._fit(layer)
-            if max(abs(a - b) for a, b in zip(before, self.x, strict=True)) < 0.5:
+            for row in (*rows, *reversed(rows)):
+                self._fit(row)
+            if max(abs(a - b) for a, b in zip(before, self.x, strict=True)) < 0.1:
                 break
-        left = min(self.x[item] - self._half(item) for item in range(len(self.x)))
-        self.x = [x - left for x in self.x]
+        first = min(self.x[item] - self._half(item) for item in range(len(self.x)))
+        self.x = [x - first for x in self.x]
 
     def _half(self, item: int) -> float:
         return 0.0 if self.is_bend(item) else self.sizes[item][0] / 2
@@ -209,23 +221,35 @@ class _Layers:
         gap = BEND_GAP if self.is_bend(left) or self.is_bend(right) else GAP
         return self._half(left) + gap + self._half(right)
 
-    def _fit(self, layer: list[int]) -> None:
+    def _row(self, layer: list[int]) -> _Row:
+        row = _Row([], [], [], [])
+        offset = 0.0
+        for left, item in zip([None, *layer], layer, strict=False):
+            offset += 0.0 if left is None else self._distance(left, item)
+            row.items.append(item)
+            row.offsets.append(offset)
+            row.pulls.append(
+                [
+                    (each, STIFFNESS[self.is_bend(item) + self.is_bend(each)])
+                    for each in (*self.above[item], *self.below[item])
+                ]
+            )
+            row.weights.append(sum(stiffness for _, stiffness in row.pulls[-1]))
+        return row
+
+    def _fit(self, row: _Row) -> None:
         """Shift a layer to where its edges are shortest, its order and distances kept."""
-        offsets = [0.0]
-        for left, right in pairwise(layer):
-            offsets.append(offsets[-1] + self._distance(left, right))
-        wanted, weights = [], []
-        for item, offset in zip(layer, offsets, strict=True):
-            total, weight = 0.0, 0.0
-            for each in (*self.above[item], *self.below[item]):
-                stiffness = STIFFNESS[self.is_bend(item) + self.is_bend(each)]
-                total += stiffness * self.x[each]
-                weight += stiffness
-            # A box that is a graph of its own stays, unless others need its place.
-            wanted.append((total / weight if weight else self.x[item]) - offset)
-            weights.append(weight or 0.01)
-        for item, offset, fitted in zip(layer, offsets, increasing(wanted, weights), strict=True):
-            self.x[item] = fitted + offset
+        x = self.x
+        wanted = [
+            sum(stiffness * x[each] for each, stiffness in pulls) / weight - offset
+            if weight
+            else x[item] - offset
+            for item, offset, pulls, weight in zip(*row, strict=True)
+        ]
+        # A box that is a graph of its own stays, unless others need its place.
+        fitted = increasing(wanted, [weight or 0.01 for weight in row.weights])
+        for item, offset, at in zip(row.items, row.offsets, fitted, strict=True):
+            x[item] = at + offset
 
     # ------------------------------------------------------------------------------- result
 
@@ -236,23 +260,30 @@ class _Layers:
             (self.x[i], (tops[self.layer_of[i]] + bottoms[self.layer_of[i]]) / 2) for i in boxes
         ]
         ports = self._ports(edges)
+        reached: dict[int, int] = {}  # source -> the last layer with a bend that has a line to it
         routes = []
         for number, (source, target) in enumerate(edges):
-            first, last = self.layer_of[source], self.layer_of[target]
-            x, y = centres[source]
-            route = [(x, y + self.sizes[source][1] / 2), (x, bottoms[first])]
-            for layer in range(first + 1, last):
+            last = self.layer_of[target]
+            start = min(reached.get(source, self.layer_of[source]), last - 1)
+            x = self.x[self.bends.get((source, start), source)]
+            y = centres[source][1] + self.sizes[source][1] / 2
+            route = [(x, bottoms[start] if source in reached else y), (x, bottoms[start])]
+            for layer in range(start + 1, last):
                 x = self.x[self.bends[source, layer]]
                 route += [(x, tops[layer]), (x, bottoms[layer])]
+            reached[source] = max(reached.get(source, start), last - 1)
             x, y = ports[number], centres[target][1]
             route += [(x, tops[last]), (x, y - self.sizes[target][1] / 2)]
             routes.append(route)
         width = max(self.x[i] + self._half(i) for i in range(len(self.x)))
-        return Layout(centres, routes, width, bottoms[-1])
+        # Without the noise of the last digits, points that coincide are equal.
+        return Layout(_rounded(centres), list(map(_rounded, routes)), width, bottoms[-1])
 
     def _heights(self) -> tuple[list[float], list[float]]:
         """Where each layer begins and ends; steep curves make room for themselves."""
-        tops, bottoms, y = [], [], 0.0
+        tops: list[float] = []
+        bottoms: list[float] = []
+        y = 0.0
         for number, layer in enumerate(self.layers):
             tops.append(y)
             y += max((self.sizes[i][1] for i in layer if not self.is_bend(i)), default=0.0)
@@ -272,10 +303,17 @@ class _Layers:
             arriving.setdefault(target, []).append((self.x[before], number))
         ports = [0.0] * len(edges)
         for target, ends in arriving.items():
+            if len(ends) == 1 and abs(ends[0][0] - self.x[target]) < STRAIGHT:
+                ports[ends[0][1]] = ends[0][0]
+                continue
             gap = min(PORT_GAP, 0.7 * self.sizes[target][0] / len(ends))
             for at, (_, number) in enumerate(sorted(ends)):
                 ports[number] = self.x[target] + (at - (len(ends) - 1) / 2) * gap
         return ports
+
+
+def _rounded(points: list[Point]) -> list[Point]:
+    return [(round(x, 2), round(y, 2)) for x, y in points]
 
 
 def _longest_paths(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
@@ -311,11 +349,11 @@ def increasing(values: Sequence[float], weights: Sequence[float]) -> list[float]
     [1.0, 2.5, 2.5, 4.0]
     """
     blocks: list[tuple[float, float, int]] = []  # mean, weight, count
-    for value, weight in zip(values, weights, strict=True):
-        count = 1
-        while blocks and blocks[-1][0] > value:
-            mean, others, before = blocks.pop()
-            value = (mean * others + value * weight) / (others + weight)
-            weight, count = weight + others, count + before
-        blocks.append((value, weight, count))
+    for value, own in zip(values, weights, strict=True):
+        mean, weight, count = value, own, 1
+        while blocks and blocks[-1][0] > mean:
+            before, others, more = blocks.pop()
+            mean = (before * others + mean * weight) / (others + weight)
+            weight, count = weight + others, count + more
+        blocks.append((mean, weight, count))
     return [mean for mean, _, count in blocks for _ in range(count)]

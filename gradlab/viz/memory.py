@@ -17,6 +17,11 @@ class Memory(NamedTuple):
     nbytes: int
     strides: tuple[int, ...]
 
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """What a tensor has in common with its reshaped and transposed views."""
+        return self[:3]
+
 
 def memory_of(value: Any) -> Memory | None:
     """The memory of a tensor or an array, on any device; None if it has no elements.
