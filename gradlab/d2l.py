@@ -48,7 +48,8 @@ from gradlab import (
 )
 from gradlab.nn import Module as nn_Module
 from gradlab.training import DataModule, Module, Trainer
-from gradlab.viz import show_images
+from gradlab.viz import ProgressBoard
+from gradlab.viz.plot import plot, set_axes, set_figsize, show_images, use_svg_display
 
 # ------------------------------------------------------- functions for methods, by other names
 
@@ -116,7 +117,7 @@ def repeat(x: Tensor, *sizes: int) -> Tensor:
 def __getattr__(name: str) -> Any:
     """`plt`, ``matplotlib.pyplot``, when it is first asked for."""
     if name == "plt":
-        import matplotlib.pyplot as plt
+        from gradlab.viz.plot import plt
 
         return plt
     raise AttributeError(f"module 'gradlab.d2l' has no attribute {name!r}")
@@ -129,6 +130,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "DataModule",
     "Module",
+    "ProgressBoard",
     "Trainer",
     "abs",
     "arange",
@@ -154,12 +156,15 @@ __all__ = [
     "numpy",
     "ones",
     "ones_like",
+    "plot",
     "rand",
     "randn",
     "reduce_mean",
     "reduce_sum",
     "repeat",
     "reshape",
+    "set_axes",
+    "set_figsize",
     "show_images",
     "sigmoid",
     "sin",
@@ -171,6 +176,7 @@ __all__ = [
     "tensor",
     "to",
     "transpose",
+    "use_svg_display",
     "zeros",
     "zeros_like",
 ]
