@@ -167,9 +167,9 @@ def format_tensor(
         prefix: the text before the values; rows are aligned below its last line.
         to_host: copies the part of ``array`` that is shown to a NumPy array, once.
 
-    >>> print(format_tensor(np.array([[0.0, 2.0], [4.0, 6.0]], np.float32), grad_fn="MulBackward"))
+    >>> print(format_tensor(np.array([[0.0, 2.0], [4.0, 6.0]], np.float32), grad_fn="MulBackward0"))
     tensor([[0., 2.],
-            [4., 6.]], grad_fn=<MulBackward>)
+            [4., 6.]], grad_fn=<MulBackward0>)
     >>> print(format_tensor(np.array([1e-5, 1.0])))
     tensor([1.0000e-05, 1.0000e+00], dtype=float64)
     """

@@ -45,7 +45,7 @@ def test_requires_grad_flag():
     y = x * 2
     assert y.requires_grad
     assert not y.is_leaf
-    assert repr(y.grad_fn) == "<MulBackward>"
+    assert repr(y.grad_fn) == "<MulBackward0>"
     assert y.grad is None
     x.requires_grad = False
     assert not (x * 2).requires_grad
@@ -63,7 +63,7 @@ def test_only_floats_require_gradients(dtype):
 
 def test_requires_grad_false_is_for_leaves():
     y = leaf(1.0) * 2
-    with pytest.raises(GradientError, match=r"got a result of MulBackward; use \.detach\(\)"):
+    with pytest.raises(GradientError, match=r"got a result of MulBackward0; use \.detach\(\)"):
         y.requires_grad_(False)
 
 
@@ -1006,7 +1006,7 @@ def test_walking_the_graph():
     while node is not None:
         names.append(node.name)
         node = next((each for each in node.next_functions if each is not None), None)
-    assert names == ["AddBackward", "MulBackward", "AccumulateGrad"]
+    assert names == ["AddBackward0", "MulBackward0", "AccumulateGrad"]
 
 
 def test_gradient_on_another_device_is_refused(fake_cuda):

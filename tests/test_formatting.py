@@ -113,8 +113,8 @@ def test_empty_tensors_show_the_size_that_brackets_cannot(shape, text):
 
 def test_notes_are_in_order_and_only_where_not_the_default():
     array = np.ones(1, np.float64)
-    assert format_tensor(array, device="cuda:0", grad_fn="MulBackward", requires_grad=True) == (
-        "tensor([1.], device='cuda:0', dtype=float64, grad_fn=<MulBackward>)"
+    assert format_tensor(array, device="cuda:0", grad_fn="MulBackward0", requires_grad=True) == (
+        "tensor([1.], device='cuda:0', dtype=float64, grad_fn=<MulBackward0>)"
     )
     assert format_tensor(float32(1), device="cpu", requires_grad=True) == (
         "tensor([1.], requires_grad=True)"

@@ -672,7 +672,7 @@ MISTAKES = [
     (
         "(r*2).requires_grad_(False)",
         errors.GradientError,
-        "requires_grad_(False): expected a leaf, got a result of MulBackward; use "
+        "requires_grad_(False): expected a leaf, got a result of MulBackward0; use "
         ".detach() to leave the graph",
     ),
     (
@@ -701,9 +701,9 @@ MISTAKES = [
         "got 'float31'",
     ),
     (
-        'gl.tensor([1, 2], dtype="uint8", device=3)',
+        'gl.tensor([1, 2], dtype="uint8", device=-3)',
         errors.DeviceError,
-        "device: expected 'cpu', 'cuda', 'cuda:<index>' or 'auto', got 3",
+        "device: expected 'cpu', 'cuda', 'cuda:<index>' or 'auto', got -3",
     ),
     (
         'gl.device("tpu")',
@@ -711,9 +711,9 @@ MISTAKES = [
         "device: expected 'cpu', 'cuda', 'cuda:<index>' or 'auto', got 'tpu'",
     ),
     (
-        "gl.device(3)",
+        "gl.device(-3)",
         errors.DeviceError,
-        "device: expected 'cpu', 'cuda', 'cuda:<index>' or 'auto', got 3",
+        "device: expected 'cpu', 'cuda', 'cuda:<index>' or 'auto', got -3",
     ),
 ]
 

@@ -83,7 +83,17 @@ class _FunctionOp:
         self.name = name
 
 
-class FunctionNode(Node):
+class FunctionOutput(Node):
+    """One of several outputs of a `Function`."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.op.name}Backward"
+
+
+class FunctionNode(FunctionOutput):
     """The recorded call of a `Function`."""
 
     __slots__ = ("context", "function", "outputs_like")
@@ -91,10 +101,6 @@ class FunctionNode(Node):
     function: type[Function]
     context: Context
     outputs_like: tuple[Any, ...]
-
-    @property
-    def name(self) -> str:
-        return f"{self.op.name}Backward"
 
     def output_node(self, number: int) -> Node:
         return self if self.plan.outputs == 1 else _pick(self, number)
@@ -145,7 +151,7 @@ def _zeros(shape: tuple[int, ...], like: Any) -> Any:
 
 def _pick(parent: FunctionNode, number: int) -> Node:
     """The node of output ``number`` of a function with several outputs."""
-    node = _node(Node, parent.op, (parent,), parent.outputs_like[number][0])
+    node = _node(FunctionOutput, parent.op, (parent,), parent.outputs_like[number][0])
     node.dtype = parent.outputs_like[number][1].dtype
     node.plan.picks = number
     node.plan.calls = ((0, _pass_on, (), (), ""),)

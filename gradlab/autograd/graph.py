@@ -106,9 +106,9 @@ class Node:
 
     @property
     def name(self) -> str:
-        """The op in PyTorch's manner, such as ``MulBackward``."""
+        """The op in PyTorch's manner, such as ``MulBackward0``."""
         parts = self.op.name.split("_")
-        return "".join(part[:1].upper() + part[1:] for part in parts) + "Backward"
+        return "".join(part[:1].upper() + part[1:] for part in parts) + "Backward0"
 
     def __repr__(self) -> str:
         return f"<{self.name}>"

@@ -247,7 +247,7 @@ def elementwise(
     ...     return gy * (s + beta * slope), gy * x * slope
     >>> x = gl.tensor([-1.0, 0.0, 2.0], requires_grad=True)
     >>> swish(x)
-    tensor([-0.2689,  0.0000,  1.7616], grad_fn=<SwishBackward>)
+    tensor([-0.2689,  0.0000,  1.7616], grad_fn=<SwishBackward0>)
     >>> swish(x, 2.0).sum().backward()
     >>> x.grad
     tensor([-0.0908,  0.5000,  1.0527])

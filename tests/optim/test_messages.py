@@ -108,7 +108,7 @@ def in_two_groups():
         ),
         (
             lambda: SGD([leaf(2) * 2]), errors.GradientError,
-            "SGD: expected leaf tensors, got a result of <MulBackward>; pass the tensors it was "
+            "SGD: expected leaf tensors, got a result of <MulBackward0>; pass the tensors it was "
             "computed from",
         ),
         (
