@@ -44,7 +44,6 @@ def validate(trainer: Trainer, batches: Batches, stops: Callable[[], bool] | Non
             trainer.val_batch_idx += 1
     if not done:
         raise batches.empty()
-    trainer.val_metrics.read()
     return True
 
 

@@ -141,9 +141,9 @@ class Metrics:
         self.unread[start:] = [entry for entry in self.unread[start:] if entry[0] != name]
 
     def read(self) -> list[Entry]:
-        """Add what was noted since the last call to the means; return what came from a device."""
+        """Add what was noted since the last call to the means, and return it, in numbers."""
         noted, self.unread = self.unread, []
-        fetched = _fetch(noted)
+        _fetch(noted)
         sums, row_end = self._row_sums, self._row_end
         for name, value, weight, batch, last in noted:
             if batch > row_end:
@@ -159,7 +159,7 @@ class Metrics:
                 found[0] += value * weight
                 found[1] += weight
         self._row_end = row_end
-        return fetched
+        return noted
 
     def take_rows(self, end_row: bool = False) -> list[tuple[int, Row]]:
         """The rows that were completed since the last call, each with the number of its last batch;
@@ -216,13 +216,8 @@ def _means(sums: Sums) -> Row:
     return {name: total / weight if weight else math.nan for name, (total, weight) in sums.items()}
 
 
-def _fetch(noted: list[Entry]) -> list[Entry]:
-    """Replace the tensors among noted values by their numbers, in place; return those entries."""
+def _fetch(noted: list[Entry]) -> None:
+    """Replace what is no float among noted values by the number it holds, in place."""
     places = [i for i, entry in enumerate(noted) if entry[1].__class__ is not float]
-    fetched = []
     for i, value in zip(places, fetch(noted[i][1] for i in places), strict=True):
-        came_from_device = isinstance(noted[i][1], Tensor)
         noted[i] = (noted[i][0], float(value), *noted[i][2:])
-        if came_from_device:
-            fetched.append(noted[i])
-    return fetched

@@ -56,7 +56,7 @@ class Module(nn.Module, HyperParameters):
     def __init__(self, plot_train_per_epoch: float = 2, plot_valid_per_epoch: float = 1) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.board = ProgressBoard()
+        self.board = ProgressBoard("epoch")
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = self.__dict__
@@ -179,28 +179,22 @@ class Module(nn.Module, HyperParameters):
         if trainer is None:
             return
         label = f"train_{key}" if train else f"val_{key}"
-        note = getattr(trainer, "note", None)
-        if note is not None:
-            if not trainer.is_running:
-                return
-            value = note(label, value)
-            if not trainer.is_drawing:
-                return
-        self._draw(trainer, label, value, train)
-
-    def _draw(self, trainer: Any, label: str, value: Any, train: bool) -> None:
-        # `trainer` may be a class of the user's, with no more than these attributes.
-        board = self.board
-        if train:
-            points, batches = self.plot_train_per_epoch, trainer.num_train_batches
-            x = trainer.train_batch_idx / batches if batches else trainer.epoch + 1
+        plot = getattr(trainer, "plot", None)
+        if plot is not None:
+            plot(label, value, train)
+        elif train:  # a trainer of the user's, with no more than these attributes
+            x = trainer.train_batch_idx / trainer.num_train_batches
+            self._draw(x, value, label, trainer.num_train_batches)
         else:
-            points, batches = self.plot_valid_per_epoch, trainer.num_val_batches
-            x = trainer.epoch + 1
-        if board is not None and points:
-            board.xlabel = board.xlabel or "epoch"
-            # An epoch of unknown length: the Trainer completes the mean at its end.
-            board.draw(x, value, label, int(batches / points) if batches else sys.maxsize)
+            self._draw(trainer.epoch + 1, value, label, trainer.num_val_batches)
+
+    def _draw(self, x: float, value: Any, label: str, batches: int | None) -> None:
+        """Draw a value on the board, in a curve of an epoch of so many batches."""
+        train = label.startswith("train")
+        points = self.plot_train_per_epoch if train else self.plot_valid_per_epoch
+        if self.board is not None and points:
+            # Without a known number, the Trainer completes the mean at the end of the epoch.
+            self.board.draw(x, value, label, batches // points if batches else sys.maxsize)
 
 
 def _is_learned(value: Any) -> bool:

@@ -10,7 +10,7 @@ from gradlab.errors import ShapeError, message
 from gradlab.tensor import Tensor
 from gradlab.training.callbacks import callback_states, load_callback_states
 from gradlab.training.datamodule import Batches
-from gradlab.training.history import History, Metrics, Row
+from gradlab.training.history import Entry, History, Metrics, Row
 from gradlab.training.module import Module, Schedule, not_a_loss
 from gradlab.training.runstate import get_state, not_finite
 from gradlab.training.stopping import Stopping
@@ -77,13 +77,13 @@ class Run:
     def reset(self) -> None:
         """Be as before the first run."""
         self.is_running = False
-        self.is_drawing = False  # whether what the model plots is drawn on its board
         self.is_left = False  # the epoch, before its end
         self.epoch = self.batch = self.step = 0
         self.train_batch_idx = self.val_batch_idx = 0
         self.phase = "training"  # of the epoch; then "validating", and "over" once it has its row
         self.steps_before = 0  # this epoch
         self.batch_size = 1  # of the current batch: its weight in means
+        self.plotted: set[str] = set()  # the names of what is drawn on the model's board
         self.noted_loss: Any = None  # what the step of the current batch has plotted as its loss
         self.history = History()
         self.metrics: Row = {}
@@ -139,6 +139,22 @@ class Run:
         """Note a metric of the current batch; see `Module.log`."""
         if self.is_running:
             self.note(name, value, last)
+
+    def plot(self, label: str, value: Any, train: bool) -> None:
+        """Note a metric that is also drawn, when it is read; see `Module.plot`."""
+        if self.is_running:
+            self.note(label, value)
+            self.plotted.add(label)
+
+    def draw(self, entries: list[Entry]) -> None:
+        """Draw those of the entries, which were read, that the model has plotted."""
+        for label, value, _, batch, _ in entries if self.plotted else ():
+            if label not in self.plotted:
+                continue
+            train = label.startswith("train")
+            batches = self.num_train_batches if train else self.num_val_batches
+            done = (batch - 1) / batches if train and batches else 1.0
+            self.model._draw(self.epoch + done, value, label, batches)
 
     def note(self, name: str, value: Any, last: bool = False) -> Any:
         """Note a metric; return its value, a number, or a tensor where that is on a device.
@@ -199,7 +215,9 @@ class Run:
 
     def read_metrics(self, end_row: bool = False) -> None:
         """Bring ``metrics`` and ``history.steps`` up to date, which waits for the device."""
-        for name, value, _, batch, _ in self.train_metrics.read():
+        entries = self.train_metrics.read()
+        self.draw(entries)
+        for name, value, _, batch, _ in entries:
             if name == "train_loss" and not math.isfinite(value):
                 raise not_finite(self, "the loss", value, batch)
         for batch, row in self.train_metrics.take_rows(end_row):

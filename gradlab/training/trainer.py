@@ -229,7 +229,7 @@ class Trainer(Run, HyperParameters):
         loaders = self.train_dataloader, self.val_dataloader
         self.train_dataloader = WatchedTraining(self, self.train_batches)
         self.val_dataloader = self.val_batches and WatchedValidation(self, self.val_batches)
-        self.is_running = self.is_drawing = True
+        self.is_running = True
         with self.stopping.interrupt:
             try:
                 self.call("on_fit_start")
@@ -242,9 +242,9 @@ class Trainer(Run, HyperParameters):
                     hook(self, error)
                 raise
             finally:
-                self.is_running = self.is_drawing = False
+                self.is_running = False
                 self.train_dataloader, self.val_dataloader = loaders
-                _flush(self.model)
+                self._flush_board()
 
     def _run_epoch(self) -> None:
         self.is_left = False
@@ -356,7 +356,7 @@ class Trainer(Run, HyperParameters):
     def end_validation(self) -> None:
         """After the last validation batch."""
         self.random_before_validation = None
-        self.val_metrics.read()
+        self.draw(self.val_metrics.read())
         self.metrics.update(self.val_metrics.means())
         self.call("on_validation_end")
 
@@ -372,9 +372,18 @@ class Trainer(Run, HyperParameters):
         self.phase = "over"
         self.call("on_epoch_end")
         if self.num_train_batches is None or self.num_val_batches is None:
-            _flush(self.model)  # the means of an epoch whose length nobody knew
+            self._flush_board()  # the means of an epoch whose length nobody knew
         self.epoch, self.batch, self.phase = self.epoch + 1, 0, "training"
         self.begin_metrics()
+
+    def _flush_board(self) -> None:
+        """Complete the curves on the board. A run is not lost for a picture."""
+        try:
+            self.draw(self.train_metrics.read())  # where an error has ended the run
+            if self.model.board is not None:
+                self.model.board.flush()
+        except Exception as error:
+            warnings.warn(f"Trainer.fit: the board is not drawn: {error}", stacklevel=4)
 
     def call(self, name: str) -> None:
         """Call the method ``name`` of all callbacks."""
@@ -459,12 +468,12 @@ class Trainer(Run, HyperParameters):
             data = read_loader(data, "val_dataloader")
         batches = Batches(data, self.limit_val_batches, "validation")
         self._place_model(model)
-        names = "is_running", "is_drawing", "phase", "val_metrics", "val_batch_idx"
+        names = "is_running", "phase", "val_metrics", "val_batch_idx"
         before = {name: getattr(self, name) for name in names}
-        self.is_running, self.is_drawing = True, False
-        self.phase, self.val_metrics = "validating", Metrics()
+        self.is_running, self.phase, self.val_metrics = True, "validating", Metrics()
         try:
             validate(self, batches)
+            self.val_metrics.read()
             return self.val_metrics.means()
         finally:
             self.__dict__.update(before)
@@ -486,12 +495,3 @@ def _bar_or_board() -> ProgressBar:
     bar = ProgressBar()
     bar.gives_way = True
     return bar
-
-
-def _flush(model: Module) -> None:
-    """Complete the curves on the board. A run is not lost for a picture."""
-    try:
-        if model.board is not None:
-            model.board.flush()
-    except Exception as error:
-        warnings.warn(f"Trainer.fit: the board is not drawn: {error}", stacklevel=4)
