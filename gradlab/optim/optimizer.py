@@ -124,9 +124,8 @@ class Optimizer:
         for p in params:
             _check_parameter(name, p)
             if id(p) in known:
-                raise OptionError(
-                    f"{name}: expected each parameter once, got one of shape {p.shape} again"
-                )
+                which = repr(p) if _is_lazy(p) else f"one of shape {p.shape}"
+                raise OptionError(f"{name}: expected each parameter once, got {which} again")
             known.add(id(p))
         return params
 
@@ -396,15 +395,17 @@ def _remedy(params: Any) -> str:
     return "put it into a list" if isinstance(params, Tensor | Mapping) else ""
 
 
+def _is_lazy(p: Any) -> bool:
+    """Whether a parameter is one of a lazy layer that has not seen its first input."""
+    return type(p).__name__.startswith("Uninitialized")
+
+
 def _check_parameter(name: str, p: Any) -> None:
     """Refuse what an optimizer cannot change."""
     if not isinstance(p, Tensor):
         raise DTypeError(message(name, expected="tensors", got=_kind(p), hint=_remedy(p)))
-    if type(p).__name__.startswith("Uninitialized"):
-        raise OptionError(
-            f"{name}: expected parameters with a shape, got one of a lazy layer; run the model on "
-            "one batch first"
-        )
+    if _is_lazy(p):
+        return  # of a lazy layer: the same object once its shape is known, before it has a gradient
     if not p.is_leaf:
         raise GradientError(
             message(name, expected="leaf tensors", got=f"a result of {p.grad_fn}",

@@ -120,12 +120,29 @@ def test_what_has_to_wait_for_the_first_forward():
     net = nn.Sequential(nn.Linear(2, 3), nn.LazyLinear(8))
     with refuses(StateError, "state_dict: LazyLinear has no weight before its first forward; run"):
         net.state_dict()
-    with refuses(OptionError, "SGD: expected parameters with a shape, got one of a lazy layer"):
-        optim.SGD(net.parameters(), lr=0.1)
     with refuses(StateError, "no shape and no values before the layer's first forward"):
         sum(p.numel() for p in net.parameters())
     with refuses(ShapeError, "LazyLinear(? -> 8): expected an input with at least one axis, got "):
         net[1](gl.tensor(1.0))
+    lazy = list(net[1].parameters())
+    with refuses(OptionError, "SGD: expected each parameter once, got <UninitializedParameter> ag"):
+        optim.SGD([*lazy, lazy[0]], lr=0.1)
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam])
+def test_an_optimizer_made_before_the_first_forward(make):
+    gl.manual_seed(0)
+    net = nn.Sequential(nn.LazyLinear(3), nn.LazyLinear(1))
+    optimizer = make(net.parameters(), lr=0.1)
+    optimizer.zero_grad()
+    optimizer.step()
+    assert optimizer.state_dict()["state"] == {}
+    net(numbers(4, 2)).sum().backward()
+    before = [p.detach().clone() for p in net.parameters()]
+    optimizer.step()
+    assert optimizer.param_groups[0]["params"] == list(net.parameters())
+    for old, p in zip(before, net.parameters(), strict=True):
+        assert (old != p).all()
 
 
 def test_a_lazy_layer_may_be_cast_copied_and_frozen():
