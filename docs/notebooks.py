@@ -44,7 +44,6 @@ async def _run(page: Page) -> None:
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpecManager
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     # Short, since the kernel's sockets lie there, whose names may have a hundred characters.
     with tempfile.TemporaryDirectory(prefix="notes") as folder:
@@ -68,13 +67,25 @@ async def _run(page: Page) -> None:
                 "--HistoryManager.enabled=False",
             ],
         )
-        try:
-            await client.async_execute(env=_environment(folder))
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-            raise _as_page_error(page, error) from None
-        finally:
-            if kernel.has_kernel:
-                await kernel.shutdown_kernel(now=True)
+        client.reset_execution_trackers()
+        async with client.async_setup_kernel(env=_environment(folder), cleanup_kc=True):
+            for index in page.lines:
+                await _run_cell(client, page, index)
+
+
+async def _run_cell(client: Any, page: Page, index: int) -> None:
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    try:
+        await client.async_execute_cell(page.notebook.cells[index], index)
+    except CellExecutionError as error:
+        text = re.sub(r"\x1b\[[\d;]*m", "", error.traceback)
+        line = re.search(r"Cell In\[\d+\], line (\d+)", text)
+        place = page.at(index, int(line[1]) if line else 1)
+        raise PageError(f"{place}: {error.ename}: {error.evalue}") from None
+    except (CellTimeoutError, DeadKernelError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise PageError(f"{page.at(index)}: {type(error).__name__}: {first}") from None
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -89,33 +100,6 @@ def _environment(folder: str) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONPATH": path,
     }
-
-
-def _as_page_error(page: Page, error: Exception) -> PageError:
-    """The line of the page at which a cell failed, and why."""
-    started = [i for i in page.lines if page.notebook.cells[i].execution_count is not None]
-    cell = _failed_cell(page)
-    if cell is None:  # it was stopped, or its kernel died, before it could say anything
-        waiting = [i for i in page.lines if i not in started]
-        cell = (waiting or list(page.lines))[0]
-        return PageError(f"{page.at(cell)}: {_first_line(error)}")
-    output = page.notebook.cells[cell].outputs[-1]
-    text = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(output.traceback))
-    line = re.search(r"Cell In\[\d+\], line (\d+)", text)
-    place = page.at(cell, int(line[1]) if line else 1)
-    return PageError(f"{place}: {output.ename}: {output.evalue}")
-
-
-def _failed_cell(page: Page) -> int | None:
-    for index in page.lines:
-        outputs = page.notebook.cells[index].outputs
-        if outputs and outputs[-1].output_type == "error":
-            return index
-    return None
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
 
 
 def _check(page: Page) -> None:

@@ -28,7 +28,10 @@ CHAPTERS = {
 
 _TITLE = re.compile(r"# (\d+)\.(\d+) (.+)")
 _OUTPUT = re.compile(r"^```output\n(.*?)^```[ ]*(?:\n+|\Z)", re.DOTALL | re.MULTILINE)
-_KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+_METADATA = {
+    "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+    "language_info": {"name": "python"},
+}
 
 
 class PageError(Exception):
@@ -72,6 +75,7 @@ def read_all(folder: Path = NOTES) -> list[Page]:
 def read(path: Path) -> Page:
     """Read one page."""
     import jupytext
+    import nbformat
 
     text = path.read_text(encoding="utf-8")
     title = _TITLE.match(text)
@@ -81,7 +85,7 @@ def read(path: Path) -> Page:
             f"{max(CHAPTERS)}, and its title, as in '# 2.5 Automatic differentiation'"
         )
     notebook = jupytext.reads(text, fmt="md")
-    notebook.metadata = {"kernelspec": _KERNEL}
+    notebook.metadata = nbformat.from_dict(_METADATA)
     page = Page(path, (int(title[1]), int(title[2])), title[3].strip(), notebook)
     _find_code(page, text)
     _take_outputs(page)
