@@ -206,9 +206,10 @@ class ProgressBoard:
 
     def _read(self) -> None:
         """Bring what was noted into the curves."""
+        # Waiting for a device may be interrupted: nothing is taken off the list before.
+        xs = fetch(entry[0] for entry in self._noted)
+        ys = fetch(entry[1] for entry in self._noted)
         noted, self._noted = self._noted, []
-        xs = fetch(entry[0] for entry in noted)
-        ys = fetch(entry[1] for entry in noted)
         for x, y, (_, _, label, every_n) in zip(xs, ys, noted, strict=True):
             begun = self._begun.get(label)
             if begun is None:
@@ -231,7 +232,10 @@ class ProgressBoard:
         The first of its means a curve shows at once, so that there is something to see.
         """
         self._read()
-        if self._picture is None or not self._picture.fits(self):
+        if self._picture is not None and not self._picture.fits(self):
+            self._picture.clear()
+            self._picture = None
+        if self._picture is None:
             self._picture = _Picture(operation, self)
         curves = {
             label: points + _mean(self._begun[label]) if complete or not points else points
@@ -253,8 +257,9 @@ class ProgressBoard:
         is_first = self._picture is None  # it loads Matplotlib, which the next will not
         begin = perf_counter()
         try:
-            self._screen.show(_svg(self._draw("ProgressBoard", complete)))
+            svg = _svg(self._draw("ProgressBoard", complete))
             self._screen.at_end_of_cell(self._end_cell)
+            self._screen.show(svg)
             end = perf_counter()
             self._due = end + max(_INTERVAL, 0.0 if is_first else _REST * (end - begin))
         except MissingDependencyError as error:
@@ -296,13 +301,13 @@ class _Picture:
         return not cleared and all(a is b for a, b in zip(self.made_for, asked, strict=True))
 
     def clear(self) -> None:
-        """Take the curves away."""
+        """Take the curves away, unless the user has cleared the axes."""
         for line in self.lines.values():
-            line.remove()
-        self.lines, self.styles = {}, []
-        if self.legend is not None:
+            if line.axes is not None:
+                line.remove()
+        if self.legend is not None and self.axes.get_legend() is self.legend:
             self.legend.remove()
-            self.legend = None
+        self.lines, self.styles, self.legend = {}, [], None
 
     def draw(self, board: ProgressBoard, curves: dict[Hashable, list[Point]]) -> None:
         """Draw the curves as the board says."""

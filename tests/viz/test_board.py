@@ -301,7 +301,16 @@ def test_axes_of_ones_own():
     assert len(right.lines) == 10, "drawn again after the axes were cleared"
     board.axes = left
     board.figure()
-    assert len(left.lines) == 10
+    assert (len(left.lines), len(right.lines)) == (10, 0)
+    right.cla()
+    left.cla()
+    board.clear()
+    board.draw(0, 1, "after")
+    assert list(drawn(board)) == ["after"]
+
+    board = noted(1, 2)
+    board.fig = board.figure()
+    assert drawn(board) == {"loss": [[0, 1], [1, 2]]}, "once, in its own figure"
 
     whole = Figure()
     assert noted(1, fig=whole).figure() is whole
