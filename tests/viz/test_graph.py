@@ -17,6 +17,7 @@ import pytest
 import gradlab as gl
 from gradlab import nn, viz
 from gradlab.errors import DTypeError, GradientError, OptionError
+from gradlab.ops.core import REGISTRY
 from gradlab.viz.drawing import STYLES, format_bytes
 from gradlab.viz.memory import distinct_bytes, memory_of
 
@@ -475,6 +476,12 @@ def test_a_notebook_shows_it_by_itself(mlp):
     assert repr(graph) == "<graph: 13 ops, 2 parameters, 1 input, 1.4 KiB saved for backward>"
 
 
+def test_ipython_takes_the_picture(mlp):
+    formatters = pytest.importorskip("IPython.core.formatters")
+    shown, _ = formatters.DisplayFormatter().format(viz.graph(mlp["J"]))
+    assert set(shown) == {"image/svg+xml", "text/plain"}
+
+
 def test_files(mlp, tmp_path):
     graph = viz.graph(mlp["J"], names=mlp, path=tmp_path / "new" / "graph.svg")
     assert (tmp_path / "new" / "graph.svg").read_text(encoding="utf-8") == graph.svg
@@ -484,6 +491,32 @@ def test_files(mlp, tmp_path):
     expected = r"graph.save: expected a file name that ends in .svg, .dot or .gv, got '.*x.png'; Gr"
     with pytest.raises(OptionError, match=expected):
         graph.save(tmp_path / "x.png")
+
+
+# ---------------------------------------------------------------------------------- every op
+
+DIFFERENTIABLE = [op for op in REGISTRY.values() if op.samples is not None and op.gradients]
+
+
+def as_leaves(value):
+    if isinstance(value, list):
+        return [as_leaves(each) for each in value]
+    if isinstance(value, np.ndarray):
+        return gl.tensor(value, requires_grad=value.dtype.kind == "f")
+    return value
+
+
+@pytest.mark.parametrize("op", DIFFERENTIABLE, ids=lambda op: op.name)
+def test_each_op_can_be_drawn(op):
+    sample = next(each for each in op.samples() if not each.large)
+    args = [as_leaves(each) for each in sample.args]
+    y = op.function(*args, **sample.kwargs)
+    if not isinstance(y, gl.Tensor) or not y.requires_grad:
+        pytest.skip("the sample has no floating inputs that a gradient flows to")
+    graph = viz.graph(y)
+    assert graph.nodes[-1].shape == y.shape
+    assert parse(graph.svg) is not None
+    read_dot(graph.dot)
 
 
 # ---------------------------------------------------------------------------------- large ones
