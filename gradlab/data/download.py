@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -82,11 +83,11 @@ def fetch(operation: str, url: str, folder: str | os.PathLike[str], known_hash: 
         from requests.exceptions import RequestException
     except ImportError:
         raise missing_dependency("pooch", "data", operation) from None
-    with _bar(name) as bar, _quiet(pooch.get_logger()):
-        # A class that pooch checks the type of nowhere: the bar has what it uses of tqdm's.
-        downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=_CHUNK, timeout=_TIMEOUT)
+    with _quiet(pooch.get_logger()):
         try:
-            return str(pooch.retrieve(url, known_hash, name, folder, downloader=downloader))
+            return str(
+                pooch.retrieve(url, known_hash, name, folder, downloader=partial(_stream, name))
+            )
         except RequestException as error:
             raise UnreachableError(_reason(url, error)) from None
         except OSError as error:
@@ -139,25 +140,20 @@ def _quiet(logger: Any) -> Iterator[None]:
         logger.setLevel(before)
 
 
-@contextmanager
-def _bar(name: str) -> Iterator[Any]:
-    """A progress bar that pooch fills, where somebody sees it."""
+def _stream(name: str, url: str, path: str, _: Any) -> None:
+    """Write what an address gives to a file; pooch's own way leaves the connection open."""
+    import requests
     from tqdm import tqdm
 
-    class Bar(tqdm):  # type: ignore[type-arg]
-        def update(self, n: float | None = 1) -> bool | None:
-            if self.total is not None and self.n + (n or 0) > self.total:
-                n = self.total - self.n  # pooch counts the last chunk as a whole one
-            return super().update(n)
-
-        def reset(self, total: float | None = None) -> None:
-            """pooch begins anew to be sure of the end; a bar would show it as a second pass."""
-
-    bar = Bar(desc=name, unit="B", unit_scale=True, leave=True, disable=not _is_watched())
-    try:
-        yield bar
-    finally:
-        bar.close()
+    with requests.get(url, stream=True, timeout=_TIMEOUT) as response, open(path, "wb") as file:
+        response.raise_for_status()
+        size = int(response.headers.get("Content-Length", 0)) or None
+        with tqdm(
+            desc=name, total=size, unit="B", unit_scale=True, disable=not _is_watched()
+        ) as bar:
+            for chunk in response.iter_content(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
 
 
 def _is_watched() -> bool:
@@ -206,13 +202,13 @@ def extract(filename: str | os.PathLike[str], folder: str | os.PathLike[str] | N
 def _extract_zip(source: Path, target: Path) -> None:
     with zipfile.ZipFile(source) as archive:
         for name in archive.namelist():
-            # zipfile would quietly put such a file elsewhere.
             if _leads_out(name):
                 raise _outside(source, name)
         archive.extractall(target)
 
 
 def _leads_out(name: str) -> bool:
+    """Whether a name is no path below a folder; the libraries would put it elsewhere, silently."""
     windows = PureWindowsPath(name)  # knows both separators, and drives
     return bool(PurePosixPath(name).is_absolute() or windows.anchor or ".." in windows.parts)
 
@@ -220,11 +216,18 @@ def _leads_out(name: str) -> bool:
 def _extract_tar(source: Path, target: Path) -> None:
     with tarfile.open(source) as archive:
         for member in archive:
-            try:
-                tarfile.data_filter(member, os.fspath(target))
-            except tarfile.FilterError:
-                raise _outside(source, member.name) from None
+            if _leads_out(member.name) or not _passes(member, target):
+                raise _outside(source, member.name)
         archive.extractall(target, filter="data")
+
+
+def _passes(member: tarfile.TarInfo, target: Path) -> bool:
+    """Whether the library's own filter lets a member through, links and devices included."""
+    try:
+        tarfile.data_filter(member, os.fspath(target))
+    except tarfile.FilterError:
+        return False
+    return True
 
 
 def _outside(source: Path, name: str) -> DataError:

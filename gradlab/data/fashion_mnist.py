@@ -311,7 +311,7 @@ def _of_another_kind(path: Path, expected: str, array: np.ndarray) -> DataError:
 def _checked_size(resize: Any) -> tuple[int, int] | None:
     if resize is None:
         return None
-    sizes = (resize, resize) if isinstance(resize, int) else tuple(resize)
+    sizes = tuple(resize) if isinstance(resize, Sequence) else (resize, resize)
     if len(sizes) != 2 or not all(is_count(size) for size in sizes):
         raise OptionError(
             message(_NAME, expected="resize=(height, width) of 1 or more each", got=repr(resize))

@@ -1,0 +1,295 @@
+"""Files fetched from a server on this machine, and archives that try to get out of their folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradlab.data import FashionMNIST, download, extract, write_idx
+from gradlab.errors import DataError, MissingDependencyError, OptionError
+
+pytest.importorskip("pooch")
+
+CONTENT = b"Id,SalePrice\n1,208500\n" * 5000
+SHA1 = hashlib.sha1(CONTENT).hexdigest()
+FASHION = sys.modules[FashionMNIST.__module__]
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        name = self.path.partition("?")[0].rpartition("/")[2]
+        content = self.server.files.get(name)
+        if content is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[:1000] if name.startswith("cut") else content)
+
+    def log_message(self, *args) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[str] = []
+        self.files = {"houses.csv": CONTENT, "cut.csv": CONTENT}
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/"
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with Server() as server:
+        # Asked often whether to stop, as each test waits for it.
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def refusal(call, *args, **kwargs) -> str:
+    with pytest.raises((DataError, OptionError)) as raised:
+        call(*args, **kwargs)
+    text = str(raised.value)
+    assert "\n" not in text
+    return text
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.rglob("*") if each.is_file())
+
+
+# ------------------------------------------------------------------------------------- download
+
+
+def test_a_file_is_fetched_once(server, tmp_path, capfd):
+    folder = tmp_path / "new" / "data"
+    for _ in range(2):
+        path = download(server.url + "sub/houses.csv?version=2", folder, SHA1.upper())
+        assert Path(path) == folder / "houses.csv"
+        assert Path(path).read_bytes() == CONTENT
+    assert server.asked == ["/sub/houses.csv?version=2"]
+    assert files_in(tmp_path) == ["houses.csv"]
+    assert capfd.readouterr() == ("", "")  # no bar where nobody watches, and no log
+
+
+def test_a_file_with_another_hash_is_fetched_anew(server, tmp_path):
+    (tmp_path / "houses.csv").write_bytes(b"old")
+    download(server.url + "houses.csv", tmp_path)
+    assert server.asked == []  # without a hash there is nothing to compare
+    path = download(server.url + "houses.csv", tmp_path, SHA1)
+    assert Path(path).read_bytes() == CONTENT
+
+
+def test_a_bar_shows_the_progress(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    download(server.url + "houses.csv", tmp_path, SHA1)
+    last = capsys.readouterr().err.strip().rpartition("\r")[2]
+    assert last.startswith("houses.csv: 100%|")
+    assert "110k/110k" in last
+
+
+def test_a_wrong_hash_leaves_what_was_there(server, tmp_path):
+    wrong = "0" * 40
+    url = server.url + "houses.csv"
+    said = (
+        f"download: {url}: expected a file whose SHA1 is {wrong}, got another, which was not kept; "
+        f"off-line, put the file into {tmp_path}"
+    )
+    assert refusal(download, url, tmp_path, wrong) == said
+    assert files_in(tmp_path) == []
+    (tmp_path / "houses.csv").write_bytes(b"mine")
+    assert refusal(download, url, tmp_path, wrong) == said
+    assert (tmp_path / "houses.csv").read_bytes() == b"mine"
+    assert files_in(tmp_path) == ["houses.csv"]
+
+
+def test_files_that_cannot_be_had(server, tmp_path):
+    hint = f"off-line, put the file into {tmp_path}"
+    url = server.url + "none.csv"
+    text = refusal(download, url, tmp_path)
+    assert text == f"download: {url}: the server answered 404 Not Found; {hint}"
+    url = server.url + "cut.csv"
+    text = refusal(download, url, tmp_path)
+    assert text == (
+        f"download: {url}: the connection broke off, and nothing was kept; try again; {hint}"
+    )
+    assert files_in(tmp_path) == []
+
+
+def test_off_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    server = Server()
+    server.server_close()  # its port refuses now
+    url = server.url + "houses.csv"
+    assert refusal(download, url, tmp_path, SHA1) == (
+        f"download: {url}: cannot connect to 127.0.0.1; off-line, put the file into {tmp_path}"
+    )
+
+
+def test_what_is_no_address(tmp_path):
+    expected = "download: expected an address that begins with http:// or https://, got "
+    for url in ("houses.csv", "ftp://host/houses.csv", "http:///houses.csv", 3):
+        assert refusal(download, url, tmp_path) == f"{expected}{url}"
+    assert refusal(download, "http://host/folder/", tmp_path) == (
+        "download: expected an address that ends in the name of a file, got http://host/folder/"
+    )
+    assert refusal(download, "http://host/..%5Cx", tmp_path).endswith("got http://host/..%5Cx")
+    assert refusal(download, "http://host/x", tmp_path, "abc") == (
+        "download: expected sha1_hash of 40 hexadecimal digits, got 'abc'; sha1sum <file> gives it"
+    )
+
+
+def test_a_folder_that_cannot_be_written(server, tmp_path):
+    (tmp_path / "file").write_text("")
+    text = refusal(download, server.url + "houses.csv", tmp_path / "file" / "data", SHA1)
+    assert text.startswith(f"download: {tmp_path}/file/data: cannot be written: ")
+
+
+def test_without_pooch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    with pytest.raises(MissingDependencyError) as raised:
+        download("http://host/x", tmp_path)
+    assert str(raised.value) == (
+        'download needs the package pooch, which is not installed; run: pip install "gradlab[data]"'
+    )
+
+
+# -------------------------------------------------------------------- Fashion-MNIST by the web
+
+
+@pytest.fixture
+def fashion(server, tmp_path, monkeypatch):
+    """A server with a small collection, whose hashes are those that are known."""
+    names = list(FASHION._FILES[True])
+    write_idx(tmp_path / "images.gz", np.zeros((3, 4, 4), np.uint8))
+    write_idx(tmp_path / "labels.gz", np.array([1, 2, 3], np.uint8))
+    for name, packed in zip(names, ("images.gz", "labels.gz"), strict=True):
+        server.files[f"{name}.gz"] = (tmp_path / packed).read_bytes()
+    hashes = {name: hashlib.md5(server.files[f"{name}.gz"]).hexdigest() for name in names}
+    monkeypatch.setattr(FASHION, "_FILES", {True: hashes, False: hashes})
+    monkeypatch.setattr(FASHION, "_MIRRORS", (server.url,))
+    return server
+
+
+def test_fashion_mnist_is_fetched_once(fashion, tmp_path):
+    root = tmp_path / "root"
+    for _ in range(2):
+        assert FashionMNIST(root).targets.tolist() == [1, 2, 3]
+    assert len(fashion.asked) == 2
+    assert files_in(root) == [f"{name}.gz" for name in sorted(FASHION._FILES[True])]
+    (root / "FashionMNIST" / "raw" / "train-labels-idx1-ubyte.gz").unlink()
+    FashionMNIST(root)
+    assert len(fashion.asked) == 3
+
+
+def test_fashion_mnist_takes_the_next_mirror(fashion, tmp_path, monkeypatch):
+    monkeypatch.setattr(FASHION, "_MIRRORS", (fashion.url + "no-", fashion.url))
+    assert len(FashionMNIST(tmp_path / "root")) == 3
+
+
+def test_fashion_mnist_with_another_hash_is_not_kept(fashion, tmp_path):
+    fashion.files["train-images-idx3-ubyte.gz"] += b" "
+    root = tmp_path / "root"
+    text = refusal(FashionMNIST, root)
+    assert "fetching failed: expected a file whose MD5 is " in text
+    assert files_in(root) == []
+
+
+def test_fashion_mnist_off_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    server = Server()
+    server.server_close()
+    monkeypatch.setattr(FASHION, "_MIRRORS", (server.url,))
+    folder = tmp_path / "FashionMNIST" / "raw"
+    assert refusal(FashionMNIST, tmp_path, train=False) == (
+        "FashionMNIST: expected t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz in "
+        f"{folder}, got no such files, and fetching failed: cannot connect to 127.0.0.1; with a "
+        f"network try again, else get them from {server.url} and put them there"
+    )
+
+
+# -------------------------------------------------------------------------------------- archives
+
+
+def make_zip(path: Path, members: dict[str, str]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return path
+
+
+def make_tar(path: Path, members: dict[str, str], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, text in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
+def test_archives_of_each_kind(tmp_path):
+    members = {"a.csv": "1", "train/b.csv": "2"}
+    archives = [make_zip(tmp_path / "d.zip", members)]
+    for mode in ("", ":gz", ":bz2", ":xz"):
+        name = "d.tar" + mode.replace(":", ".")
+        archives.append(make_tar(tmp_path / name, members, "w" + mode))
+    for i, archive in enumerate(archives):
+        target = tmp_path / str(i)
+        assert extract(archive, target) == str(target)
+        assert files_in(target) == ["a.csv", "b.csv"]
+        assert (target / "train" / "b.csv").read_text() == "2"
+    assert extract(str(archives[0])) == str(tmp_path)
+    assert (tmp_path / "a.csv").read_text() == "1"
+
+
+@pytest.mark.parametrize("name", ["../out", "/out", "a/../../out", "..\\out", "C:\\out"])
+def test_members_outside_the_folder(tmp_path, name):
+    members = {"first": "1", name: "2"}
+    archives = [make_zip(tmp_path / "d.zip", members), make_tar(tmp_path / "d.tar", members)]
+    target = tmp_path / "inner" / "folder"
+    for archive in archives:
+        text = refusal(extract, archive, target)
+        assert text.startswith(f"extract: {archive}: expected files that stay within the folder")
+        assert text.endswith(f"got {name!r}; nothing was unpacked")
+        assert not target.exists()
+
+
+def test_links_out_of_the_folder(tmp_path):
+    path = tmp_path / "d.tar"
+    with tarfile.open(path, "w") as archive:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "../.."
+        archive.addfile(link)
+    assert "got 'link'; nothing was unpacked" in refusal(extract, path, tmp_path / "inner")
+
+
+def test_files_that_are_no_archive(tmp_path):
+    path = tmp_path / "d.csv"
+    assert refusal(extract, path) == f"extract: {path}: there is no such file"
+    path.write_text("a,b")
+    assert refusal(extract, path) == (
+        f"extract: {path}: expected a zip or tar archive, got neither (or a damaged one)"
+    )
+    whole = make_zip(tmp_path / "d.zip", {"a": "1" * 1000}).read_bytes()
+    path.write_bytes(whole.replace(b"1" * 10, b"2" * 10))
+    text = refusal(extract, path)
+    assert text.startswith(f"extract: {path}: the archive is damaged (Bad CRC-32")
+    packed = make_tar(tmp_path / "d.tar.gz", {"a": "1" * 9999}, "w:gz").read_bytes()
+    path.write_bytes(packed[:-20])
+    assert refusal(extract, path).startswith(f"extract: {path}: ")
