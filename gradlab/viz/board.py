@@ -333,7 +333,7 @@ class _Picture:
         for label, style in zip(labels, styles, strict=True):
             if label not in self.lines:
                 (self.lines[label],) = self.axes.plot([], [])
-            self.lines[label].set(**style)
+            self.lines[label].set(**style, marker="None")  # nor has the legend one
         self.styles = styles
         self.legend = write_legend(self.axes, list(self.lines.values()), list(map(str, labels)))
 

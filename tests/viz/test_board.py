@@ -266,8 +266,13 @@ def test_points_at_one_x_and_limits_of_no_length():
 def test_a_single_point_is_seen():
     (line,) = noted(1).figure().axes[0].lines
     assert line.get_marker() == "."
-    (line,) = noted(1, 2).figure().axes[0].lines
-    assert line.get_marker() == "None"
+    board = noted(1)
+    board.figure()
+    board.draw(1, 2, "loss")
+    board.draw(1, 2, "acc")
+    (axes,) = board.figure().axes
+    assert [line.get_marker() for line in axes.lines] == ["None", "."]
+    assert {line.get_marker() for line in axes.get_legend().get_lines()} == {"None"}
 
 
 @pytest.mark.parametrize(
