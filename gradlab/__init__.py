@@ -319,6 +319,12 @@ from gradlab.ops.sorting import (
     unique_inverse,
     unique_values,
 )
+from gradlab.ops.special import (
+    digamma,
+    erfinv,
+    lgamma,
+    polygamma,
+)
 from gradlab.serialization import (
     load,
     save,
@@ -328,7 +334,7 @@ from gradlab.tensor import (
 )
 
 if TYPE_CHECKING:
-    from gradlab import d2l, data, nn, optim, testing, training, utils, viz
+    from gradlab import d2l, data, distributions, nn, optim, testing, training, utils, viz
     from gradlab.ops.user import elementwise
 
 __version__ = "0.1.0"
@@ -339,7 +345,12 @@ bool, float, int = dtypes.bool_, float32, int32
 
 e, inf, nan, pi, newaxis = math.e, math.inf, math.nan, math.pi, None
 
-_LAZY = frozenset({"d2l", "data", "kernels", "nn", "optim", "testing", "training", "utils", "viz"})
+_LAZY = frozenset(
+    {
+        "d2l", "data", "distributions", "kernels", "nn", "optim", "testing", "training", "utils",
+        "viz",
+    }
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -431,6 +442,8 @@ __all__ = [
     "diag",
     "diag_embed",
     "diagonal",
+    "digamma",
+    "distributions",
     "div",
     "divide",
     "dot",
@@ -447,6 +460,7 @@ __all__ = [
     "eq",
     "equal",
     "erf",
+    "erfinv",
     "errors",
     "exp",
     "exp2",
@@ -504,6 +518,7 @@ __all__ = [
     "leaky_relu",
     "less",
     "less_equal",
+    "lgamma",
     "linalg",
     "linear",
     "linspace",
@@ -568,6 +583,7 @@ __all__ = [
     "permute_dims",
     "pi",
     "pinverse",
+    "polygamma",
     "pow",
     "prelu",
     "printoptions",

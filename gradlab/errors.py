@@ -75,6 +75,10 @@ class LaunchError(GradlabError, RuntimeError):
     """A CUDA kernel that failed, or that the GPU refused to run."""
 
 
+class NotSupportedError(GradlabError, NotImplementedError):
+    """Something that an object of this kind does not have."""
+
+
 class MissingDependencyError(GradlabError, ImportError):
     """An optional package that is not installed."""
 

@@ -596,8 +596,8 @@ def special_modules() -> dict[str, ModuleType]:
 
     names = ("cupyx", "cupyx.scipy", "cupyx.scipy.special")
     modules = {name: ModuleType(name) for name in names}
-    for name in ("erf", "erfinv", "gammaln", "expit"):
-        setattr(modules[names[2]], name, Ufunc(getattr(scipy.special, name)))
+    for name in ("betainc", "digamma", "erf", "erfinv", "expit", "gammaln", "zeta"):
+        setattr(modules[names[2]], name, Namespace._find(getattr(scipy.special, name)))
     modules["cupyx"].scipy = modules["cupyx.scipy"]  # type: ignore[attr-defined]
     modules["cupyx.scipy"].special = modules[names[2]]  # type: ignore[attr-defined]
     return modules

@@ -22,7 +22,7 @@ LAYERS = [
     ["devices"],
     ["autograd"],
     ["tensor ops formatting _methods"],
-    ["nn", "optim", "data", "viz", "testing", "serialization", "cuda", "linalg"],
+    ["nn", "optim", "data", "distributions", "viz", "testing", "serialization", "cuda", "linalg"],
     ["training", "utils"],
     ["__init__ __main__ _stubs d2l"],
 ]

@@ -28,6 +28,7 @@ INTERNAL = {
     "singular_sum": "the gradient of svdvals, whose second order runs it",
     "singular_part": "the second gradient of svdvals",
     "singular_change": "the second gradient of svdvals",
+    "binomial_quantile": "draws of counts: tests/test_distributions.py",
     "cofactor": "the gradient of det, whose second order runs it",
     "eigh": "its vectors come with either sign: tests/ops/test_linalg.py",
     "svd": "its vectors come with either sign: tests/ops/test_linalg.py",
