@@ -7,6 +7,7 @@ from gradlab.training.callbacks import (
     ModelCheckpoint,
 )
 from gradlab.training.checkpoint import list_checkpoints, read_checkpoint
+from gradlab.training.classifier import Classifier, accuracy
 from gradlab.training.datamodule import DataModule
 from gradlab.training.gpus import cpu, gpu, num_gpus, try_all_gpus, try_gpu
 from gradlab.training.history import History
@@ -19,6 +20,7 @@ from gradlab.training.trainer import Trainer
 __all__ = [
     "Accumulator",
     "Callback",
+    "Classifier",
     "DataModule",
     "EarlyStopping",
     "History",
@@ -29,6 +31,7 @@ __all__ = [
     "ProgressBar",
     "Timer",
     "Trainer",
+    "accuracy",
     "add_to_class",
     "cpu",
     "gpu",

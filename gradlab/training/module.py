@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -175,26 +175,30 @@ class Module(nn.Module, HyperParameters):
         ``plot_train_per_epoch`` says; validation values at the end of their epoch. Where the number
         of batches is not known, a curve gets one point per epoch.
         """
-        trainer = self.trainer
+        # At every step of nearly every run, so without the property.
+        trainer = None if self._trainer is None else self._trainer()
         if trainer is None:
             return
         label = f"train_{key}" if train else f"val_{key}"
         plot = getattr(trainer, "plot", None)
         if plot is not None:
-            plot(label, value, train)
-        elif train:  # a trainer of the user's, with no more than these attributes
-            x = trainer.train_batch_idx / trainer.num_train_batches
-            self._draw(x, value, label, trainer.num_train_batches)
-        else:
-            self._draw(trainer.epoch + 1, value, label, trainer.num_val_batches)
+            plot(label, value)
+            return
+        # A trainer of the user's, with no more than these attributes.
+        batches = trainer.num_train_batches if train else trainer.num_val_batches
+        x = trainer.train_batch_idx / batches if train else trainer.epoch + 1
+        self._draw(label, [(x, value)], batches)
 
-    def _draw(self, x: float, value: Any, label: str, batches: int | None) -> None:
-        """Draw a value on the board, in a curve of an epoch of so many batches."""
-        train = label.startswith("train")
-        points = self.plot_train_per_epoch if train else self.plot_valid_per_epoch
-        if self.board is not None and points:
-            # Without a known number, the Trainer completes the mean at the end of the epoch.
-            self.board.draw(x, value, label, batches // points if batches else sys.maxsize)
+    def _draw(self, label: str, points: Iterable[tuple[float, Any]], batches: int | None) -> None:
+        """Draw points of a curve on the board, in epochs of so many batches."""
+        train = label.startswith("train_")
+        per_epoch = self.plot_train_per_epoch if train else self.plot_valid_per_epoch
+        if self.board is None or not per_epoch:
+            return
+        # Without a known number, the Trainer completes the mean at the end of the epoch.
+        every_n = int(batches / per_epoch) if batches else sys.maxsize
+        for x, value in points:
+            self.board.draw(x, value, label, every_n)
 
 
 def _is_learned(value: Any) -> bool:

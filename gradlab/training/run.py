@@ -83,7 +83,7 @@ class Run:
         self.phase = "training"  # of the epoch; then "validating", and "over" once it has its row
         self.steps_before = 0  # this epoch
         self.batch_size = 1  # of the current batch: its weight in means
-        self.plotted: set[str] = set()  # the names of what is drawn on the model's board
+        self.plotted: dict[str, None] = {}  # the names of what is drawn on the model's board
         self.noted_loss: Any = None  # what the step of the current batch has plotted as its loss
         self.history = History()
         self.metrics: Row = {}
@@ -140,21 +140,23 @@ class Run:
         if self.is_running:
             self.note(name, value, last)
 
-    def plot(self, label: str, value: Any, train: bool) -> None:
-        """Note a metric that is also drawn, when it is read; see `Module.plot`."""
+    def plot(self, label: str, value: Any) -> None:
+        """Note a metric that is also drawn, once it is read; see `Module.plot`."""
         if self.is_running:
             self.note(label, value)
-            self.plotted.add(label)
+            self.plotted[label] = None
 
     def draw(self, entries: list[Entry]) -> None:
         """Draw those of the entries, which were read, that the model has plotted."""
-        for label, value, _, batch, _ in entries if self.plotted else ():
-            if label not in self.plotted:
-                continue
-            train = label.startswith("train")
+        for label in list(self.plotted) if entries else ():
+            train = label.startswith("train_")
             batches = self.num_train_batches if train else self.num_val_batches
-            done = (batch - 1) / batches if train and batches else 1.0
-            self.model._draw(self.epoch + done, value, label, batches)
+            if train and batches:
+                start = self.epoch - 1 / batches  # batches are counted from 1
+                points = [(start + e[3] / batches, e[1]) for e in entries if e[0] == label]
+            else:
+                points = [(self.epoch + 1.0, e[1]) for e in entries if e[0] == label]
+            self.model._draw(label, points, batches)
 
     def note(self, name: str, value: Any, last: bool = False) -> Any:
         """Note a metric; return its value, a number, or a tensor where that is on a device.

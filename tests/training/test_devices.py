@@ -45,9 +45,8 @@ def test_the_device_is_not_waited_for_at_every_step(fake_cuda, monkeypatch):
     run.fit(make_model(), loader(2), val_loader())
     assert run.step == 96
     # In each epoch: the losses of its steps, the losses and the accuracies of its validation, in
-    # one transfer each (float32 both, so that these two come together). And the first look, and
-    # the curves of the board, at the end.
-    assert fake_cuda.copies_to_host == 2 * 2 + 2
+    # one transfer each (float32 both, so that these two come together). And the first look.
+    assert fake_cuda.copies_to_host == 2 * 2 + 1
 
 
 def test_a_loss_that_is_not_finite_is_named_when_it_is_read(fake_cuda, tmp_path, monkeypatch):
