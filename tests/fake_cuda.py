@@ -417,7 +417,7 @@ class Namespace:
         if isinstance(found, np.ufunc):
             return Ufunc(found)
         if isinstance(found, ModuleType):
-            return Namespace(found)
+            return LinAlg(found) if found is np.linalg else Namespace(found)
         if isinstance(found, type(np.ogrid) | type(np.mgrid)):
             return Grid(found)
         if isinstance(found, type) or not callable(found):
@@ -461,6 +461,35 @@ class Namespace:
 
     class cuda:
         Device = staticmethod(Device)
+
+
+class LinAlg(Namespace):
+    """cupy.linalg (14.2): it broadcasts no batches, and says nothing of singular matrices."""
+
+    def solve(self, a: Array, b: Array) -> Array:
+        if a.shape[:-1] != b.shape[:-1]:
+            raise ValueError(
+                "a must have (..., M, M) shape and b must have (..., M, K) for multidimensional b"
+            )
+        return self._silently("solve", a, b)
+
+    def inv(self, a: Array) -> Array:
+        return self._silently("inv", a)
+
+    def cholesky(self, a: Array) -> Array:
+        # cuSOLVER stops at a pivot that is not positive and leaves it in its place.
+        return self._silently("cholesky", a, failed=np.tril)
+
+    def _silently(self, name: str, *args: Array, failed: Any = None) -> Array:
+        def run(*args: Any) -> Any:
+            try:
+                return getattr(np.linalg, name)(*args)
+            except np.linalg.LinAlgError:
+                return failed(args[-1]) if failed else np.full_like(args[-1], np.nan)
+
+        run.__name__ = name
+        found: Array = _run(run, args, {}, [])
+        return found
 
 
 def _host_inside(value: Any) -> Any:
