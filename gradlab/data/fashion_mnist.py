@@ -182,7 +182,7 @@ class FashionMNIST(Dataset[tuple[Any, Any]]):
     def get_batch(self, indices: Indices) -> tuple[Any, Any]:
         """The images and labels at ``indices``, converted at once where there is no transform."""
         if self.transform is not None:
-            return default_collate(read_samples(self, indices))  # type: ignore[no-any-return]
+            return default_collate(read_samples(self, indices))
         try:
             pixels, labels = self._rows.get_batch(indices)
         except AxisError:
@@ -329,5 +329,6 @@ def _resized(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     height, width = size
     made = np.empty((len(pixels), height, width), np.uint8)
     for i, picture in enumerate(pixels):
-        made[i] = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+        scaled = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+        made[i] = np.asarray(scaled)
     return made

@@ -26,7 +26,7 @@ from gradlab.devices import cpu
 from gradlab.errors import DataError, DTypeError, OptionError, ShapeError, message
 from gradlab.tensor import Tensor, from_value
 
-_DTYPES = {
+_DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(np.uint8),
     0x09: np.dtype(np.int8),
     0x0B: np.dtype(np.int16),
@@ -175,7 +175,7 @@ def _fill(file: BinaryIO, values: np.ndarray) -> int:
     """Read into the memory of an array; returns how many bytes there were."""
     if not values.size:
         return 0
-    memory = memoryview(values.reshape(-1).view(np.uint8))
+    memory = values.reshape(-1).view(np.uint8).data
     filled = 0
     while filled < len(memory):
         got = file.readinto(memory[filled:])  # type: ignore[attr-defined]

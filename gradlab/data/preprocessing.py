@@ -290,7 +290,7 @@ class TablePreprocessor:
             "categories": {name: list(each) for name, each in steps.categories.items()},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Any) -> None:
         """Take over the options and steps of another, from its `state_dict`.
 
         Raises `StateError` for a dict that is none.
