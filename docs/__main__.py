@@ -14,8 +14,6 @@ SOURCE = Path(__file__).parent
 
 def build(source: Path, staging: Path, target: Path) -> list[str]:
     """Build the site from a folder such as ``docs/``; what is wrong, one text for each."""
-    from mkdocs.exceptions import MkDocsException
-
     try:
         read = pages.read_all(source / "notes")
     except pages.PageError as error:
@@ -23,11 +21,7 @@ def build(source: Path, staging: Path, target: Path) -> list[str]:
     if wrong := notebooks.run_all(read):
         return [str(each) for each in wrong]
     site.write(read, source, staging)
-    try:
-        site.render(read, staging, target)
-    except MkDocsException as error:
-        return [f"MkDocs: {error}"]
-    return links.check(target)
+    return site.render(read, staging, target) or links.check(target)
 
 
 def main() -> int:

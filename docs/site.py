@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -78,21 +79,39 @@ def navigation(pages: list[Page]) -> list[Any]:
     return [{"Home": "index.md"}, {"Course notes": chapters}, {"Notebooks": "notebooks.md"}]
 
 
-def render(pages: list[Page], source: Path, target: Path) -> None:
-    """Run MkDocs. Raises mkdocs.exceptions.MkDocsException where it has anything to complain of."""
+def render(pages: list[Page], source: Path, target: Path) -> list[str]:
+    """Run MkDocs; whatever it warns of is returned, one text for each."""
     from mkdocs.commands.build import build
     from mkdocs.config import load_config
+    from mkdocs.exceptions import MkDocsException
 
-    config = load_config(
-        str(ROOT / "mkdocs.yml"),
-        docs_dir=str(source.resolve()),
-        site_dir=str(target.resolve()),
-        nav=navigation(pages),
-        strict=True,
-    )
-    config.plugins.on_startup(command="build", dirty=False)
-    build(config)
-    config.plugins.on_shutdown()
+    said = _Warnings()
+    logger = logging.getLogger("mkdocs")
+    logger.addHandler(said)
+    try:
+        config = load_config(
+            str(ROOT / "mkdocs.yml"),
+            docs_dir=str(source.resolve()),
+            site_dir=str(target.resolve()),
+            nav=navigation(pages),
+        )
+        config.plugins.on_startup(command="build", dirty=False)
+        build(config)
+        config.plugins.on_shutdown()
+    except MkDocsException as error:
+        said.texts.append(str(error))
+    finally:
+        logger.removeHandler(said)
+    return [f"MkDocs: {text}" for text in said.texts]
+
+
+class _Warnings(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
 
 
 def _number(page: Page) -> str:
