@@ -16,6 +16,7 @@ from gradlab.data.idx import read_idx, write_idx
 from gradlab.data.loader import DataLoader
 from gradlab.data.preprocessing import TableDataset, TablePreprocessor
 from gradlab.data.sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
+from gradlab.data.synthetic import make_house_prices
 from gradlab.data.tabular import CSVDataset, from_dataframe, read_csv
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "extract",
     "from_dataframe",
     "load_digits",
+    "make_house_prices",
     "random_split",
     "read_csv",
     "read_idx",

@@ -25,14 +25,14 @@ _TIMEOUT = 20  # seconds without an answer
 
 
 def download(
-    url: str, folder: str | os.PathLike[str] = "../data", sha1_hash: str | None = None
+    url: str, folder: str | os.PathLike[str] | None = None, sha1_hash: str | None = None
 ) -> str:
     """Fetch a file into a folder, unless it is there already, and return its path.
 
     Parameters
     ----------
     url: the address, ``http://`` or ``https://``. Its last part is the name of the file.
-    folder: where to put it; made where it is missing.
+    folder: where to put it; made where it is missing. By default ``../data``.
     sha1_hash: the SHA-1 of the file in hexadecimal. A file that is there is kept where it matches,
         and fetched anew where it does not. Without a hash any file of the name is kept.
 
@@ -53,6 +53,7 @@ def download(
                 hint="sha1sum <file> gives it",
             )
         )
+    folder = "../data" if folder is None else folder  # as the root of a DataModule may be
     known = None if sha1_hash is None else f"sha1:{sha1_hash.lower()}"
     try:
         return fetch("download", url, folder, known)
