@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from gradlab.data.preprocessing import find_pandas
 from gradlab.data.sampler import is_count
@@ -202,6 +201,8 @@ class _Draw:
 
     def normal(self, weight: float = 0.0) -> np.ndarray:
         """Standard normals whose correlation with the worth of a house is ``weight``."""
+        from scipy.special import ndtri
+
         own = ndtri(self.uniform())
         return weight * self.worth + np.sqrt(1 - weight**2) * own if weight else own
 
@@ -277,6 +278,8 @@ def _numbers(draw: _Draw) -> dict[str, np.ndarray]:
 
 
 def _categories(draw: _Draw) -> dict[str, np.ndarray]:
+    from scipy.special import ndtr
+
     columns = {}
     for name in _CATEGORIES:
         names, shares = _levels(name)
