@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # the benchmarks are a package of the checkout, not of the wheel
 
-from benchmarks import host, measure, race, table  # noqa: E402
+from benchmarks import host, measure, race, table, vectorization  # noqa: E402
 from benchmarks.case import TITLES, Case, Target  # noqa: E402
 from benchmarks.suites import all_cases  # noqa: E402
 from gradlab import devices  # noqa: E402
@@ -210,3 +211,47 @@ def test_host_time_of_cuda_calls(monkeypatch, capsys):
         devices.forget_cuda()
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[-4:] == ["1.0", "µs", "1", "launches"]
+
+
+# ------------------------------------------------------------- the loop against the whole vector
+
+LIBRARIES = {library.name: library for library in vectorization.LIBRARIES}
+
+
+@pytest.mark.parametrize("name", [name for name in LIBRARIES if name != "PyTorch"])
+def test_loop_and_vector_give_the_same_sum(name):
+    library = LIBRARIES[name]
+    if why := library.missing():
+        pytest.skip(why)
+    found = [
+        [round(float(value), 5) for value in case.step()()]
+        for case in vectorization.cases([LIBRARIES["Python lists"], library], (5,))
+    ]
+    assert len(found[0]) == 5
+    assert all(each == found[0] for each in found)
+
+
+def test_vectorization_draws_every_line(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "figure.svg"
+    absent = replace(LIBRARIES["PyTorch"], missing=lambda: "PyTorch is not installed")
+    peers = [absent if each.name == "PyTorch" else each for each in vectorization.LIBRARIES]
+    monkeypatch.setattr(vectorization, "LIBRARIES", peers)
+    vectorization.main(
+        ["--plot", str(path), "--rounds", "1", "--seconds", "0", "--sizes", "2", "10", "20000"]
+    )
+    out = capsys.readouterr().out
+    head, *rows = [line for line in out.splitlines() if line and not line.startswith("without")]
+    assert head.split() == ["2", "10", "20,000"]
+    of_numpy = [row.split() for row in rows if row.startswith("NumPy")]
+    assert [len(row) for row in of_numpy] == [2 + 2 * 2, 2 + 3 * 2]  # no loop over 20,000
+    assert "NumPy, element by element" in path.read_text()
+    assert "without PyTorch: PyTorch is not installed" in out
+    if LIBRARIES["gradlab, cuda"].missing():
+        assert "without gradlab, cuda: device 'cuda' is not available" in out
+
+
+def test_loops_end_where_they_would_take_seconds():
+    found = vectorization.cases(vectorization.LIBRARIES)
+    assert {case.size for case in found} == set(vectorization.SIZES)
+    loops = {case.size for case in found if case.kind == "loop"}
+    assert max(loops) == vectorization.LONGEST_LOOP

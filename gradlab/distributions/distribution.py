@@ -9,7 +9,7 @@ import numpy as np
 
 from gradlab import dtypes
 from gradlab.autograd import no_grad
-from gradlab.devices import device as find_device
+from gradlab.devices import find_device
 from gradlab.distributions.constraints import Constraint, unit_interval
 from gradlab.errors import DTypeError, NotSupportedError, OptionError, ShapeError, message
 from gradlab.ops.elementwise import exp
