@@ -591,9 +591,10 @@ def _learn(table: Table, name: str, values: np.ndarray, options: Options) -> _Co
     # pandas' own sums, so that the last digit is that of df.fillna(df.mean()).
     series = find_pandas(table.operation).Series(values.astype(np.float64, copy=False))
     mean, std = float(series.mean()), 1.0
-    # Of equal values, rounding may leave a deviation that is not quite 0, to be divided by.
+    # Of equal values, rounding may leave a deviation that is not quite 0, to be divided by; of
+    # very small ones it is 0.
     if options.standardize and np.ptp(series[~gaps]) > 0:
-        std = float(series.std())
+        std = float(series.std()) or 1.0
     if options.missing == "error":
         return _Column(math.nan, mean, std)
     return _Column(mean if options.missing == "mean" else float(options.missing), mean, std)

@@ -121,6 +121,8 @@ def test_standardized_as_the_notes_do():
     expected["same"] = 0.0
     got = from_dataframe(frame, standardize=True, dtype="float64").features.numpy()
     np.testing.assert_allclose(got, expected.to_numpy(), rtol=1e-12, atol=1e-12)
+    tiny_ones = pd.DataFrame({"x": [0.0, 1e-308]})  # whose deviation is 0 in float64
+    assert from_dataframe(tiny_ones, standardize=True).features.tolist() == [[0], [0]]
 
 
 # --------------------------------------------------------------------------------------- new rows
