@@ -1,6 +1,8 @@
 """Linear algebra: products, norms, solving, inverses, determinants, factorizations.
 
-The names are those of the array API's ``linalg`` and of PyTorch's.
+The names are those of the array API's ``linalg`` and of PyTorch's. A singular matrix raises
+`LinAlgError` on the CPU. On a GPU its results are infinite or NaN, since the host would have to
+wait to learn of it; with ``GRADLAB_SYNC=1`` it does, and raises.
 """
 
 from gradlab.errors import LinAlgError

@@ -480,11 +480,25 @@ class LinAlg(Namespace):
         # cuSOLVER stops at a pivot that is not positive and leaves it in its place.
         return self._silently("cholesky", a, failed=np.tril)
 
+    raises: ClassVar[list[bool]] = [False]
+
+    @classmethod
+    @contextmanager
+    def errstate(cls, *, linalg: str) -> Iterator[None]:
+        """cupyx.errstate: with ``"raise"`` the host waits for the status of each call."""
+        before, cls.raises[0] = cls.raises[0], linalg == "raise"
+        try:
+            yield
+        finally:
+            cls.raises[0] = before
+
     def _silently(self, name: str, *args: Array, failed: Any = None) -> Array:
         def run(*args: Any) -> Any:
             try:
                 return getattr(np.linalg, name)(*args)
             except np.linalg.LinAlgError:
+                if self.raises[0]:
+                    raise
                 return failed(args[-1]) if failed else np.full_like(args[-1], np.nan)
 
         run.__name__ = name
@@ -627,6 +641,7 @@ def special_modules() -> dict[str, ModuleType]:
     modules = {name: ModuleType(name) for name in names}
     for name in ("betainc", "digamma", "erf", "erfinv", "expit", "gammaln", "zeta"):
         setattr(modules[names[2]], name, Namespace._find(getattr(scipy.special, name)))
+    modules["cupyx"].errstate = LinAlg.errstate  # type: ignore[attr-defined]
     modules["cupyx"].scipy = modules["cupyx.scipy"]  # type: ignore[attr-defined]
     modules["cupyx.scipy"].special = modules[names[2]]  # type: ignore[attr-defined]
     return modules

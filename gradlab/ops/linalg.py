@@ -6,7 +6,8 @@ float32. `solve`, `inv`, `det` and `pinv` take complex numbers as well, without 
 
 On the CPU a matrix without an inverse, or without a Cholesky factor, raises `LinAlgError`. On a GPU
 the host would have to wait for every result to learn of it, so nothing is raised there: the result
-holds infinities or NaN (a Cholesky factor that does not exist is all NaN).
+holds infinities or NaN (a Cholesky factor that does not exist is all NaN). With ``GRADLAB_SYNC=1``
+the host waits anyway, and `LinAlgError` is raised as on the CPU.
 
 An op has one result that gradients flow into. A factorization has several, so its op gives their
 columns in one array, one factor above the other, and the public function takes that apart.
@@ -29,6 +30,7 @@ from gradlab.errors import (
     ShapeError,
     message,
 )
+from gradlab.kernels.cuda.driver import current
 from gradlab.ops.core import PROMOTE, Op, apply, public
 from gradlab.ops.elementwise import abs as absolute, where
 from gradlab.ops.matmul import diag_embed
@@ -99,7 +101,9 @@ def _explain(
                 place = f"at {list(index)} of shape {x.shape}" if index else f"of shape {x.shape}"
                 got = f"{bad} {place}"
                 raise LinAlgError(message(operation, expected=expected, got=got, hint=hint))
-        raise LinAlgError(f"{operation}: the iteration did not converge")
+        # A matrix that the GPU's library refuses and NumPy does not.
+        got = f"{bad} in a tensor of shape {x.shape}"
+        raise LinAlgError(message(operation, expected=expected, got=got, hint=hint))
 
     return check
 
@@ -112,6 +116,17 @@ def _singular(operation: str) -> Callable[..., None]:
 def _iterates(operation: str, function: Callable[[Any], Any]) -> Callable[..., None]:
     """A check for what fails on numbers that are not finite alone, or nearly so."""
     return _explain(operation, "matrices with such factors", "one without", "", function)
+
+
+def _checked(xp: Any, name: str, *arrays: Any) -> Any:
+    """A function of the namespace's linalg; on a GPU its status is read where the host waits."""
+    function = getattr(xp.linalg, name)
+    if xp is np or not getattr(current(), "sync", False):
+        return function(*arrays)
+    import cupyx
+
+    with cupyx.errstate(linalg="raise"):
+        return function(*arrays)
 
 
 def _dot(xp: Any, *factors: Any) -> Any:
@@ -182,7 +197,7 @@ def _solve_forward(xp: Any, a: Any, b: Any) -> Any:
         b = xp.broadcast_to(b, shape + b.shape[-2:])
         if not b.size:
             return xp.empty(b.shape, b.dtype)
-    return xp.linalg.solve(a, b)
+    return _checked(xp, "solve", a, b)
 
 
 # A X = B. With Y the solution, gB = A⁻ᵀ gY and gA = -gB Yᵀ.
@@ -343,7 +358,7 @@ def solve_triangular(
 
 INV = Op(
     "inv",
-    lambda xp, x: xp.linalg.inv(x),
+    lambda xp, x: _checked(xp, "inv", x),
     gradients={"x": lambda gy, y: -(y.mT @ gy @ y.mT)},
     kinds=_INEXACT,
     halves=True,
@@ -652,7 +667,7 @@ def _halved(x: Tensor) -> Tensor:
 
 
 def _cholesky_forward(xp: Any, x: Any) -> Any:
-    y = xp.linalg.cholesky(x)
+    y = _checked(xp, "cholesky", x)
     if xp is not np and y.size:
         # cuSOLVER stops at the first pivot that is not positive and leaves it where it is.
         good = (xp.diagonal(y, axis1=-2, axis2=-1) > 0).all(axis=-1)

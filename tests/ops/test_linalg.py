@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from gradlab.kernels.cuda.driver import current
 
 import gradlab as gl
 from gradlab import linalg as L
@@ -340,3 +341,16 @@ def test_singular_matrices_on_cuda_do_not_make_the_host_wait(fake_cuda):
     assert y.isfinite().tolist() == [[[True, True]] * 2, [[False, False]] * 2]
     assert not z.isfinite().any()
     assert not inverse.isfinite().any()
+
+
+def test_singular_matrices_on_cuda_raise_where_the_host_waits_anyway(fake_cuda, monkeypatch):
+    monkeypatch.setattr(current(), "sync", True)  # GRADLAB_SYNC=1
+    singular = gl.ones(2, 2, device="cuda")
+    for call in (
+        lambda: L.solve(singular, singular),
+        lambda: L.inv(singular),
+        lambda: L.cholesky(gl.stack([gl.eye(2, device="cuda"), -singular])),
+    ):
+        with pytest.raises(LinAlgError, match=r"^(solve|inv|cholesky): expected .*, got a"):
+            call()
+    assert L.inv(gl.eye(2, device="cuda")).tolist() == [[1, 0], [0, 1]]
