@@ -134,8 +134,8 @@ class FashionMNIST(DataModule):
 
     def visualize(
         self, batch: Any, nrows: int = 1, ncols: int = 8, labels: Sequence[str] = ()
-    ) -> Any:
-        """Show the first pictures of a batch, with their labels or others; returns the axes."""
+    ) -> None:
+        """Show the first pictures of a batch, each under its label or another text."""
         X, y = batch
         titles = list(labels) or self.text_labels(y)
-        return show_images(X.squeeze(1), nrows, ncols, titles=titles)
+        show_images(X.squeeze(1), nrows, ncols, titles=titles)
