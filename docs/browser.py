@@ -45,8 +45,9 @@ def check(site: Path, pages: list[str]) -> list[str]:
         browser = playwright.chromium.launch(
             executable_path=_executable(), args=list(_QUIET), chromium_sandbox=False
         )
+        context = browser.new_context()  # with one cache, of scripts and styles
         for page in pages:
-            tab = browser.new_page()
+            tab = context.new_page()
             wrong += [f"{page}: {each}" for each in _open(tab, address, page)]
             tab.close()
         browser.close()

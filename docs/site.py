@@ -37,7 +37,7 @@ def write_page(page: Page, folder: Path, names: set[str]) -> None:
 
     text = "\n\n".join(_cell(page, index, folder) for index in range(len(page.notebook.cells)))
     link = f"[Download as a notebook]({page.name}.ipynb){{ .notebook download }}"
-    title, rest = text.split("\n", 1)
+    title, _, rest = text.partition("\n")
     (folder / f"{page.name}.md").write_text(f"{title}\n\n{link}\n{rest}\n", encoding="utf-8")
 
     notebook = nbformat.from_dict(page.notebook)

@@ -61,6 +61,7 @@ pd.DataFrame({"size": [3.0, None]})
 """
 
 OTHER = "# 2.1 Other\n\n## A part\n\nText.\n"
+SHORT = "# 3.1 Short\n"
 
 
 def source(folder: Path, **texts: str) -> Path:
@@ -82,9 +83,9 @@ def page(folder: Path, text: str, name: str = "page") -> Path:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site of two pages."""
+    """A site of three pages."""
     folder = tmp_path_factory.mktemp("docs")
-    texts = source(folder / "docs", everything=PAGE, other=OTHER)
+    texts = source(folder / "docs", everything=PAGE, other=OTHER, short=SHORT)
     assert docs.build(texts, folder / "staging", folder / "site") == []
     return folder / "site"
 
