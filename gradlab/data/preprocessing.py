@@ -73,7 +73,7 @@ class TableDataset(TensorDataset):
                 f"{type(self).__name__}.transform: expected a data set that from_dataframe or "
                 "read_csv made, got one made of tensors"
             )
-        return self.preprocessor.transform(df)
+        return self.preprocessor.transform_table(frame_table("transform", df, empty=True))
 
     def __repr__(self) -> str:
         target = f", target {', '.join(self.target_names)}" if self.target_names else ""
@@ -251,7 +251,8 @@ class TablePreprocessor:
         if missing or extra:
             got = [f"none named {_listed(missing)}"] * bool(missing)
             got += [f"{_listed(extra)} besides"] * bool(extra)
-            hint = f"drop what is not needed: df.drop(columns={extra[:3]!r})" if extra else ""
+            hint = f"drop what is not needed: df.drop(columns={extra[:3]!r})"
+            hint = "rename or add what is missing" if missing else hint
             expected = f"the {len(steps.columns)} columns the steps were learned from"
             raise DataError(
                 message(table.operation, expected=expected, got=" and ".join(got), hint=hint)

@@ -137,6 +137,7 @@ def test_unseen_categories_are_none_and_counted():
         "transform: 2 values are none of the categories learned and count as none of them: "
         "2 in 'roof'"
     ]
+    assert told[0].filename == __file__
     assert made.unseen == {"roof": 2}
     assert data.unseen == {}
     assert made.features.tolist() == [[1, 0, 0], [3, 1, 0], [2, 0, 0]]
@@ -181,10 +182,15 @@ def test_columns_that_do_not_fit():
     text = refusal(data.transform, tiny().rename(columns={"rooms": "room"}))
     assert text == (
         "transform: expected the 2 columns the steps were learned from, got none named 'rooms' and "
-        "'room' besides; drop what is not needed: df.drop(columns=['room'])"
+        "'room' besides; rename or add what is missing"
+    )
+    assert refusal(data.transform, tiny().assign(room=1)) == (
+        "transform: expected the 2 columns the steps were learned from, got 'room' besides; "
+        "drop what is not needed: df.drop(columns=['room'])"
     )
     assert refusal(data.transform, tiny()[["rooms"]]) == (
-        "transform: expected the 2 columns the steps were learned from, got none named 'roof'"
+        "transform: expected the 2 columns the steps were learned from, got none named 'roof'; "
+        "rename or add what is missing"
     )
     two = from_dataframe(tiny().fillna({"rooms": 0}), target=["price", "rooms"])
     assert refusal(two.transform, tiny()[["roof", "price"]]) == (
