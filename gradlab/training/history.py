@@ -6,10 +6,8 @@ import math
 from os import PathLike
 from typing import Any
 
-from gradlab.devices import cpu
 from gradlab.errors import OptionError, missing_dependency
 from gradlab.ops.fetch import fetch
-from gradlab.tensor import Tensor
 
 Row = dict[str, float]
 
@@ -126,12 +124,9 @@ class Metrics:
         self._rows: list[tuple[int, Row]] = []
         self._latest: set[str] = set()  # the names whose last value counts, not their mean
 
-    def add(self, name: str, value: Any, weight: float, batch: int, last: bool = False) -> Any:
-        """Note a value, a number or a tensor of one element, of a batch; return what is kept."""
-        if isinstance(value, Tensor):
-            value = value.item() if value.device is cpu else value.detach()
+    def add(self, name: str, value: Any, weight: float, batch: int, last: bool = False) -> None:
+        """Note a value of a batch: a number, or a tensor of one element without history."""
         self.unread.append((name, value, weight, batch, last))
-        return value
 
     def take_back(self, name: str, batch: int) -> None:
         """Forget what was noted under a name for the latest batch, if it was this one."""

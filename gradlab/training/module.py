@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -187,18 +187,19 @@ class Module(nn.Module, HyperParameters):
         # A trainer of the user's, with no more than these attributes.
         batches = trainer.num_train_batches if train else trainer.num_val_batches
         x = trainer.train_batch_idx / batches if train else trainer.epoch + 1
-        self._draw(label, [(x, value)], batches)
-
-    def _draw(self, label: str, points: Iterable[tuple[float, Any]], batches: int | None) -> None:
-        """Draw points of a curve on the board, in epochs of so many batches."""
-        train = label.startswith("train_")
-        per_epoch = self.plot_train_per_epoch if train else self.plot_valid_per_epoch
-        if self.board is None or not per_epoch:
-            return
-        # Without a known number, the Trainer completes the mean at the end of the epoch.
-        every_n = int(batches / per_epoch) if batches else sys.maxsize
-        for x, value in points:
+        every_n = batches_per_point(self, label, batches)
+        if every_n:
             self.board.draw(x, value, label, every_n)
+
+
+def batches_per_point(model: Module, label: str, batches: int | None) -> int:
+    """Of how many batches a point of a curve is the mean, in epochs of ``batches``; 0 for none."""
+    train = label.startswith("train_")
+    per_epoch = model.plot_train_per_epoch if train else model.plot_valid_per_epoch
+    if model.board is None or not per_epoch:
+        return 0
+    # Without a known number, the Trainer completes the mean at the end of the epoch.
+    return max(1, int(batches / per_epoch)) if batches else sys.maxsize
 
 
 def _is_learned(value: Any) -> bool:

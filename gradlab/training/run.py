@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from gradlab.devices import Device
+from gradlab.devices import Device, cpu
 from gradlab.errors import ShapeError, message
 from gradlab.tensor import Tensor
 from gradlab.training.callbacks import callback_states, load_callback_states
 from gradlab.training.datamodule import Batches
 from gradlab.training.history import Entry, History, Metrics, Row
-from gradlab.training.module import Module, Schedule, not_a_loss
+from gradlab.training.module import Module, Schedule, batches_per_point, not_a_loss
 from gradlab.training.runstate import get_state, not_finite
 from gradlab.training.stopping import Stopping
 
@@ -84,6 +84,7 @@ class Run:
         self.steps_before = 0  # this epoch
         self.batch_size = 1  # of the current batch: its weight in means
         self.plotted: dict[str, None] = {}  # the names of what is drawn on the model's board
+        self.undrawn: dict[str, list[tuple[float, float]]] = {}  # by name, until the mean is full
         self.noted_loss: Any = None  # what the step of the current batch has plotted as its loss
         self.history = History()
         self.metrics: Row = {}
@@ -146,17 +147,29 @@ class Run:
             self.note(label, value)
             self.plotted[label] = None
 
-    def draw(self, entries: list[Entry]) -> None:
-        """Draw those of the entries, which were read, that the model has plotted."""
-        for label in list(self.plotted) if entries else ():
+    def draw(self, entries: list[Entry], end: bool = False) -> None:
+        """Draw those of the entries, which were read, that the model has plotted.
+
+        The board gets means of several batches, which are taken here: to hand over each value takes
+        as long as to note it. With ``end`` the means begun are drawn, too.
+        """
+        for label in list(self.plotted) if entries or end else ():
             train = label.startswith("train_")
             batches = self.num_train_batches if train else self.num_val_batches
+            every_n = batches_per_point(self.model, label, batches)
+            if not every_n:
+                continue
+            points = self.undrawn.setdefault(label, [])
             if train and batches:
                 start = self.epoch - 1 / batches  # batches are counted from 1
-                points = [(start + e[3] / batches, e[1]) for e in entries if e[0] == label]
+                points += [(start + e[3] / batches, e[1]) for e in entries if e[0] == label]
             else:
-                points = [(self.epoch + 1.0, e[1]) for e in entries if e[0] == label]
-            self.model._draw(label, points, batches)
+                points += [(self.epoch + 1.0, e[1]) for e in entries if e[0] == label]
+            ready = len(points) if end else len(points) - len(points) % every_n
+            for first in range(0, ready, every_n):
+                xs, ys = zip(*points[first : first + every_n], strict=True)
+                self.model.board.draw(sum(xs) / len(xs), sum(ys) / len(ys), label)
+            del points[:ready]
 
     def note(self, name: str, value: Any, last: bool = False) -> Any:
         """Note a metric; return its value, a number, or a tensor where that is on a device.
@@ -171,10 +184,13 @@ class Run:
             metrics, batch, loss_name = self.train_metrics, self.batch, "train_loss"
         else:
             metrics, batch, loss_name = self.val_metrics, self.val_batch_idx, "val_loss"
-        try:
-            kept = metrics.add(name, value, self.batch_size, batch, last)
-        except ShapeError:
-            raise self._not_one_element(name, value) from None
+        kept = value
+        if isinstance(value, Tensor):
+            try:
+                kept = value.item() if value.device is cpu else value.detach()
+            except ShapeError:
+                raise self._not_one_element(name, value) from None
+        metrics.add(name, kept, self.batch_size, batch, last)
         if name == loss_name:
             self.noted_loss = value
             if name == "train_loss" and kept.__class__ is float and not math.isfinite(kept):

@@ -263,13 +263,15 @@ class Trainer(Run, HyperParameters):
         """
         model, stopping, share = self.model.train(), self.stopping, self.accumulate_grad_batches
         hooks = self._hooks["on_batch_end"]
+        is_replaced = getattr(self.prepare_batch, "__func__", None) is not _PREPARE_BATCH
         for batch in self.train_batches if self.phase == "training" else ():
             if self.batch % share == 0:
                 for optimizer in self.optimizers:
                     optimizer.zero_grad()
             self.batch += 1
             batch = self.prepare_batch(batch)
-            self.batch_size = size_of_batch(batch)
+            if is_replaced:
+                self.batch_size = size_of_batch(batch)
             loss = model.training_step(batch)
             if loss is not self.noted_loss or loss is None:
                 self.note_loss(loss)
@@ -295,8 +297,11 @@ class Trainer(Run, HyperParameters):
                 if x.__class__ is not Tensor or x.device is not self.model_device:
                     break
             else:  # at nearly every step of nearly every run: nothing to do
+                self.batch_size = (batch[0].shape or (1,))[0]
                 return batch
-        return place(batch, self.model_device, self.dtype)
+        batch = place(batch, self.model_device, self.dtype)
+        self.batch_size = size_of_batch(batch)
+        return batch
 
     def optimizer_step(self) -> None:
         """Clip the gradients, update the parameters, and step the schedules that count steps."""
@@ -379,7 +384,8 @@ class Trainer(Run, HyperParameters):
     def _flush_board(self) -> None:
         """Complete the curves on the board. A run is not lost for a picture."""
         try:
-            self.draw(self.train_metrics.read())  # where an error has ended the run
+            # Something is there to read where an error has ended the run.
+            self.draw(self.train_metrics.read(), end=True)
             if self.model.board is not None:
                 self.model.board.flush()
         except Exception as error:
@@ -485,6 +491,9 @@ class Trainer(Run, HyperParameters):
         batches = Batches(data, None, "prediction")
         self._place_model(model)
         return predict(self, batches)
+
+
+_PREPARE_BATCH = Trainer.prepare_batch  # whatever is put on the class in its place later
 
 
 def _first_given(*values: Any) -> Any:
