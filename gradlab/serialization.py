@@ -63,15 +63,24 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
     write_arrays(path, structure, arrays)
 
 
-def load(path: str | os.PathLike[str], device: DeviceLike = None) -> Any:
+def load(
+    path: str | os.PathLike[str],
+    device: DeviceLike = None,
+    *,
+    map_location: DeviceLike = None,
+    weights_only: bool = True,
+) -> Any:
     """Read what `save` wrote to ``path``, its tensors onto ``device`` (None: the CPU).
+
+    PyTorch calls the device ``map_location``. Its ``weights_only`` may be given; here every file is
+    read so.
 
     A safetensors file that another program wrote is read as a dict of tensors.
 
     Raises `CheckpointError`, and gives nothing, where the file is truncated, was altered, or is no
     safetensors file. No file is ever unpickled.
     """
-    where = find_device(device)
+    where = find_device(map_location if device is None else device)
     content = read_arrays(path)
     if not content.digest:
         return {name: from_value(array, where) for name, array in content.arrays.items()}
