@@ -78,7 +78,7 @@ class ProgressBar(Callback):
     def on_progress(self, trainer: Trainer) -> None:
         if self._waits:
             self._waits = False
-            if not trainer.model.board.data:
+            if not trainer.plotted:
                 self._open(trainer)
         if self._display is not None and time.monotonic() >= self._due:
             self._display.update(trainer)
