@@ -215,7 +215,7 @@ def place(batch: Any, device: Device, dtype: DType | None) -> Any:
 def size_of_batch(batch: Any) -> int:
     """The number of samples in a batch: the first size of its first tensor, else 1."""
     if batch.__class__ is tuple and batch and batch[0].__class__ is Tensor:
-        return (batch[0].shape or (1,))[0]  # type: ignore[no-any-return]
+        return (batch[0].shape or (1,))[0]
     while batch.__class__ is not Tensor:
         if isinstance(batch, tuple | list) and batch:
             batch = batch[0]

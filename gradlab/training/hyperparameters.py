@@ -12,7 +12,7 @@ from gradlab.errors import OptionError, message
 T = TypeVar("T", bound=Callable[..., Any])
 
 
-def add_to_class(cls: type) -> Callable[[T], T]:
+def add_to_class(cls: Any) -> Callable[[T], T]:
     """Make the function that it decorates a method of ``cls``, and of all objects made of it.
 
     >>> class Counter:

@@ -50,6 +50,7 @@ class Module(nn.Module, HyperParameters):
     ()
     """
 
+    board: Any  # a ProgressBoard, or None for no curves
     _trainer: weakref.ref[Trainer] | None = None
     _board_limits: list[int] | None = None  # what a Trainer gave the board
 
@@ -176,7 +177,7 @@ class Module(nn.Module, HyperParameters):
         of batches is not known, a curve gets one point per epoch.
         """
         # At every step of nearly every run, so without the property.
-        trainer = None if self._trainer is None else self._trainer()
+        trainer: Any = None if self._trainer is None else self._trainer()
         if trainer is None:
             return
         label = f"train_{key}" if train else f"val_{key}"

@@ -37,6 +37,9 @@ class Run:
     log_every_n_batches: int | None = None
     device: Device | None = None
 
+    callbacks: list[Any]
+    stopping: Stopping
+    gpus: list[Device]
     model: Module
     optim: Any
     optimizers: list[Any]
@@ -51,7 +54,7 @@ class Run:
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         # Not in __init__: a subclass, or `add_to_class`, may put another one in its place.
         run = super().__new__(cls)
-        run.stopping = Stopping()
+        run.stopping, run.gpus = Stopping(), []
         run.set_callbacks([])
         run.reset()
         return run

@@ -127,7 +127,6 @@ class Trainer(Run, HyperParameters):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         trainer = super().__new__(cls)
-        trainer.gpus = []
         trainer.set_callbacks([_bar_or_board()])
         return trainer
 
