@@ -89,7 +89,7 @@ def _name(kind: DeviceLike | int, index: int | None) -> str:
     if isinstance(kind, Device) and index is None:
         return str(kind)
     if isinstance(kind, int) and index is None:
-        kind, index = "cuda", kind
+        index, kind = kind, "cuda"
     match = _FORM.fullmatch("cpu" if kind is None else str(kind))
     if not match or not _is_index(index) or (index is not None and match["index"]):
         expected = "'cpu', 'cuda', 'cuda:<index>' or 'auto'"

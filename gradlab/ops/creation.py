@@ -272,8 +272,14 @@ def eye(
     return _finish(np.eye(rows, cols, k=k, dtype=_float_or(dtype)), device, requires_grad)
 
 
-def to(x: Tensor, *args: Any, dtype: Any = None, device: DeviceLike = None, copy: bool = False,
-       non_blocking: bool = False) -> Tensor:  # fmt: skip
+def to(
+    x: Tensor,
+    *args: Any,
+    dtype: Any = None,
+    device: DeviceLike | int = None,
+    copy: bool = False,
+    non_blocking: bool = False,
+) -> Tensor:
     """Return ``x`` on another device, in another dtype, or both; itself where nothing changes.
 
     ``x.to("cuda")``, ``x.to(gradlab.float64)``, ``x.to("cpu", gradlab.float16)``, ``x.to(other)``.

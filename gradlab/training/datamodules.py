@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from gradlab import data
@@ -41,6 +41,8 @@ class SyntheticRegressionData(DataModule):
     >>> X.shape, y.shape
     ((32, 2), (32, 1))
     """
+
+    num_train: int
 
     def __init__(
         self,
@@ -111,10 +113,10 @@ class FashionMNIST(DataModule):
         self,
         batch_size: int = 64,
         resize: int | tuple[int, int] = (28, 28),
-        root: str | PathLike[str] | None = None,
+        root: str | Path | None = None,
         num_workers: int = 0,
     ) -> None:
-        super().__init__(root, num_workers)  # type: ignore[arg-type]
+        super().__init__(root, num_workers)
         self.save_hyperparameters()
         self.train = data.FashionMNIST(root, train=True, resize=resize)
         self.val = data.FashionMNIST(root, train=False, resize=resize)

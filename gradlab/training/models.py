@@ -145,6 +145,7 @@ class LinearRegression(Module):
 
     def get_w_b(self) -> tuple[Tensor, Tensor]:
         """The weights (1, d) and the bias (1,), without history."""
+        assert self.net.bias is not None
         return self.net.weight.data, self.net.bias.data
 
 
@@ -156,7 +157,8 @@ class _SmallLinear(nn.LazyLinear):
         super().initialize_parameters(in_features)
         if drawn:
             nn.init.normal_(self.weight, mean=0, std=0.01)
-            nn.init.zeros_(self.bias)
+            if self.bias is not None:
+                nn.init.zeros_(self.bias)
 
 
 # --------------------------------------------------------------------------- softmax regression
