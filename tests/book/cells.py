@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradlab.data import make_house_prices, write_idx
+
 BOOK = os.environ.get("GRADLAB_BOOK", "")
 CHAPTERS = (
     "preliminaries",
@@ -87,8 +89,7 @@ def run(page: Path, folder: Path, library: str, seed: int = 0) -> list[Outcome]:
     # The book was written before text in a table had a dtype of its own.
     old_text = pd.option_context("future.infer_string", False)
     with _modules(library) as torch, contextlib.chdir(folder / "page"), old_text:
-        for name in ("train", "test"):
-            _write_houses(folder / "data" / f"kaggle_house_pred_{name}.csv", name == "train")
+        make_house_prices(folder / "data", 500, 200)
         random.seed(seed)
         torch.manual_seed(seed)
         selected = types.SimpleNamespace(selected=lambda *names: "pytorch" in names)
@@ -195,8 +196,6 @@ def _classes_as_they_were(module: types.ModuleType) -> Iterator[None]:
 
 def write_fashion_mnist(folder: Path, train: int = 600, test: int = 120) -> None:
     """Pictures of ten kinds with a label each, in the files that Fashion-MNIST comes in."""
-    from gradlab.data import write_idx
-
     folder.mkdir(parents=True, exist_ok=True)
     for part, size, seed in (("train", train, 0), ("t10k", test, 1)):
         pictures, labels = _pictures(size, seed)
@@ -219,26 +218,6 @@ def _downloaded(url: str, folder: str | None = None, sha1_hash: str | None = Non
     path = Path(folder or "../data", url.rpartition("/")[2])
     assert path.exists()
     return str(path)
-
-
-def _write_houses(path: Path, train: bool) -> None:
-    """Houses with columns of every kind that the page's have: numbers, names, gaps."""
-    rng = np.random.default_rng(train)
-    size = 100 if train else 40
-    area = rng.normal(1500, 400, size).round()
-    columns = {
-        "Id": np.arange(size) + 1000 * (not train),
-        "MSSubClass": rng.choice([20, 60, 120], size),
-        "MSZoning": rng.choice(["RL", "RM", "FV"], size),
-        "LotFrontage": np.where(rng.random(size) < 0.2, np.nan, rng.normal(70, 20, size).round()),
-        "Alley": np.where(rng.random(size) < 0.9, None, "Pave"),
-        "GrLivArea": area,
-        "SaleType": rng.choice(["WD", "New"], size),
-        "SaleCondition": rng.choice(["Normal", "Abnorml"], size),
-    }
-    if train:
-        columns["SalePrice"] = (90 * area * np.exp(0.1 * rng.standard_normal(size))).round()
-    pd.DataFrame(columns).to_csv(path, index=False)
 
 
 class _Transforms:
