@@ -34,7 +34,7 @@ from gradlab.kernels.cuda.driver import current
 from gradlab.ops.core import PROMOTE, Op, apply, public
 from gradlab.ops.elementwise import abs as absolute, where
 from gradlab.ops.matmul import diag_embed
-from gradlab.ops.reduction import matrix_norm, operand, sum, svdvals
+from gradlab.ops.reduction import matrix_norm, operand, require_finite, sum, svdvals
 from gradlab.ops.samples import Sample, values
 from gradlab.ops.shape import broadcast_to, cat, stack, tril, triu
 from gradlab.tensor import Tensor, require_option
@@ -93,9 +93,7 @@ def _explain(
     def check(x: Tensor, *_: Any, **__: Any) -> None:
         array = x.numpy(force=True)
         array = array.astype(np.float32) if array.dtype in dtypes.HALVES else array
-        if not np.isfinite(array).all():
-            got = f"NaN or infinity in a tensor of shape {x.shape}"
-            raise LinAlgError(message(operation, expected="finite values", got=got))
+        require_finite(operation, x)
         for index in np.ndindex(array.shape[:-2]):
             if _fails(function, array[index]):
                 place = f"at {list(index)} of shape {x.shape}" if index else f"of shape {x.shape}"
@@ -218,17 +216,34 @@ SOLVE = Op(
 )
 
 
+def _fits(a: Tensor, b: Tensor, rows: int) -> bool:
+    """Whether ``b`` holds matrices of so many rows, in batches that broadcast with those of a."""
+    try:
+        np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    except ValueError:
+        return False
+    return b.ndim >= 2 and b.shape[-2] == rows
+
+
+def _right_matrices(operation: str, a: Tensor, b: Any, left: bool) -> Tensor:
+    """The right-hand side of ``A X = B``, or transposed that of ``X A = B``; no vectors."""
+    b = operand(operation, b)
+    turned = b if left or b.ndim < 2 else b.mT
+    if not _fits(a, turned, a.shape[-1]):
+        n = a.shape[-1]
+        expected = f"a right-hand side (…, {n}, k)" if left else f"a right-hand side (…, k, {n})"
+        if a.ndim > 2:
+            expected += f" whose batch axes broadcast with those of {a.shape}"
+        raise ShapeError(message(operation, expected=expected, got=f"shape {b.shape}"))
+    return turned
+
+
 def _right_side(operation: str, a: Tensor, b: Any, rows: int) -> tuple[Tensor, bool]:
     """The right-hand side as matrices, and whether it was vectors, by PyTorch's rule."""
     b = operand(operation, b)
     vector = b.ndim == 1 or (b.ndim == a.ndim - 1 and b.shape == a.shape[:-1])
     column = b[..., None] if vector else b
-    fits = column.ndim >= 2 and column.shape[-2] == rows
-    try:
-        np.broadcast_shapes(a.shape[:-2], column.shape[:-2])
-    except ValueError:
-        fits = False
-    if not fits:
+    if not _fits(a, column, rows):
         n = rows
         batch = "".join(f"{size}, " for size in a.shape[:-2])
         shapes = f"({n},), ({batch}{n}) or ({batch}{n}, k)" if batch else f"({n},) or ({n}, k)"
@@ -242,7 +257,8 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     """Return X with ``A X = B``, or ``X A = B`` if not ``left``, for square ``A`` (…, n, n).
 
     ``B`` is a vector (n,), a batch of vectors with the shape of ``A`` but for its last axis, or
-    matrices (…, n, k) whose batch axes broadcast with those of ``A``; X has its shape.
+    matrices (…, n, k) whose batch axes broadcast with those of ``A``; X has its shape. If not
+    ``left``, ``B`` holds matrices (…, k, n).
 
     Raises `LinAlgError` for a singular matrix (on a GPU the result is infinite or NaN instead),
     `ShapeError` for matrices that are not square or do not fit, `DTypeError` for integers.
@@ -255,12 +271,7 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
         b, vector = _right_side("solve", A, B, A.shape[-1])
         y: Tensor = apply(SOLVE, (A, b))
         return y[..., 0] if vector else y
-    b = operand("solve", B)
-    if b.ndim < 2:
-        expected = "matrices (…, k, n) on the right-hand side with left=False"
-        raise ShapeError(message("solve", expected=expected, got=f"shape {b.shape}"))
-    b, _ = _right_side("solve", A, b.mT, A.shape[-1])
-    y = apply(SOLVE, (A.mT, b))
+    y = apply(SOLVE, (A.mT, _right_matrices("solve", A, B, left)))
     return y.mT
 
 
@@ -269,8 +280,7 @@ def _triangular_forward(xp: Any, a: Any, b: Any, *, upper: bool, unitriangular: 
     # one becomes upper with its rows and columns in reverse.
     a = xp.triu(a) if upper else xp.tril(a)
     if unitriangular:
-        identity = xp.eye(a.shape[-1], dtype=a.dtype)
-        a = a * (1 - identity) + identity
+        a = xp.where(xp.eye(a.shape[-1], dtype=bool), a.dtype.type(1), a)
     if upper:
         return _solve_forward(xp, a, b)
     return _solve_forward(xp, a[..., ::-1, ::-1], b[..., ::-1, :])[..., ::-1, :]
@@ -341,17 +351,10 @@ def solve_triangular(
             [2.]])
     """
     A = _matrices("solve_triangular", A, square=True)
-    b = _matrices("solve_triangular", B)
-    given = b if left else b.mT
-    if given.shape[-2] != A.shape[-1]:
-        n = A.shape[-1]
-        expected = f"a right-hand side (…, {n}, k)" if left else f"a right-hand side (…, k, {n})"
-        raise ShapeError(message("solve_triangular", expected=expected, got=f"shape {b.shape}"))
+    b = _right_matrices("solve_triangular", A, B, left)
     options = {"upper": bool(upper) == left, "unitriangular": bool(unitriangular)}
-    if left:
-        return apply(TRIANGULAR, (A, b), options)
-    solved: Tensor = apply(TRIANGULAR, (A.mT, given), options)
-    return solved.mT
+    y: Tensor = apply(TRIANGULAR, (A if left else A.mT, b), options)
+    return y if left else y.mT
 
 
 # --------------------------------------------------------------------------------------- inverses
@@ -482,7 +485,13 @@ def _cofactor_gradient(gy: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return turned / apply(DET, (x,))[..., None, None]
 
 
-COFACTOR = Op("cofactor", _cofactor_forward, gradients={"x": _cofactor_gradient}, halves=True)
+COFACTOR = Op(
+    "cofactor",
+    _cofactor_forward,
+    gradients={"x": _cofactor_gradient},
+    halves=True,
+    check=_iterates("the gradient of det", np.linalg.svd),
+)
 
 DET = Op(
     "det",
@@ -921,6 +930,7 @@ SVD_FULL = Op(
     kinds=_REAL,
     halves=True,
     why_not="the further columns of U and V are not determined",
+    check=_iterates("svd", np.linalg.svd),
 )
 
 
@@ -955,13 +965,13 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
     tensor([[1, 5],
             [0, 1]])
     """
-    A = _matrices("matrix_power", A, square=True, kinds="iufcV")
-    if type(n) is not int:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer):
         raise OptionError(message("matrix_power", expected="an integer n", got=repr(n)))
+    A = _matrices("matrix_power", A, square=True, kinds="iufcV" if n >= 0 else _INEXACT)
     if n == 0:
         identity = Tensor._wrap(A.device.xp.eye(A.shape[-1], dtype=A.dtype), A.device)
         return broadcast_to(identity, A.shape).clone()
-    base, result, left = inv(A) if n < 0 else A, None, abs(n)
+    base, result, left = inv(A) if n < 0 else A, None, abs(int(n))
     while left:
         if left & 1:
             result = base if result is None else result @ base

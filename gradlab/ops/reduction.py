@@ -22,6 +22,7 @@ from gradlab.errors import (
     AxisError,
     DTypeError,
     GradientError,
+    LinAlgError,
     OptionError,
     ShapeError,
     message,
@@ -29,7 +30,16 @@ from gradlab.errors import (
 from gradlab.kernels import ladder
 from gradlab.kernels.cuda import reduction as _reduction, scan as _scan  # noqa: F401 - rungs
 from gradlab.ops.core import FLOAT, Kernel, Op, apply, ladder_kernel, public
-from gradlab.ops.elementwise import abs as absolute, exp, isnan, maximum, minimum, sign, where
+from gradlab.ops.elementwise import (
+    abs as absolute,
+    exp,
+    isfinite,
+    isnan,
+    maximum,
+    minimum,
+    sign,
+    where,
+)
 from gradlab.ops.indexing import take_along_axis
 from gradlab.ops.samples import LARGE, SIZES, Sample, distinct, layouts, values
 from gradlab.ops.shape import (
@@ -1336,12 +1346,20 @@ def _svdvals_samples() -> Iterator[Sample]:
     yield Sample((values((33, 31)),), {}, "33 by 31", large=True)
 
 
+def require_finite(operation: str, x: Tensor) -> None:
+    """Raise where ``x``, which a factorization failed on, holds NaN or infinity."""
+    if not bool(isfinite(x).all()):
+        got = f"NaN or infinity in a tensor of shape {x.shape}"
+        raise LinAlgError(message(operation, expected="finite values", got=got))
+
+
 SVDVALS = Op(
     "svdvals",
     lambda xp, x: xp.linalg.svd(x, compute_uv=False),
     gradients={"x": lambda gy, x: apply(SINGULAR_SUM, (x, gy))},
     kinds=_INEXACT,
     halves=True,
+    check=lambda x: require_finite("svdvals", x),
     samples=_svdvals_samples,
 )
 

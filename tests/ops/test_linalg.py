@@ -136,8 +136,16 @@ def test_what_solve_takes_for_vectors():
         y = L.solve(a, b)
         back = (a @ y[..., None])[..., 0] if column else a @ y
         assert_close(back, b.broadcast_to(y.shape), 1e-12, 1e-12)
-    b = random(3, 2, 3)
-    assert_close(L.solve(a, b, left=False) @ a, b, 1e-12, 1e-12)
+    for shape in ((3, 2, 3), (3, 3)):  # from the right there are no vectors
+        b = random(*shape)
+        y = L.solve(a, b, left=False)
+        assert_close(y @ a, b.broadcast_to(y.shape), 1e-12, 1e-12)
+
+
+def test_ones_on_the_diagonal_are_not_read():
+    a = gl.tensor([[np.nan, 1.0], [0.0, np.inf]])
+    y = L.solve_triangular(a, gl.ones(2, 1), upper=True, unitriangular=True)
+    assert y.tolist() == [[0.0], [1.0]]
 
 
 def test_the_three_ways_to_the_analytic_solution_agree():
@@ -264,6 +272,12 @@ def test_complex_numbers_go_forward():
          "add a small multiple of the identity, or see eigh"),
         (lambda: L.svd(gl.full((2, 2), float("nan"))), LinAlgError,
          "svd: expected finite values, got NaN or infinity in a tensor of shape (2, 2)"),
+        (lambda: L.svd(gl.full((3, 2), float("nan"))), LinAlgError,
+         "svd: expected finite values, got NaN or infinity in a tensor of shape (3, 2)"),
+        (lambda: L.matrix_rank(gl.full((2, 2), float("nan"))), LinAlgError,
+         "svdvals: expected finite values, got NaN or infinity in a tensor of shape (2, 2)"),
+        (lambda: L.matrix_power(gl.tensor([[1, 2], [3, 4]]), -1), DTypeError,
+         "matrix_power: expected floating or complex values, got int64; cast with .astype(...)"),
         (lambda: L.solve_triangular(gl.zeros(2, 2), gl.ones(2, 1), upper=True), LinAlgError,
          "solve_triangular: expected a diagonal without 0, got a singular matrix of shape (2, 2)"),
         (lambda: L.inv(gl.ones(2, 3)), ShapeError,
@@ -278,10 +292,15 @@ def test_complex_numbers_go_forward():
          "lstsq: expected a right-hand side (4,), (2, 4) or (2, 4, k) for matrices (2, 4, 3), got "
          "shape (3, 4, 1)"),
         (lambda: L.solve(gl.eye(3), gl.ones(3), left=False), ShapeError,
-         "solve: expected matrices (…, k, n) on the right-hand side with left=False, got shape "
-         "(3,)"),
+         "solve: expected a right-hand side (…, k, 3), got shape (3,)"),
+        (lambda: L.solve(random(2, 3, 3), random(3, 2), left=False), ShapeError,
+         "solve: expected a right-hand side (…, k, 3) whose batch axes broadcast with those of "
+         "(2, 3, 3), got shape (3, 2)"),
         (lambda: L.solve_triangular(gl.eye(3), gl.ones(2, 1), upper=True), ShapeError,
          "solve_triangular: expected a right-hand side (…, 3, k), got shape (2, 1)"),
+        (lambda: L.solve_triangular(random(2, 3, 3), random(4, 3, 1), upper=True), ShapeError,
+         "solve_triangular: expected a right-hand side (…, 3, k) whose batch axes broadcast with "
+         "those of (2, 3, 3), got shape (4, 3, 1)"),
         (lambda: L.inv(gl.tensor([[1, 2], [3, 4]])), DTypeError,
          "inv: expected floating or complex values, got int64; cast with .astype(...)"),
         (lambda: L.cholesky(gl.eye(2, dtype="complex64")), DTypeError,
