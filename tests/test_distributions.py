@@ -24,7 +24,7 @@ from gradlab.distributions import (
     kl_divergence,
     register_kl,
 )
-from gradlab.errors import GradlabError, NotSupportedError, OptionError, ShapeError
+from gradlab.errors import DTypeError, GradlabError, NotSupportedError, OptionError, ShapeError
 from gradlab.ops.special import binomial_quantile
 from gradlab.testing import assert_close, gradcheck
 
@@ -116,6 +116,10 @@ def test_impossible_classes_are_never_drawn():
         counts = Multinomial(total, p).sample((1000,))
         assert counts.sum(0)[[0, 2, 4]].tolist() == [0.0, 0.0, 0.0]
     assert Multinomial(5000, gl.tensor([0.0, 0.0, 1.0])).sample().tolist() == [0, 0, 5000]
+
+
+def test_counts_of_no_draws():
+    assert Multinomial(0, gl.ones(3)).sample((2,)).tolist() == [[0.0] * 3] * 2
 
 
 @pytest.mark.parametrize("total", [0, 1, 7, 100, 10_000])
@@ -371,7 +375,7 @@ def test_gradients_of_log_prob():
         (lambda: Uniform(0.0, 1.0).log_prob(gl.tensor([0.5, 2.0])), OptionError,
          "Uniform.log_prob: expected values from 0.0 to 1.0, got 2.0 at [1] of shape (2,)"),
         (lambda: Categorical(gl.ones(3)).log_prob(3), OptionError,
-         "Categorical.log_prob: expected values an integer from 0 to 2, got 3.0"),
+         "Categorical.log_prob: expected values an integer from 0 to 2, got 3"),
         (lambda: Multinomial(3, gl.ones(2)).log_prob(gl.tensor([1.0, 1.0])), OptionError,
          "Multinomial.log_prob: expected values vectors of counts along the last axis that sum to "
          "3, got [1.0, 1.0]"),
@@ -392,6 +396,16 @@ def test_gradients_of_log_prob():
         (lambda: kl_divergence(Normal(0.0, 1.0), Bernoulli(0.5)), NotSupportedError,
          "kl_divergence: expected two distributions whose divergence is known, got Normal and "
          "Bernoulli; give it with @register_kl"),
+        (lambda: kl_divergence(Normal(gl.zeros(3), 1.0), Normal(gl.zeros(2), 1.0)), ShapeError,
+         "kl_divergence: expected batch shapes that broadcast, got (3,) and (2,)"),
+        (lambda: kl_divergence(Categorical(gl.ones(3)), Categorical(gl.ones(1))), ShapeError,
+         "kl_divergence: expected equally many classes, got 3 and 1"),
+        (lambda: Normal(gl.zeros(3), gl.ones(2)), ShapeError,
+         "Normal: expected parameters that broadcast, got shape (3,) and shape (2,)"),
+        (lambda: Normal(1j, 1.0), DTypeError,
+         "Normal: expected real parameters, got complex64"),
+        (lambda: Normal(0.0, 1.0).expand(-1), ShapeError,
+         "Normal.expand: expected sizes of 0 or more, got (-1,)"),
         (lambda: Distribution.set_default_validate_args("no"), OptionError,
          "set_default_validate_args: expected True or False, got 'no'"),
     ],
@@ -401,7 +415,7 @@ def test_messages(call, error, text):
         call()
     assert str(caught.value) == text
     assert isinstance(caught.value, GradlabError)
-    assert isinstance(caught.value, ValueError | NotImplementedError)
+    assert isinstance(caught.value, TypeError | ValueError | NotImplementedError)
 
 
 def test_validation_can_be_switched_off():
@@ -470,3 +484,11 @@ def test_validation_on_cuda_is_for_those_who_ask(fake_cuda):
         Normal(0.0, scale, validate_args=True)
     assert Normal(0.0, gl.tensor(1.0, device="cuda")).icdf(0.5).device.type == "cuda"
     assert Categorical(gl.ones(2, device="cuda")).log_prob(1).device.type == "cuda"
+
+
+def test_bounds_on_cuda_are_not_read_for_a_density(fake_cuda):
+    d = Uniform(gl.tensor(0.0, device="cuda"), 1.0)
+    before = fake_cuda.copies_to_host
+    density = d.log_prob(0.5)
+    assert fake_cuda.copies_to_host == before
+    assert density.item() == 0

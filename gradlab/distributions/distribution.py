@@ -82,14 +82,14 @@ class Distribution:
                     hint=hint,
                 )
             )
-        sizes = new_shape("sample", tuple(sample_shape))
+        sizes = new_shape(f"{type(self).__name__}.sample", tuple(sample_shape))
         return (*sizes, *self._batch_shape, *self._event_shape)
 
     def expand(self, batch_shape: Shape) -> Self:
         """The same distribution, its parameters broadcast to ``batch_shape`` without copies."""
         made = type(self).__new__(type(self))
         made.__dict__.update(self.__dict__)
-        shape = new_shape("expand", tuple(batch_shape))
+        shape = new_shape(f"{type(self).__name__}.expand", (batch_shape,))
         for name, value in self._tensors():
             axes = value.ndim - len(self._batch_shape)
             made.__dict__[name] = value.broadcast_to((*shape, *value.shape[value.ndim - axes :]))
@@ -134,7 +134,8 @@ class Distribution:
             wanted = (*self._batch_shape, *self._event_shape)
             expected = f"a value whose last axes broadcast with {wanted}"
             raise ShapeError(message(operation, expected=expected, got=f"shape {x.shape}"))
-        self._require(operation, "values", self.support, x)
+        if self._looks_at(x):  # the support may hold bounds, which its words read from a GPU
+            self._require(operation, "values", self.support, x)
         return x
 
     def _probability(self, value: Any) -> Tensor:
@@ -227,17 +228,26 @@ def parameters(operation: str, *values: Any) -> tuple[Tensor, ...]:
     made = []
     for value in values:
         x = from_value(value, device, operation=operation)
+        if dtypes.is_complex(x.dtype):
+            raise DTypeError(message(operation, expected="real parameters", got=x.dtype.name))
         is_number = isinstance(value, int | float)
         made.append(x.astype(dtype) if is_number or not x.is_floating_point() else x)
-    return tuple(broadcast_tensors(*made)) if len(made) > 1 else tuple(made)
+    try:
+        np.broadcast_shapes(*(x.shape for x in made))
+    except ValueError:
+        got = " and ".join(f"shape {x.shape}" for x in made)
+        raise ShapeError(
+            message(operation, expected="parameters that broadcast", got=got)
+        ) from None
+    return tuple(broadcast_tensors(*made))
 
 
 def _first_bad(value: Tensor, good: Tensor, event_dim: int) -> str:
     bad = ~good.numpy(force=True)
     index = tuple(int(i) for i in np.argwhere(bad)[0])
-    host = value.detach().astype("float64").numpy(force=True)
-    if not event_dim:
-        host = np.broadcast_to(host, bad.shape)
-    found = host[index].tolist()
+    host = value.detach().numpy(force=True)
+    if host.dtype in dtypes.HALVES:
+        host = host.astype(np.float32)
+    found = (host if event_dim else np.broadcast_to(host, bad.shape))[index].tolist()
     place = f" at {list(index)} of shape {value.shape}" if index else ""
     return f"{found}{place}"

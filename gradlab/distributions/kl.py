@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+
 from gradlab.distributions.bernoulli import Bernoulli
 from gradlab.distributions.categorical import Categorical
 from gradlab.distributions.distribution import Distribution
 from gradlab.distributions.normal import Normal
 from gradlab.distributions.uniform import Uniform
-from gradlab.errors import NotSupportedError, message
+from gradlab.errors import NotSupportedError, ShapeError, message
 from gradlab.ops.elementwise import softplus, where
 from gradlab.ops.reduction import sum as sum_of
 from gradlab.tensor import Tensor
@@ -50,15 +52,26 @@ def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
     >>> kl_divergence(Normal(0.0, 1.0), Normal(1.0, 1.0))
     tensor(0.5000)
     """
+    function = _closest(type(p), type(q))
+    try:
+        np.broadcast_shapes(p.batch_shape, q.batch_shape)
+    except ValueError:
+        got = f"{p.batch_shape} and {q.batch_shape}"
+        expected = "batch shapes that broadcast"
+        raise ShapeError(message("kl_divergence", expected=expected, got=got)) from None
+    return function(p, q)
+
+
+def _closest(type_p: type, type_q: type) -> Divergence:
     # The pair that is closest to the two classes, counted in steps up their bases.
-    bases_p, bases_q = type(p).__mro__, type(q).__mro__
+    bases_p, bases_q = type_p.__mro__, type_q.__mro__
     known = [
         (bases_p.index(a) + bases_q.index(b), bases_p.index(a), function)
         for (a, b), function in _DIVERGENCES.items()
         if a in bases_p and b in bases_q
     ]
     if not known:
-        got = f"{type(p).__name__} and {type(q).__name__}"
+        got = f"{type_p.__name__} and {type_q.__name__}"
         raise NotSupportedError(
             message(
                 "kl_divergence",
@@ -67,7 +80,7 @@ def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
                 hint="give it with @register_kl",
             )
         )
-    return min(known, key=lambda each: each[:2])[2](p, q)
+    return min(known, key=lambda each: each[:2])[2]
 
 
 @register_kl(Normal, Normal)
@@ -106,6 +119,9 @@ def _bernoulli_bernoulli(p: Bernoulli, q: Bernoulli) -> Tensor:
 
 @register_kl(Categorical, Categorical)
 def _categorical_categorical(p: Categorical, q: Categorical) -> Tensor:
+    if p.param_shape[-1] != q.param_shape[-1]:
+        got = f"{p.param_shape[-1]} and {q.param_shape[-1]}"
+        raise ShapeError(message("kl_divergence", expected="equally many classes", got=got))
     probs = p.probs
     terms = where(q.probs == 0, math.inf, probs * (p.logits - q.logits))
     return sum_of(where(probs == 0, 0.0, terms), -1)

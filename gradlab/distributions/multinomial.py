@@ -138,7 +138,7 @@ def _counted(total: int, probs: Tensor, shape: Shape) -> Tensor:
     """Draw ``total`` classes for each event, and count them."""
     places, classes = shape[:-1], shape[-1]
     samples = places[: len(places) - (probs.ndim - 1)]
-    drawn = draw_classes(probs, (total, *samples)).reshape(total, -1)
+    drawn = draw_classes(probs, (total, *samples)).reshape(total, math.prod(places))
     rows = movedim(drawn, 0, 1)
     counts = zeros(rows.shape[0], classes, dtype=probs.dtype, device=probs.device)
     each = ones(rows.shape, dtype=probs.dtype, device=probs.device)
