@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from gradlab.autograd import no_grad
 from gradlab.distributions import constraints
 from gradlab.distributions.distribution import Distribution, Shape, parameters
-from gradlab.distributions.probabilities import away_from_bounds, one_given
+from gradlab.distributions.probabilities import Derived, away_from_bounds, one_given
 from gradlab.ops.creation import arange
 from gradlab.ops.elementwise import log, log1p, sigmoid, softplus, where
 from gradlab.ops.random import bernoulli
@@ -34,14 +34,16 @@ class Bernoulli(Distribution):
         self.__dict__[name] = given
         super().__init__(given.shape, validate_args=validate_args)
 
-    # Reached where it was not given: the given one stands in the object itself.
-    def __getattr__(self, name: str) -> Tensor:
-        if name == "probs" and "logits" in self.__dict__:
-            return sigmoid(self.logits)
-        if name == "logits" and "probs" in self.__dict__:
-            p = away_from_bounds(self.probs)
-            return log(p) - log1p(-p)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    @Derived
+    def probs(self) -> Tensor:
+        """The probability of 1."""
+        return sigmoid(self.logits)
+
+    @Derived
+    def logits(self) -> Tensor:
+        """``log(p / (1 - p))``, finite also where p is 0 or 1."""
+        p = away_from_bounds(self.probs)
+        return log(p) - log1p(-p)
 
     @property
     def support(self) -> constraints.Constraint:

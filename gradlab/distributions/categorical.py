@@ -11,7 +11,13 @@ from gradlab import dtypes
 from gradlab.autograd import no_grad
 from gradlab.distributions import constraints
 from gradlab.distributions.distribution import Distribution, Shape
-from gradlab.distributions.probabilities import away_from_bounds, draw_classes, one_given, vectors
+from gradlab.distributions.probabilities import (
+    Derived,
+    away_from_bounds,
+    draw_classes,
+    one_given,
+    vectors,
+)
 from gradlab.ops.creation import arange
 from gradlab.ops.elementwise import log
 from gradlab.ops.indexing import take_along_axis
@@ -45,18 +51,19 @@ class Categorical(Distribution):
         given = vectors("Categorical", value)
         self.__dict__[name] = given
         super().__init__(given.shape[:-1], validate_args=validate_args)
-        if name == "probs":
-            self.probs = given / sum_of(given, -1, True)
-        else:
-            self.logits = given - logsumexp(given, -1, True)
+        is_probs = name == "probs"
+        total = sum_of(given, -1, True) if is_probs else logsumexp(given, -1, True)
+        self.__dict__[name] = given / total if is_probs else given - total
 
-    # Reached where it was not given: the given one stands in the object itself.
-    def __getattr__(self, name: str) -> Tensor:
-        if name == "probs" and "logits" in self.__dict__:
-            return softmax(self.logits, -1)
-        if name == "logits" and "probs" in self.__dict__:
-            return log(away_from_bounds(self.probs))
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    @Derived
+    def probs(self) -> Tensor:
+        """The probability of each class."""
+        return softmax(self.logits, -1)
+
+    @Derived
+    def logits(self) -> Tensor:
+        """The logarithm of each class's probability, finite also where that is 0."""
+        return log(away_from_bounds(self.probs))
 
     @property
     def _classes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gradlab import dtypes
@@ -11,6 +12,20 @@ from gradlab.ops.random import rand
 from gradlab.ops.reduction import cumsum
 from gradlab.ops.sorting import searchsorted
 from gradlab.tensor import Tensor
+
+
+class Derived:
+    """A property for objects that hold no attribute of its name themselves.
+
+    Of ``probs`` and ``logits`` the one that was given stands in the object, where it is found
+    before the class is asked for the other.
+    """
+
+    def __init__(self, compute: Callable[[Any], Tensor]) -> None:
+        self._compute, self.__doc__ = compute, compute.__doc__
+
+    def __get__(self, distribution: Any, owner: type) -> Any:
+        return self if distribution is None else self._compute(distribution)
 
 
 def one_given(name: str, probs: Any, logits: Any) -> tuple[str, Any]:
