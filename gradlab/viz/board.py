@@ -377,13 +377,9 @@ def _keep(name: str, value: Any) -> Any:
     """A number, or a tensor that holds one on a device and that nothing changes any more."""
     if isinstance(value, int):
         return float(value)
-    if not isinstance(value, Tensor) or value.device.type == "cpu":
+    if not isinstance(value, Tensor) or value.device.type == "cpu" or value.numel() != 1:
         return _number(name, value)
-    if value.numel() != 1:
-        return _number(name, value)
-    # What an op has computed is not changed later; a sum that goes on, as `total += loss`, is.
-    kept = value.detach()
-    return kept if value.grad_fn is not None else kept.clone()
+    return value.detach().clone()  # a sum may go on, as `total += loss` does, before it is read
 
 
 def _number(name: str, value: Any) -> float:

@@ -151,11 +151,15 @@ def test_a_device_is_read_once_for_a_picture(fake_cuda):
 
 
 def test_a_sum_that_goes_on_on_a_device(fake_cuda):
-    total, board = gl.zeros((), device="cuda"), ProgressBoard()
+    w = gl.ones((), device="cuda", requires_grad=True)
+    total, losses, board = gl.zeros((), device="cuda"), gl.zeros((), device="cuda"), ProgressBoard()
     for i in range(3):
         total += 1
+        losses += 2 * w  # recorded, and changed in place all the same
         board.draw(i, total, "total")
+        board.draw(i, losses, "losses")
     assert [point.y for point in board.data["total"]] == [1, 2, 3]
+    assert [point.y for point in board.data["losses"]] == [2, 4, 6]
     with pytest.raises(ShapeError, match=r"one element as y, got shape \(3,\)"):
         board.draw(0, gl.ones(3, device="cuda"), "total")
 
