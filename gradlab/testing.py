@@ -220,7 +220,7 @@ def gradcheck(
     given = tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)
     random = np.random.default_rng(seed)
     tolerances = _Tolerances(eps, atol, rtol)
-    title = getattr(function, "__name__", type(function).__name__)
+    title = _name(function)
     point = _Point(given)
     for level in range(1, order + 1):
         results = _check_directions(f"gradcheck of {title}, order {level}", function, point,
@@ -228,6 +228,14 @@ def gradcheck(
         if level < order:
             function, point = _gradient_of(function, point, results, random)
     return True
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """What to call a function in a message: the class, for the `apply` of one."""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    if isinstance(owner := getattr(function, "__self__", None), type):
+        name = f"{owner.__name__}.{name.rpartition('.')[2]}"
+    return str(name).rpartition("<locals>.")[2]
 
 
 def gradgradcheck(function: Callable[..., Any], inputs: Any, **options: Any) -> bool:
@@ -428,7 +436,7 @@ def _gradient_of(
             leaves = [xs[i] for i in checked]
             return tuple(_gradients(made, leaves, arguments[count:], create_graph=True))
 
-    gradients.__name__ = getattr(function, "__name__", "function")
+    gradients.__qualname__ = _name(function)
     incoming = [Tensor(random.standard_normal(y.shape), device=y.device) for y in results]
     return gradients, _Point([*point.tracked(), *(w.requires_grad_() for w in incoming)])
 

@@ -29,7 +29,9 @@ PROJECT = PYPROJECT["project"]
 pytestmark = pytest.mark.xdist_group("packaging")
 
 # Where import name and distribution name differ.
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "cupyx": "cupy"}
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "cupyx": "cupy"}
+# Imported within a notebook only, which has them.
+NOTEBOOK = {"IPython", "matplotlib_inline"}
 
 
 def source_files() -> dict[str, Path]:
@@ -215,7 +217,7 @@ def test_every_library_imported_is_declared():
     extras = PROJECT["optional-dependencies"]
     used = [text for name in ("data", "viz", "numba", "cuda12", "cuda13") for text in extras[name]]
     known = declared([*PROJECT["dependencies"], *used])
-    imported = {DISTRIBUTIONS.get(module, module) for module in third_party_imports()}
+    imported = {DISTRIBUTIONS.get(module, module) for module in third_party_imports() - NOTEBOOK}
     assert imported <= known, "add to dependencies, or to an extra named in the error message"
 
 

@@ -29,6 +29,7 @@ LAYERS = [
 
 # Imports that point up, and why. Only inside a function: never when gradlab is being loaded.
 UPWARD = {
+    ("gradlab.autograd", "gradlab.testing"): "PyTorch has gradcheck in autograd",
     ("gradlab.tensor", "gradlab"): "the Array API asks a tensor for its namespace",
 }
 

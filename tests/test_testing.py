@@ -60,6 +60,18 @@ def test_gradcheck_accepts_right_gradients():
     assert gradcheck(lambda x, y: sin(x) * y, [values((3, 1)), values(4, seed=1)], order=3) is True
 
 
+def test_gradcheck_names_the_class_whose_apply_is_wrong():
+    with pytest.raises(CheckError, match=r"^gradcheck of Wrong.apply, order 1"):
+        gradcheck(Wrong.apply, [values(3)])
+    with pytest.raises(CheckError, match=r"^gradcheck of WrongTwice.apply, order 2"):
+        gradgradcheck(WrongTwice.apply, [values(3)])
+
+
+def test_gradcheck_stands_where_pytorch_has_it():
+    assert gl.autograd.gradcheck is gradcheck
+    assert gl.autograd.gradgradcheck is gradgradcheck
+
+
 def test_gradgradcheck_is_order_2():
     assert gradgradcheck(lambda x: x**3, [values(5)])
     with pytest.raises(CheckError, match="order 2"):

@@ -19,12 +19,15 @@ from gradlab.errors import DeviceError, DTypeError, GradientError, ShapeError, m
 
 if TYPE_CHECKING:
     from gradlab.tensor import Tensor
+    from gradlab.testing import gradcheck, gradgradcheck
 
 __all__ = [
     "Function",
     "backward",
     "enable_grad",
     "grad",
+    "gradcheck",
+    "gradgradcheck",
     "inference_mode",
     "is_grad_enabled",
     "is_inference_mode_enabled",
@@ -32,6 +35,15 @@ __all__ = [
     "once_differentiable",
     "set_grad_enabled",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`gradcheck` and `gradgradcheck` of `gradlab.testing`, which PyTorch has here."""
+    if name in ("gradcheck", "gradgradcheck"):
+        from gradlab import testing
+
+        return getattr(testing, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _as_tuple(values: Any) -> tuple[Any, ...]:

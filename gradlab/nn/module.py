@@ -7,6 +7,7 @@ to an attribute is where names are taken down.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from inspect import signature
 from types import FunctionType
@@ -162,8 +163,9 @@ class Module:
         if name in self.__dict__[kind]:
             return
         # An assignment replaces what a subclass or the instance has, as everywhere in Python.
-        taken = hasattr(Module, name) if replace else hasattr(self, name)
-        if taken:
+        # Not hasattr(self, name): for a new name that composes the message of __getattr__.
+        taken = hasattr(Module if replace else type(self), name)
+        if taken or (not replace and name in self.__dict__):
             raise StateError(
                 f"{title}: expected a new name for {_CALLED[kind]}, got {name!r}, which is an "
                 "attribute already; choose another name"
@@ -365,13 +367,15 @@ class Module:
             if own[name] is not None:
                 yield name, own[name]
 
-    def state_dict(self, prefix: str = "", *, keep_vars: bool = False) -> dict[str, Tensor]:
+    def state_dict(
+        self, prefix: str = "", *, keep_vars: bool = False
+    ) -> OrderedDict[str, Tensor]:
         """Return all parameters and persistent buffers by their dotted names.
 
         The tensors share the module's memory and have no history (with ``keep_vars``, they are the
         parameters themselves). Every name begins with ``prefix``, which is given with its dot.
         """
-        made = {}
+        made: OrderedDict[str, Tensor] = OrderedDict()  # as PyTorch's, which prints as one
         for path, module in self.named_modules(remove_duplicate=False):
             for name, tensor in module._state():
                 if isinstance(tensor, UninitializedParameter):

@@ -188,7 +188,7 @@ class Trainer(Run, HyperParameters):
         device: DeviceLike = None,
         resume: str | Path | None = None,
     ) -> History:
-        """Train ``model`` and return the history.
+        """Train ``model``, leave it in evaluation mode, and return the history.
 
         ``data`` is a `DataModule`, or the training batches (a `DataLoader`, a list), to which
         ``val`` adds the validation batches. ``device`` is where to train this time, whatever the
@@ -215,6 +215,7 @@ class Trainer(Run, HyperParameters):
             self.prepare_model(model)
             self._begin(model, state)
             self._run()
+            self.model.eval()
         finally:
             self._fit_device = None
         if self.interrupted:

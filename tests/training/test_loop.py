@@ -262,8 +262,7 @@ def test_evaluation_mode_and_no_graph_in_validation():
 
     model = make_model(Watching)
     trainer().fit(model, loader(), val_loader())
-    assert model.training
-    model.eval()
+    assert not model.training  # ready to predict
     trainer().validate(model, val_loader())
     assert not model.training
 
