@@ -103,7 +103,7 @@ class Accumulator:
                 got, hint = describe(value), "take its .sum() or .mean() first"
                 raise ShapeError(message("Accumulator.add", expected=expected, got=got, hint=hint))
             if isinstance(value, Tensor) and value.device is not cpu:
-                self._unread.append((i, value.detach()))
+                self._unread.append((i, value.detach().clone()))  # it may be added to later
             else:
                 self._sums[i] += float(value)
         if len(self._unread) > _UNREAD:

@@ -71,6 +71,11 @@ def test_an_accumulator_reads_a_device_only_when_asked(fake_cuda):
     sums.add(gl.tensor(1.0, device="cuda"), 1)
     sums.reset()
     assert sums.data == [0, 0]
+    total = gl.tensor(1.0, device="cuda")
+    for _ in range(3):
+        sums.add(total, 0)
+        total += 1
+    assert sums.data == [6, 0]
 
 
 def test_an_accumulator_keeps_few_values_on_a_device(fake_cuda, monkeypatch):
