@@ -232,10 +232,9 @@ def gradcheck(
 
 def _name(function: Callable[..., Any]) -> str:
     """What to call a function in a message: the class, for the `apply` of one."""
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    if isinstance(owner := getattr(function, "__self__", None), type):
-        name = f"{owner.__name__}.{name.rpartition('.')[2]}"
-    return str(name).rpartition("<locals>.")[2]
+    name = getattr(function, "__name__", type(function).__name__)
+    owner = getattr(function, "__self__", None)
+    return f"{owner.__name__}.{name}" if isinstance(owner, type) else name
 
 
 def gradgradcheck(function: Callable[..., Any], inputs: Any, **options: Any) -> bool:
@@ -436,7 +435,7 @@ def _gradient_of(
             leaves = [xs[i] for i in checked]
             return tuple(_gradients(made, leaves, arguments[count:], create_graph=True))
 
-    gradients.__qualname__ = _name(function)
+    gradients.__name__ = _name(function)
     incoming = [Tensor(random.standard_normal(y.shape), device=y.device) for y in results]
     return gradients, _Point([*point.tracked(), *(w.requires_grad_() for w in incoming)])
 
