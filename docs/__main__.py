@@ -30,9 +30,11 @@ def main() -> int:
     options = parser.parse_args()
 
     began = time.perf_counter()
-    wrong = build(SOURCE, Path("build/docs"), options.out)
-    if not wrong:
-        wrong = _open_in_browser(options.out)
+    try:
+        wrong = build(SOURCE, Path("build/docs"), options.out) or _open_in_browser(options.out)
+    except KeyboardInterrupt:
+        print("interrupted: the site is not finished", file=sys.stderr)
+        return 130
     for each in wrong:
         print(each, file=sys.stderr)
     if wrong:

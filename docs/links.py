@@ -33,13 +33,14 @@ class _Links(HTMLParser):
 
 def check(site: Path) -> list[str]:
     """What is wrong with the links of a built site, one line for each."""
-    pages = {path: _Links(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
+    root = site.resolve()
+    pages = {path: _Links(path.read_text(encoding="utf-8")) for path in root.rglob("*.html")}
     wrong = []
     for path, page in sorted(pages.items()):
         for link, loaded, line in page.links:
-            why = _why_broken(site, path, link, loaded, pages)
+            why = _why_broken(root, path, link, loaded, pages)
             if why is not None:
-                wrong.append(f"{path}:{line}: {why}")
+                wrong.append(f"{site / path.relative_to(root)}:{line}: {why}")
     return wrong + _foreign_styles(site)
 
 
@@ -57,14 +58,13 @@ def _why_broken(
     if parts.scheme in ("data", "mailto", "javascript"):
         return None
     base = site if parts.path.startswith("/") else path.parent
-    target = (base / unquote(parts.path).lstrip("/")).resolve() if parts.path else path.resolve()
+    target = (base / unquote(parts.path).lstrip("/")).resolve() if parts.path else path
     if target.is_dir():
         target /= "index.html"
-    if not target.is_relative_to(site.resolve()) or not target.is_file():
+    if not target.is_relative_to(site) or not target.is_file():
         return f"{link!r} leads nowhere"
     anchor = unquote(parts.fragment)
-    others = {each.resolve(): known for each, known in pages.items()}
-    if anchor and target in others and anchor not in others[target].anchors:
+    if anchor and target in pages and anchor not in pages[target].anchors:
         return f"{link!r} leads to no anchor of {target.name}"
     return None
 

@@ -1,4 +1,4 @@
-"""Pages are run as notebooks, each in a kernel of its own, two at a time."""
+"""Pages are run as notebooks, each in a kernel of its own, as many at a time as there are cores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from docs.pages import Page, PageError, differences
 # Every page starts from the same state of the random numbers; the reader sees no such cell.
 _SEED = "__import__('gradlab').manual_seed(0)"
 
-_AT_ONCE = 2
+_ARGUMENTS = [
+    f"--IPKernelApp.exec_lines={_SEED}",
+    "--InlineBackend.figure_formats=svg",
+    "--HistoryManager.enabled=False",
+]
+
+_AT_ONCE = 8  # at the most; each takes a few hundred megabytes
 _SECONDS_PER_CELL = 120
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _ROOT = Path(__file__).parents[1]
@@ -26,18 +32,23 @@ def run_all(pages: list[Page]) -> list[PageError]:
 
 
 async def _run_all(pages: list[Page]) -> list[Any]:
-    turns = asyncio.Semaphore(_AT_ONCE)
+    from tqdm import tqdm
 
-    async def run(page: Page) -> PageError | None:
-        async with turns:
-            try:
-                await _run(page)
-                _check(page)
-            except PageError as error:
-                return error
-        return None
+    turns = asyncio.Semaphore(min(os.cpu_count() or 1, _AT_ONCE))
+    with tqdm(total=len(pages), desc="running the pages", unit="", disable=None) as bar:
 
-    return await asyncio.gather(*map(run, pages))
+        async def run(page: Page) -> PageError | None:
+            async with turns:
+                try:
+                    await _run(page)
+                    _check(page)
+                except PageError as error:
+                    return error
+                finally:
+                    bar.update()
+            return None
+
+        return await asyncio.gather(*map(run, pages))
 
 
 async def _run(page: Page) -> None:
@@ -56,21 +67,21 @@ async def _run(page: Page) -> None:
             transport="ipc" if os.name == "posix" else "tcp",
         )
         client = NotebookClient(
-            page.notebook,
-            km=kernel,
-            timeout=_SECONDS_PER_CELL,
-            record_timing=False,
-            resources={"metadata": {"path": str(working)}},
-            extra_arguments=[
-                f"--IPKernelApp.exec_lines={_SEED}",
-                "--InlineBackend.figure_formats=svg",
-                "--HistoryManager.enabled=False",
-            ],
+            page.notebook, km=kernel, timeout=_SECONDS_PER_CELL, record_timing=False
         )
         client.reset_execution_trackers()
-        async with client.async_setup_kernel(env=_environment(folder), cleanup_kc=True):
+        # Not client.async_setup_kernel, which catches Ctrl-C and stops but one kernel then.
+        try:
+            await kernel.start_kernel(
+                extra_arguments=_ARGUMENTS, env=_environment(folder), cwd=str(working)
+            )
+            await client.async_start_new_kernel_client()
             for index in page.lines:
                 await _run_cell(client, page, index)
+        finally:
+            if client.kc is not None:
+                client.kc.stop_channels()
+            await kernel.shutdown_kernel(now=True)
 
 
 async def _run_cell(client: Any, page: Page, index: int) -> None:
@@ -89,12 +100,16 @@ async def _run_cell(client: Any, page: Page, index: int) -> None:
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """What the kernel is told: nothing of the user's own set-up, and one core of the machine."""
+    """What the kernel is told: nothing of the user's own set-up, one core, and no GPU.
+
+    The pages show what a machine without a GPU gives.
+    """
     own = dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"), folder)
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     return {
         **os.environ,
         **own,
+        "CUDA_VISIBLE_DEVICES": "",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
