@@ -95,7 +95,11 @@ def read(path: Path) -> Page:
 
 
 def differences(wanted: str, got: str) -> str | None:
-    """How the output of a block differs from what its page shows; None where it does not."""
+    """How the output of a block differs from what its page shows; None where it does not.
+
+    White space at the ends of lines, which editors strip and nobody sees, does not count.
+    """
+    wanted, got = (re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE) for text in (wanted, got))
     if doctest.OutputChecker().check_output(wanted, got, doctest.ELLIPSIS):
         return None
     lines = difflib.ndiff(wanted.splitlines(), got.splitlines())

@@ -22,6 +22,7 @@ from sybil.example import SybilFailure
 from sybil.parsers.markdown import CodeBlockParser
 
 import gradlab
+from gradlab import devices
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # the pages belong to the checkout, not to the wheel
@@ -103,6 +104,15 @@ def _matplotlib_as_it_was() -> Iterator[None]:
     plt.close("all")
 
 
+@pytest.fixture
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Pages show what a machine without a GPU gives; ``make docs`` hides GPUs too."""
+    monkeypatch.setattr("gradlab.backends.probe._load_driver", lambda: None)
+    devices.forget_cuda()
+    yield
+    devices.forget_cuda()
+
+
 def run(page: Path) -> None:
     document = Sybil(parsers=[PythonBlocks(), OutputBlocks()], path=str(page.parent)).parse(page)
     examples = list(document.examples())
@@ -112,7 +122,7 @@ def run(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", pages.paths(), ids=lambda page: page.stem)
-@pytest.mark.usefixtures("_classes_as_they_were", "_matplotlib_as_it_was")
+@pytest.mark.usefixtures("_classes_as_they_were", "_matplotlib_as_it_was", "_no_gpu")
 def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The notes write to ../data.
     (tmp_path / "page").mkdir()
@@ -134,7 +144,7 @@ def test_a_page_gives_what_it_prints_and_then_the_value_of_its_last_line(tmp_pat
     text = """
 ```python
 x = 1
-print("first")
+print("first ")
 {"x": x}
 ```
 
