@@ -193,6 +193,8 @@ class Run:
                 kept = value.item() if value.device is cpu else value.detach()
             except ShapeError:
                 raise self._not_one_element(name, value) from None
+            if value.device is not cpu and name != loss_name:
+                kept = kept.clone()  # it may be a sum that goes on in place before it is read
         metrics.add(name, kept, self.batch_size, batch, last)
         if name == loss_name:
             self.noted_loss = value

@@ -49,6 +49,23 @@ def test_the_device_is_not_waited_for_at_every_step(fake_cuda, monkeypatch):
     assert fake_cuda.copies_to_host == 2 * 2 + 1
 
 
+def test_a_sum_that_goes_on_is_logged_as_it_was(fake_cuda):
+    class Counts(Classifier):
+        def training_step(self, batch):
+            if not hasattr(self, "seen"):
+                self.seen = gl.zeros((), device=batch[0].device)
+            self.seen += 1
+            self.log("seen", self.seen)
+            return super().training_step(batch)
+
+    models = [make_model(Counts), make_model(Counts)]
+    here, there = (
+        trainer(1, device=device).fit(model, loader()).epochs[0]["seen"]
+        for device, model in zip(("cpu", "cuda"), models, strict=True)
+    )
+    assert here == there
+
+
 def test_a_loss_that_is_not_finite_is_named_when_it_is_read(fake_cuda, tmp_path, monkeypatch):
     monkeypatch.setattr(training.trainer, "_LOOK_INTERVAL", math.inf)
 
