@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gradlab.ops.shape import stack
+from gradlab.ops.shape import cat
 from gradlab.tensor import Tensor
 
 
@@ -24,7 +24,7 @@ def fetch(values: Iterable[Any]) -> list[Any]:
         if isinstance(value, Tensor):
             alike.setdefault((value.device, value.dtype), []).append(i)
     for same in alike.values():
-        numbers = stack([found[i].detach().reshape(()) for i in same]).tolist()
+        numbers = cat([found[i].detach().reshape(1) for i in same]).tolist()
         for i, number in zip(same, numbers, strict=True):
             found[i] = number
     return found
