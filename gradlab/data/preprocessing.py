@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import chain
+from numbers import Real
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -90,7 +91,7 @@ class TablePreprocessor:
       each category, and one for rows without any. Columns, their order (numbers first) and names
       are those of ``pandas.get_dummies(df, dummy_na=True)``. Columns of bools count as numbers.
     - With ``standardize``, each column of numbers is shifted and scaled to mean 0 and standard
-      deviation 1; a missing number becomes 0.
+      deviation 1; a number that was replaced with the mean becomes 0.
 
     Means, deviations and categories are those of the frame given to `fit`, for every frame that
     is transformed later.
@@ -278,12 +279,8 @@ class TablePreprocessor:
         steps = self._learned("state_dict")
         options = self.options
         return {
-            "target": options.target if isinstance(options.target, str) else options.targets,
-            "columns": options.columns,
+            **options._asdict(),
             "dtype": options.dtype.name,
-            "missing": options.missing,
-            "one_hot": options.one_hot,
-            "standardize": options.standardize,
             "used": list(steps.columns),
             "whole": steps.whole,
             "ignored": list(steps.ignored),
@@ -296,25 +293,26 @@ class TablePreprocessor:
 
         Raises `StateError` for a dict that is none.
         """
+        operation = "TablePreprocessor.load_state_dict"
+        expected = "a dict that TablePreprocessor.state_dict gave"
         keys = (*Options._fields, "used", "whole", "ignored", "numbers", "categories")
         missing = [key for key in keys if not isinstance(state, Mapping) or key not in state]
         if missing:
             raise StateError(
-                message(
-                    "TablePreprocessor.load_state_dict",
-                    expected="a dict that TablePreprocessor.state_dict gave",
-                    got=f"one without {_listed(missing)}",
-                )
+                message(operation, expected=expected, got=f"one without {_listed(missing)}")
             )
-        options = Options(**{key: state[key] for key in Options._fields})
-        self.options = options.checked("TablePreprocessor.load_state_dict")
-        self._steps = _Steps(
-            columns=list(state["used"]),
-            whole=bool(state["whole"]),
-            ignored=list(state["ignored"]),
-            numbers={name: _Column(*each) for name, each in state["numbers"].items()},
-            categories={name: _Categories(*each) for name, each in state["categories"].items()},
-        )
+        options = Options(**{key: state[key] for key in Options._fields}).checked(operation)
+        try:
+            self._steps = _Steps(
+                columns=list(state["used"]),
+                whole=bool(state["whole"]),
+                ignored=list(state["ignored"]),
+                numbers={name: _Column(*each) for name, each in state["numbers"].items()},
+                categories={name: _Categories(*each) for name, each in state["categories"].items()},
+            )
+        except (AttributeError, TypeError) as error:
+            raise StateError(message(operation, expected=expected, got=str(error))) from None
+        self.options = options
 
 
 # ---------------------------------------------------------------- options and what is learned
@@ -340,6 +338,9 @@ class Options(NamedTuple):
     def checked(self, operation: str) -> Options:
         """The options with a dtype and a list of columns; refuses what they may not be."""
         dtype = dtypes.as_dtype(self.dtype)
+        columns = [self.columns] if isinstance(self.columns, str) else self.columns
+        columns = _as_text(operation, "columns", columns)
+        target = _as_text(operation, "target", self.target)
         _check_missing(operation, self.missing)
         if self.standardize and not dtypes.is_floating(dtype):
             raise OptionError(
@@ -347,8 +348,25 @@ class Options(NamedTuple):
                     operation, expected="a floating dtype with standardize=True", got=dtype.name
                 )
             )
-        columns = [self.columns] if isinstance(self.columns, str) else self.columns
-        return self._replace(dtype=dtype, columns=None if columns is None else list(columns))
+        missing = self.missing if isinstance(self.missing, str) else float(self.missing)
+        return self._replace(target=target, columns=columns, dtype=dtype, missing=missing)
+
+
+def _as_text(operation: str, option: str, names: Any) -> Any:
+    """Names of columns as text, since those of tables are taken so; refuses one given twice."""
+    if names is None or isinstance(names, str):
+        return names
+    if not isinstance(names, Iterable):  # the number of a column that has no other name
+        return str(names) if option == "target" else [str(names)]
+    found = [str(name) for name in names]
+    twice = [name for name, count in Counter(found).items() if count > 1]
+    if twice:
+        raise OptionError(
+            message(
+                operation, expected=f"each name in {option} once", got=f"{_listed(twice)} again"
+            )
+        )
+    return found
 
 
 class _Column(NamedTuple):
@@ -404,10 +422,7 @@ class Table(NamedTuple):
 
     def refuse(self, column: str, row: int, expected: str, got: str, hint: str) -> NoReturn:
         where = f"{self.source}, {self.place(row)}, column {column!r}"
-        raise DataError(
-            f"{self.operation}: {where}: expected {expected}, got {got}"
-            + (f"; {hint}" * bool(hint))
-        )
+        raise DataError(f"{self.operation}: {where}: expected {expected}, got {got}; {hint}")
 
 
 def frame_table(operation: str, df: Any, empty: bool = False) -> Table:
@@ -426,7 +441,12 @@ def frame_table(operation: str, df: Any, empty: bool = False) -> Table:
             )
         )
     check_names(operation, "the DataFrame", list(frame.columns))
-    return Table(frame, operation, "the DataFrame", lambda row: f"row {df.index[row]!r}")
+
+    def place(row: int) -> str:
+        (label,) = df.index[row : row + 1].tolist()  # 3, where an index gives np.int64(3)
+        return f"row {label!r}"
+
+    return Table(frame, operation, "the DataFrame", place)
 
 
 def check_names(operation: str, source: str, names: list[str]) -> None:
@@ -454,8 +474,9 @@ def find_pandas(operation: str) -> Any:
 
 
 def _check_missing(operation: str, missing: Any) -> None:
-    number = isinstance(missing, int | float) and not isinstance(missing, bool)
-    if missing not in ("error", "mean") and not (number and np.isfinite(missing)):
+    number = isinstance(missing, Real) and not isinstance(missing, bool)
+    known = isinstance(missing, str) and missing in ("error", "mean")
+    if not known and not (number and math.isfinite(missing)):
         raise OptionError(
             message(
                 operation,
@@ -483,13 +504,11 @@ def _require_column(table: Table, role: str, name: str) -> None:
     )
 
 
-def _feature_names(table: Table, targets: list[str], columns: Any) -> list[str]:
-    if isinstance(columns, str):
-        columns = [columns]
+def _feature_names(table: Table, targets: list[str], columns: list[str] | None) -> list[str]:
     if columns is None:
         names = [name for name in table.frame.columns if name not in targets]
     else:
-        names = list(columns)
+        names = columns
         for name in names:
             _require_column(table, "feature", name)
     both = [name for name in names if name in targets]
@@ -586,16 +605,22 @@ def _gaps(values: np.ndarray) -> np.ndarray:
 
 def _learn(table: Table, name: str, values: np.ndarray, options: Options) -> _Column:
     gaps = _gaps(values)
-    if gaps.all() and (options.missing == "mean" or options.standardize):
+    is_used = options.missing == "mean" or options.standardize
+    if gaps.all() and is_used:
         hint = "the whole column is empty and has no mean; leave it out of columns"
         table.refuse(name, 0, "a number", "nothing", hint)
     # pandas' own sums, so that the last digit is that of df.fillna(df.mean()).
     series = find_pandas(table.operation).Series(values.astype(np.float64, copy=False))
-    mean, std = float(series.mean()), 1.0
-    # Of equal values, rounding may leave a deviation that is not quite 0, to be divided by; of
-    # very small ones it is 0.
-    if options.standardize and np.ptp(series[~gaps]) > 0:
-        std = float(series.std()) or 1.0
+    with np.errstate(all="ignore"):
+        mean, std = float(series.mean()), 1.0
+        # Of equal values, rounding may leave a deviation that is not quite 0, to be divided by; of
+        # very small ones it is 0.
+        if options.standardize and np.ptp(series[~gaps]) > 0:
+            std = float(series.std()) or 1.0
+    if is_used and not (math.isfinite(mean) and math.isfinite(std)):
+        row = int(series.abs().argmax())
+        hint = "the mean or deviation of the column is none; scale it down"
+        table.refuse(name, row, "numbers that float64 can average", str(values[row]), hint)
     if options.missing == "error":
         return _Column(math.nan, mean, std)
     return _Column(mean if options.missing == "mean" else float(options.missing), mean, std)

@@ -95,9 +95,8 @@ class CSVDataset(TableDataset):
 
         The steps are those that made this one: see `TablePreprocessor.transform`.
         """
-        if not isinstance(df, str | os.PathLike):
-            return super().transform(df)
-        table = self._file.like(df).table()
+        is_file = isinstance(df, str | os.PathLike)
+        table = self._file.like(df).table() if is_file else frame_table("transform", df, empty=True)
         return self.preprocessor.transform_table(table)  # type: ignore[union-attr]
 
 

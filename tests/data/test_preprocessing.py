@@ -214,6 +214,17 @@ def test_missing_targets_are_refused():
 # ---------------------------------------------------------------------------------------- options
 
 
+def test_columns_and_rows_without_text_for_a_name():
+    frame = pd.DataFrame([[1, 2.0], [3, np.inf]], index=[7, 7])
+    assert refusal(from_dataframe, frame, target=0) == (
+        "from_dataframe: the DataFrame, row 7, column '1': expected a finite number, got inf; "
+        "mend it, or drop the row"
+    )
+    data = from_dataframe(frame[:1], target=0, columns=1, missing=np.float32(2))
+    assert (data.feature_names, data.features.tolist()) == (["1"], [[2]])
+    assert data.targets.tolist() == [1]
+
+
 def test_strict_tables():
     whole = pd.DataFrame({"x": [1, 2], "kind": ["a", "b"]})
     data = from_dataframe(whole, missing="error")
@@ -261,6 +272,18 @@ def test_a_number_for_what_is_missing():
         ),
         ({"a": [1]}, {"missing": "median"}, "expected missing='error', 'mean' or a number, got "
          "missing='median'"),
+        ({"a": [1]}, {"missing": np.zeros(2)}, "expected missing='error', 'mean' or a number, got "
+         "missing=array([0., 0.])"),
+        ({"a": [1]}, {"columns": ["a", "a"]}, "expected each name in columns once, got 'a' again"),
+        ({"a": [1]}, {"target": ["a", "a"]}, "expected each name in target once, got 'a' again"),
+        ({"a": [1]}, {"target": 3}, "expected a column of the DataFrame as target, got '3'; "
+         "it has: a"),
+        (
+            {"a": [1e308, -1.7e308]},
+            {"standardize": True},
+            "the DataFrame, row 1, column 'a': expected numbers that float64 can average, got "
+            "-1.7e+308; the mean or deviation of the column is none; scale it down",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_refused(frame, options, text):
@@ -272,6 +295,11 @@ def test_states_that_do_not_fit():
     assert repr(steps) == "TablePreprocessor(not fitted)"
     with pytest.raises(StateError):
         steps.load_state_dict({"target": None})
+    damaged = TablePreprocessor().fit(tiny()).state_dict() | {"numbers": [1]}
+    assert refusal(steps.load_state_dict, damaged).startswith(
+        "TablePreprocessor.load_state_dict: expected a dict that TablePreprocessor.state_dict gave"
+    )
+    assert steps.options.target == "price"
     for call in (lambda: steps.transform(tiny()), steps.state_dict, lambda: steps.feature_names):
         assert "call fit(df) or load_state_dict(state) first" in refusal(call)
     assert repr(steps.fit(tiny())) == "TablePreprocessor(2 columns to 3 features)"
