@@ -79,6 +79,8 @@ def fetch(operation: str, url: str, folder: str | os.PathLike[str], known_hash: 
     Raises `UnreachableError` for what another address, or another day, may mend.
     """
     name = _file_name(operation, url)
+    if not isinstance(folder, str | os.PathLike):
+        raise OptionError(message(operation, expected="a folder", got=type(folder).__name__))
     try:
         import pooch
         from requests.exceptions import RequestException
@@ -103,13 +105,17 @@ def fetch(operation: str, url: str, folder: str | os.PathLike[str], known_hash: 
 
 
 def _file_name(operation: str, url: Any) -> str:
-    parts = urlsplit(url) if isinstance(url, str) else None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url if isinstance(url, str) else "")
+    except ValueError:  # a bracket that is not closed
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise OptionError(
             message(operation, expected="an address that begins with http:// or https://", got=url)
         )
     name = unquote(parts.path).rpartition("/")[2]
-    if not name or name in (".", "..") or "\\" in name:
+    # No path, on Windows neither, whose drives and separators this knows.
+    if name == ".." or "\0" in name or not name or PureWindowsPath(name).name != name:
         raise OptionError(
             message(operation, expected="an address that ends in the name of a file", got=url)
         )
@@ -146,7 +152,11 @@ def _stream(name: str, url: str, path: str, _: Any) -> None:
     import requests
     from tqdm import tqdm
 
-    with requests.get(url, stream=True, timeout=_TIMEOUT) as response, open(path, "wb") as file:
+    # As it is: what a server packs for the way would have another size than it says.
+    request = requests.get(
+        url, headers={"Accept-Encoding": "identity"}, stream=True, timeout=_TIMEOUT
+    )
+    with request as response, open(path, "wb") as file:
         response.raise_for_status()
         size = int(response.headers.get("Content-Length", 0)) or None
         with tqdm(
@@ -186,6 +196,8 @@ def extract(filename: str | os.PathLike[str], folder: str | os.PathLike[str] | N
     >>> os.listdir(os.path.join(folder, "train"))
     ['a.csv']
     """
+    if not isinstance(filename, str | os.PathLike):
+        raise OptionError(message("extract", expected="a path", got=type(filename).__name__))
     source = Path(filename)
     target = source.parent if folder is None else Path(folder)
     with _explained(source):

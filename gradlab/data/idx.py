@@ -139,7 +139,10 @@ def _read(file: BinaryIO, at_most: int) -> np.ndarray:
     if wanted > at_most - header:
         # Before any memory is asked for: a damaged header may speak of exabytes.
         raise _UnfitError(f"expected {said}, got a file too small to hold them; it is truncated")
-    values = np.empty(shape, dtype)
+    try:
+        values = np.empty(shape, dtype)
+    except ValueError:  # of an empty array, too, NumPy multiplies the other sizes
+        raise _UnfitError(f"expected sizes that an array can have, got {shape}") from None
     got = _fill(file, values)
     if got < wanted:
         raise _UnfitError(f"expected {said}, got {got:,}; it is truncated")
@@ -153,9 +156,8 @@ def _read(file: BinaryIO, at_most: int) -> np.ndarray:
 def _read_header(file: BinaryIO) -> tuple[np.dtype[Any], tuple[int, ...]]:
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0":
-        raise _UnfitError(
-            f"expected an IDX file, which begins with two zero bytes, got {magic.hex(' ')}"
-        )
+        got = magic.hex(" ") or "nothing"
+        raise _UnfitError(f"expected an IDX file, which begins with two zero bytes, got {got}")
     dtype = _DTYPES.get(magic[2])
     if dtype is None:
         known = ", ".join(f"0x{code:02x} ({dtype.name})" for code, dtype in _DTYPES.items())

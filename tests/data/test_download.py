@@ -28,6 +28,7 @@ FASHION = sys.modules[FashionMNIST.__module__]
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
+        assert self.headers["Accept-Encoding"] == "identity"
         name = self.path.partition("?")[0].rpartition("/")[2]
         content = self.server.files.get(name)
         if content is None:
@@ -144,12 +145,16 @@ def test_off_line(tmp_path, monkeypatch):
 
 def test_what_is_no_address(tmp_path):
     expected = "download: expected an address that begins with http:// or https://, got "
-    for url in ("houses.csv", "ftp://host/houses.csv", "http:///houses.csv", 3):
+    for url in ("houses.csv", "ftp://host/houses.csv", "http:///houses.csv", "http://[::1/x", 3):
         assert refusal(download, url, tmp_path) == f"{expected}{url}"
     assert refusal(download, "http://host/folder/", tmp_path) == (
         "download: expected an address that ends in the name of a file, got http://host/folder/"
     )
-    assert refusal(download, "http://host/..%5Cx", tmp_path).endswith("got http://host/..%5Cx")
+    for name in ("..%5Cx", "a%00b", "C:x", "a/..", "."):
+        url = f"http://host/{name}"
+        assert refusal(download, url, tmp_path).endswith(f"the name of a file, got {url}")
+    assert refusal(download, "http://host/x", 3) == "download: expected a folder, got int"
+    assert refusal(extract, None) == "extract: expected a path, got NoneType"
     assert refusal(download, "http://host/x", tmp_path, "abc") == (
         "download: expected sha1_hash of 40 hexadecimal digits, got 'abc'; sha1sum <file> gives it"
     )

@@ -120,6 +120,10 @@ def test_arrays_that_are_not_written(tmp_path):
     ("content", "text"),
     [
         (b"hello", "expected an IDX file, which begins with two zero bytes, got 68 65 6c 6c"),
+        (
+            header(0, 2**32 - 1, 2**32 - 1),
+            "expected sizes that an array can have, got (0, 4294967295, 4294967295)",
+        ),
         (b"\0\0\x08", "expected an IDX file, which begins with two zero bytes, got 00 00 08"),
         (
             b"\0\0\x0a\1",
@@ -143,6 +147,12 @@ def test_arrays_that_are_not_written(tmp_path):
 def test_files_that_are_refused(write, pack, content, text):
     name = write(gzip.compress(content) if pack else content, "file.gz" if pack else "file")
     assert refusal(name) == f"{name}: {text}"
+
+
+def test_a_packed_file_of_nothing(write):
+    assert refusal(write(gzip.compress(b""))) == (
+        "file: expected an IDX file, which begins with two zero bytes, got nothing"
+    )
 
 
 def test_truncated_files(write):
