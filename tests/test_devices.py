@@ -520,3 +520,50 @@ def test_choosing_keeps_the_dtype(dtype, fake_cuda):
         assert x.grad.dtype == x.dtype
     assert x.T.tril().astype("float32").tolist() == [[1, 0], [-2, 4]]
     assert gl.where(x > 0, x, -x).astype("float32").tolist() == [[1, 2], [3, 4]]
+
+
+# ------------------------------------------------------- numbers on the CPU beside tensors on a GPU
+
+
+@pytest.mark.usefixtures("fake_cuda")
+def test_a_number_on_the_cpu_meets_a_tensor_on_a_gpu():
+    x, number = gl.ones(3, device="cuda"), gl.tensor(2.0)
+    for y in (x * number, number * x, gl.maximum(x, number), gl.where(x > number, x, number)):
+        assert str(y.device) == "cuda:0"
+    assert (number - x).tolist() == [1.0, 1.0, 1.0]
+    assert (gl.tensor(3.0, device="cuda") + number).item() == 5.0
+    x += number
+    x[0] = number
+    assert x.tolist() == [2.0, 3.0, 3.0]
+
+
+@pytest.mark.usefixtures("fake_cuda")
+def test_the_gradient_of_a_number_on_the_cpu_comes_back_to_it():
+    x = gl.arange(3.0, device="cuda", requires_grad=True)
+    scale = gl.tensor(2.0, requires_grad=True)
+    (scale * x).sum().backward()
+    assert scale.grad.item() == 3.0
+    assert str(scale.grad.device) == "cpu"
+    assert x.grad.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_a_number_moves_without_a_wait(fake_cuda):
+    x, number = gl.ones(3, device="cuda"), gl.tensor(2.0)
+    gl.cuda.reset_statistics()
+    x * number
+    assert gl.cuda.statistics().synchronizations == 0
+
+
+@pytest.mark.usefixtures("fake_cuda")
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, number: x + number.reshape(1),
+        lambda x, number: x.to("cuda:1")[0] + x,
+        lambda x, number: number.add_(x.sum()),
+        lambda x, number: gl.cat([x, number.reshape(1)]),
+    ],
+)
+def test_anything_else_on_two_devices_is_refused(call):
+    with pytest.raises(DeviceError, match=r"expected tensors on one device, got .*; move one"):
+        call(gl.ones(3, device="cuda"), gl.tensor(2.0))

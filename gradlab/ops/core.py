@@ -397,7 +397,8 @@ def apply(  # noqa: C901, PLR0915 - the hot path, unrolled: see the measurement 
 
 
 def collect(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...] | None:
-    """Everything `apply` needs to know of any number of inputs; None if some must be converted."""
+    """Everything `apply` needs to know of any number of inputs; None if some must be converted,
+    or moved."""
     device = None
     mask, bit, written = 0, 1, False
     arrays: list[Any] = []
@@ -410,6 +411,8 @@ def collect(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...] | None:
             key.append(array.dtype)
             if x.device is not device:
                 if device is not None:
+                    if op.broadcasts and _others_are_numbers(inputs):
+                        return None
                     raise mixed_devices(op.name, inputs)
                 device = key[0] = x.device
             if x._version is not None:
@@ -476,12 +479,22 @@ def _wrap_all(arrays: tuple[Any, ...], device: Device) -> tuple[Tensor | None, .
     return tuple(found)
 
 
+def _others_are_numbers(inputs: Sequence[Any]) -> bool:
+    """Whether the tensors are on one device but for some without axes on the CPU."""
+    rest = {x.device for x in inputs if isinstance(x, Tensor) and (x.shape or x.device is not cpu)}
+    return len(rest) == 1
+
+
 def convert_inputs(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...]:
-    """Make tensors of NumPy arrays and Python scalars of NumPy scalars among the inputs."""
-    device = next((x.device for x in inputs if isinstance(x, Tensor)), cpu)
+    """Make tensors of NumPy arrays and Python scalars of NumPy scalars among the inputs, and move
+    numbers, tensors without axes, from the CPU to the device of the others, as PyTorch does."""
+    devices = [x.device for x in inputs if isinstance(x, Tensor)]
+    device = next((each for each in devices if each is not cpu), devices[0] if devices else cpu)
     converted = []
     for x in inputs:
-        if isinstance(x, np.generic) and x.dtype in dtypes.ALL:
+        if isinstance(x, Tensor) and x.device is cpu and not x.shape:
+            x = x.to(device)
+        elif isinstance(x, np.generic) and x.dtype in dtypes.ALL:
             x = x.item()
         elif not isinstance(x, Tensor) and x.__class__ not in _SCALARS:
             x = from_value(x, device, operation=op.name)
@@ -837,6 +850,8 @@ def read_only(x: Tensor, name: str, error: Exception) -> Exception:
 
 
 def _check_fits(x: Tensor, y: Tensor, name: str) -> None:
+    if y.device is not x.device:
+        raise mixed_devices(name, (x, y))
     if y.shape != x.shape:
         raise ShapeError(
             message(

@@ -341,7 +341,9 @@ def _assign(x: Tensor, index: Any, basic: bool, value: Any, name: str) -> Tensor
     if value.__class__ not in (int, float, bool):
         v = from_value(value, x.device, operation=name)
         if v.device is not x.device:
-            raise mixed_devices(name, (x, v))
+            if v.shape:
+                raise mixed_devices(name, (x, v))
+            v = v.to(x.device)
     if mode.grad:
         check_writable(x, name)
         if needs_record(x, (v,)):
