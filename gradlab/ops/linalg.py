@@ -127,13 +127,6 @@ def _checked(xp: Any, name: str, *arrays: Any) -> Any:
         return function(*arrays)
 
 
-def _dot(xp: Any, *factors: Any) -> Any:
-    y = factors[0]
-    for each in factors[1:]:
-        y = xp.matmul(y, each)
-    return y
-
-
 def _transposed(x: Any) -> Any:
     return x.swapaxes(-1, -2)
 
@@ -403,7 +396,7 @@ def _cut_inverse(xp: Any, s: Any, shape: tuple[int, ...], atol: float, rtol: flo
 def _pinv_forward(xp: Any, x: Any, *, atol: float, rtol: float | None) -> Any:
     u, s, vt = xp.linalg.svd(x, full_matrices=False)
     inverse = _cut_inverse(xp, s, x.shape, atol, rtol)[..., None, :]
-    return _dot(xp, _transposed(vt).conj() * inverse, _transposed(u).conj())
+    return (_transposed(vt).conj() * inverse) @ _transposed(u).conj()
 
 
 def _pinv_gradient(gy: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -476,8 +469,8 @@ def _cofactor_forward(xp: Any, x: Any) -> Any:
     u, s, vt = xp.linalg.svd(x, full_matrices=False)
     n = s.shape[-1]
     others = xp.where(xp.eye(n, dtype=bool), s.dtype.type(1), s[..., None, :])
-    sign = xp.sign(xp.linalg.det(xp.matmul(u, vt)))
-    return xp.matmul(u * (xp.prod(others, axis=-1) * sign[..., None])[..., None, :], vt)
+    sign = xp.sign(xp.linalg.det(u @ vt))
+    return u * (xp.prod(others, axis=-1) * sign[..., None])[..., None, :] @ vt
 
 
 def _cofactor_gradient(gy: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -578,7 +571,7 @@ class LeastSquares(NamedTuple):
 def _lstsq_forward(xp: Any, a: Any, b: Any, *, rcond: float | None) -> Any:
     u, s, vt = xp.linalg.svd(a, full_matrices=False)
     inverse = _cut_inverse(xp, s, a.shape, 0.0, rcond)[..., None]
-    return xp.matmul(_transposed(vt), inverse * xp.matmul(_transposed(u), b))
+    return _transposed(vt) @ (inverse * (_transposed(u) @ b))
 
 
 def _lstsq_gradient_a(gy: Tensor, a: Tensor, b: Tensor, y: Tensor, rcond: float | None) -> Tensor:
@@ -1007,7 +1000,7 @@ def cond(A: Tensor, p: str | float | None = None) -> Tensor:
     """Return the condition number ``‖A‖ ‖A⁻¹‖`` of matrices in the norm ``p`` of `matrix_norm`.
 
     None is 2: the largest singular value over the smallest, also of matrices that are not square.
-    Infinite for singular matrices.
+    Infinite for singular matrices; for 2, as large as rounding lets it be, and NaN for zeros.
 
     >>> cond(Tensor([[2.0, 0.0], [0.0, 0.5]]))
     tensor(4.)
