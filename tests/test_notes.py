@@ -10,9 +10,11 @@ import ast
 import contextlib
 import inspect
 import io
+import re
 import sys
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from sybil.example import SybilFailure
 from sybil.parsers.markdown import CodeBlockParser
 
 import gradlab
-from gradlab import devices
+from gradlab import d2l, devices
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # the pages belong to the checkout, not to the wheel
@@ -82,8 +84,6 @@ def _pretty(value: Any) -> str:
 @pytest.fixture
 def _classes_as_they_were() -> Iterator[None]:
     """Pages add methods to gradlab's classes, as the notes do; take them back."""
-    from gradlab import d2l
-
     classes = [each for each in vars(d2l).values() if inspect.isclass(each)]
     before = {each: dict(vars(each)) for each in classes}
     yield
@@ -129,6 +129,53 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path / "page")
     gradlab.manual_seed(0)
     run(page)
+
+
+# The same pages on a GPU: every tensor that a page makes lies there, and it prints the same. Left
+# out are pages that take tensors to NumPy, read files, or train with loaders, whose indices are
+# made on the CPU; tests/test_d2l.py trains on both.
+ON_CUDA = [
+    "automatic-differentiation",
+    "base-classifier",
+    "generalization",
+    "initialization",
+    "lazy-initialization",
+    "linear-algebra",
+    "linear-regression",
+    "model-construction",
+    "multilayer-perceptrons",
+    "parameters",
+    "read-write",
+    "softmax-regression",
+]
+
+
+@pytest.fixture
+def _made_on_cuda(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made without a device lies on ``cuda:0``, and what is printed does not say so."""
+    cuda = devices.find_device("cuda")
+    monkeypatch.setitem(devices._working, None, cuda)
+    for module in (gradlab, d2l):
+        monkeypatch.setattr(module, "tensor", partial(gradlab.tensor, device=cuda))
+    differences = pages.differences
+
+    def same(text: str) -> str:  # but for line breaks, which the longer text has at other places
+        return " ".join(re.sub(r",\s+device='cuda:0'", "", text).split()) + "\n"
+
+    monkeypatch.setattr(
+        pages, "differences", lambda wanted, got: differences(same(wanted), same(got))
+    )
+
+
+@pytest.mark.unlisted
+@pytest.mark.parametrize("name", ON_CUDA)
+@pytest.mark.usefixtures("_classes_as_they_were", "_matplotlib_as_it_was", "_made_on_cuda")
+def test_page_on_cuda(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    gradlab.manual_seed(0)
+    gradlab.cuda.reset_statistics()
+    run(pages.NOTES / f"{name}.md")
+    assert gradlab.cuda.statistics().launches > 0
 
 
 # The runner itself.
