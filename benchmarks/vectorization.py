@@ -11,6 +11,7 @@ import argparse
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,10 @@ LONGEST_LOOP = 10_000
 
 @dataclass(frozen=True)
 class Library:
-    """A way to hold vectors: how they and an empty result are made, and why it is not there."""
+    """A way to hold vectors: how they are made, and why it is not there."""
 
     name: str
     make: Callable[[list[float]], Any]
-    empty: Callable[[int], Any]
     missing: Callable[[], str] = lambda: ""
     wait: Callable[[], Any] | None = None  # for a device that works while Python goes on
     adds: bool = True  # whether `a + b` adds the elements
@@ -43,7 +43,7 @@ class Library:
             if self.wait is None:
                 return lambda: a + b
             return lambda: (a + b, self.wait())[0]
-        c, wait = self.empty(size), self.wait
+        c, wait = self.make([0.0] * size), self.wait
 
         def loop() -> Any:
             for i in range(size):
@@ -77,10 +77,10 @@ def _numpy(values: list[float]) -> Any:
     return np.array(values, dtype=np.float32)
 
 
-def _gradlab(device: str) -> tuple[Callable[[list[float]], Any], Callable[[int], Any]]:
+def _gradlab(values: list[float], device: str) -> Any:
     import gradlab as gl
 
-    return (lambda values: gl.tensor(values, device=device)), lambda n: gl.zeros(n, device=device)
+    return gl.tensor(values, device=device)
 
 
 def _torch(values: list[float]) -> Any:
@@ -107,14 +107,12 @@ def _no_cuda() -> str:
 
 
 LIBRARIES = [
-    Library("Python lists", list, lambda n: [0.0] * n, adds=False),
-    Library("NumPy", _numpy, lambda n: _numpy([0.0] * n)),
-    Library("PyTorch", _torch, lambda n: _torch([0.0] * n),
-            lambda: "" if find_spec("torch") else "PyTorch is not installed"),
-    Library("gradlab, cpu", lambda v: _gradlab("cpu")[0](v), lambda n: _gradlab("cpu")[1](n)),
-    Library("gradlab, cuda", lambda v: _gradlab("cuda")[0](v), lambda n: _gradlab("cuda")[1](n),
-            _no_cuda, _synchronize),
-]  # fmt: skip
+    Library("Python lists", list, adds=False),
+    Library("NumPy", _numpy),
+    Library("PyTorch", _torch, lambda: "" if find_spec("torch") else "PyTorch is not installed"),
+    Library("gradlab, cpu", partial(_gradlab, device="cpu")),
+    Library("gradlab, cuda", partial(_gradlab, device="cuda"), _no_cuda, _synchronize),
+]
 
 
 def cases(libraries: list[Library], sizes: tuple[int, ...] = SIZES) -> list[Case]:

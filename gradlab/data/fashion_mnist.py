@@ -200,14 +200,21 @@ class FashionMNIST(Dataset[tuple[Any, Any]]):
         >>> FashionMNIST.text_labels([0, 9])
         ['t-shirt', 'ankle boot']
         """
-        return [_TEXT_LABELS[int(i)] for i in indices]
+        labels = [int(i) for i in indices]
+        for label in labels:
+            if not 0 <= label < len(_TEXT_LABELS):
+                expected = f"labels from 0 to {len(_TEXT_LABELS) - 1}"
+                raise OptionError(
+                    message(f"{_NAME}.text_labels", expected=expected, got=str(label))
+                )
+        return [_TEXT_LABELS[label] for label in labels]
 
     def reading_speed(self, batch_size: int = 64) -> ReadingSpeed:
         """Read all batches once in random order, and tell how fast they came.
 
         >>> train = FashionMNIST("~/data")  # doctest: +SKIP
         >>> print(train.reading_speed(batch_size=256))  # doctest: +SKIP
-        60,000 images in 0.113 s: 530,973 images/s, 1,669 MB/s
+        60,000 images in 0.031 s: 1,948,550 images/s, 6,126 MB/s
         """
         images, size = 0, 0
         start = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 from gradlab.data.preprocessing import find_pandas
 from gradlab.data.sampler import is_count
 from gradlab.dtypes import float64
-from gradlab.errors import OptionError, message
+from gradlab.errors import OptionError, message, missing_dependency
 from gradlab.ops.random import Generator, rand
 
 _NAME = "make_house_prices"
@@ -145,8 +146,8 @@ def make_house_prices(
     train: DataFrame (num_train, 81), with the column ``SalePrice``.
     test: DataFrame (num_test, 80), without it.
 
-    Raises `OptionError` for numbers of houses below 1 and `MissingDependencyError` where pandas is
-    not installed.
+    Raises `OptionError` for numbers of houses below 1 and `MissingDependencyError` where pandas or
+    SciPy is not installed.
 
     >>> train, test = make_house_prices(num_train=50, num_test=20)
     >>> train.shape, test.shape
@@ -158,6 +159,8 @@ def make_house_prices(
        Regression Project", Journal of Statistics Education 19(3), 2011
     """
     pandas = find_pandas(_NAME)
+    if find_spec("scipy") is None:
+        raise missing_dependency("scipy", "data", _NAME)
     for name, count in (("num_train", num_train), ("num_test", num_test)):
         if not is_count(count):
             raise OptionError(

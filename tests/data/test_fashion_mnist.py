@@ -116,6 +116,12 @@ def test_names_of_the_labels(folder):
     assert data.classes[0] == "T-shirt/top"
     assert data.text_labels(gl.tensor([0, 3, 9])) == ["t-shirt", "dress", "ankle boot"]
     assert len(data.classes) == len(data.text_labels(range(10))) == 10
+    for label in (-1, 10):
+        with pytest.raises(OptionError) as raised:
+            data.text_labels([0, label])
+        assert str(raised.value) == (
+            f"FashionMNIST.text_labels: expected labels from 0 to 9, got {label}"
+        )
 
 
 def test_reading_speed(folder):

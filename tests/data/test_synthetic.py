@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from gradlab.data import from_dataframe, make_house_prices
-from gradlab.errors import OptionError
+from gradlab.errors import MissingDependencyError, OptionError
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,12 @@ def test_the_seed_decides(houses):
     assert not make_house_prices(seed=1)[0].equals(again[0])
     # A change of what a seed gives would change the pages that show it.
     assert again[0]["SalePrice"].iloc[:4].tolist() == [64600, 112000, 65500, 185500]
+
+
+def test_without_scipy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(MissingDependencyError, match=r"needs the package scipy.*gradlab\[data\]"):
+        make_house_prices()
 
 
 def test_small_tables():
