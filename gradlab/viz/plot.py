@@ -69,9 +69,10 @@ def plot(
     curves = _pair(X, Y)
     if not fmts:
         raise OptionError(message("plot", expected="at least one format in fmts", got=repr(fmts)))
+    pyplot = _pyplot("plot")
     set_figsize(figsize)
     if axes is None:
-        axes = _current_axes(_pyplot("plot"))
+        axes = _current_axes(pyplot)
     axes.cla()
     for i, (x, y) in enumerate(curves):
         points = (y,) if x is None else (x, y)
@@ -122,8 +123,9 @@ def set_figsize(figsize: tuple[float, float] = (3.5, 2.5)) -> None:
 
     >>> set_figsize((4.5, 3.5))
     """
+    pyplot = _pyplot("set_figsize")
     use_svg_display()
-    _pyplot("set_figsize").rcParams["figure.figsize"] = figsize
+    pyplot.rcParams["figure.figsize"] = figsize
 
 
 def use_svg_display() -> None:
@@ -133,6 +135,7 @@ def use_svg_display() -> None:
     """
     if notebook() is None:
         return
+    _pyplot("use_svg_display")
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     set_matplotlib_formats("svg")
@@ -164,10 +167,9 @@ def show_images(
     if titles is None or not len(titles):
         titles = [""] * len(images)
     titles = as_titles("show_images", titles[: len(images)], len(images))
+    pyplot = _pyplot("show_images")
     use_svg_display()
-    figure = _pyplot("show_images").figure(
-        figsize=(num_cols * scale, num_rows * scale), layout="constrained"
-    )
+    figure = pyplot.figure(figsize=(num_cols * scale, num_rows * scale), layout="constrained")
     axes = figure.subplots(num_rows, num_cols, squeeze=False).flatten()
     for each in axes:
         each.set_axis_off()

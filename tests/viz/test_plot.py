@@ -200,14 +200,25 @@ def test_wrong_options():
         set_axes(pyplot.gca(), yscale="lgo")
 
 
-def test_without_matplotlib(monkeypatch):
+@pytest.mark.parametrize("shell", [None, object()])
+def test_without_matplotlib(monkeypatch, shell):
     import gradlab.viz.plot as module
 
+    monkeypatch.setattr(module, "notebook", lambda: shell)
     monkeypatch.delattr(sys.modules["matplotlib"], "pyplot")
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    for function in (lambda: plot(X), lambda: module.plt, lambda: set_figsize()):
-        with pytest.raises(MissingDependencyError, match=r'pip install "gradlab\[viz\]"'):
-            function()
+    calls = {
+        "plot": lambda: plot(X),
+        "plt": lambda: module.plt,
+        "set_figsize": set_figsize,
+        "show_images": lambda: show_images(np.zeros((1, 2, 2)), 1, 1),
+    }
+    if shell is not None:
+        calls["use_svg_display"] = use_svg_display
+    for name, call in calls.items():
+        expected = rf'^{name} needs the package matplotlib, .* pip install "gradlab\[viz\]"$'
+        with pytest.raises(MissingDependencyError, match=expected):
+            call()
     assert not hasattr(module, "other")
 
 
