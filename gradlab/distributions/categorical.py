@@ -20,7 +20,7 @@ from gradlab.distributions.probabilities import (
 )
 from gradlab.ops.creation import arange
 from gradlab.ops.elementwise import log
-from gradlab.ops.indexing import take_along_axis
+from gradlab.ops.indexing import gather
 from gradlab.ops.reduction import argmax, logsumexp, sum as sum_of
 from gradlab.ops.shape import broadcast_to
 from gradlab.ops.softmax import softmax
@@ -103,7 +103,7 @@ class Categorical(Distribution):
         x = self._value("log_prob", value).astype(dtypes.int64)
         shape = np.broadcast_shapes(x.shape, self._batch_shape)
         rows = broadcast_to(self.logits, (*shape, self._classes))
-        return take_along_axis(rows, broadcast_to(x, shape)[..., None], -1)[..., 0]
+        return gather(rows, -1, broadcast_to(x, shape)[..., None])[..., 0]
 
     def entropy(self) -> Tensor:
         logits = self.logits.clamp(min=float(dtypes.finfo(self.logits.dtype).min))
