@@ -111,13 +111,13 @@ POLYGAMMA = Op(
 
 @public(POLYGAMMA)
 def polygamma(n: int, x: TensorLike) -> Tensor:
-    """Return the n-th derivative of `digamma`; ``n`` is 0 or more.
+    """Return the n-th derivative of `digamma`; ``n`` is from 0 to 170, as 171! has no float64.
 
     >>> polygamma(1, Tensor([1.0]))
     tensor([1.6449])
     """
-    if type(n) is not int or n < 0:
-        raise OptionError(message("polygamma", expected="n of 0 or more", got=repr(n)))
+    if type(n) is not int or not 0 <= n <= 170:
+        raise OptionError(message("polygamma", expected="an integer n from 0 to 170", got=repr(n)))
     return apply(POLYGAMMA, (x,), {"order": n}) if n else digamma(x)
 
 
