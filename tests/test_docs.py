@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import doctest
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -162,6 +164,24 @@ def test_what_goes_wrong_in_a_notebook_is_told_for_all_pages_with_file_and_line(
     assert re.search(r"wrong\.md:4: the page \(-\) and .*- 3.*\+ 2", wrong, re.DOTALL)
     assert raises.endswith("raises.md:9: ZeroDivisionError: division by zero")
     assert re.search(r"dies\.md:8: DeadKernelError: Kernel died$", dies)
+
+
+def test_an_interrupted_build_stops_its_kernels_and_says_one_line(tmp_path):
+    # A kernel's parent is the build.
+    interrupt = "import os, signal\n\nos.kill(os.getppid(), signal.SIGINT)"
+    pages = {
+        name: f"# 2.{section} A\n\n```python\n{code}\nimport time\n\ntime.sleep(60)\n```\n"
+        for name, section, code in (("waits", 1, ""), ("stops", 2, interrupt))
+    }
+    folder = source(tmp_path / "docs", **pages)
+    run = "from docs import __main__ as docs; docs.SOURCE = Path('docs'); sys.exit(docs.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; from pathlib import Path; {run}"],
+        cwd=folder.parent, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=40,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("", "interrupted: the site is not finished\n")
+    assert done.returncode == 130
 
 
 def test_running_a_page_leaves_nothing_in_the_users_home(tmp_path, monkeypatch):

@@ -504,11 +504,11 @@ def _require_column(table: Table, role: str, name: str) -> None:
     )
 
 
-def _feature_names(table: Table, targets: list[str], columns: list[str] | None) -> list[str]:
+def _feature_names(table: Table, targets: list[str], columns: Sequence[str] | None) -> list[str]:
     if columns is None:
         names = [name for name in table.frame.columns if name not in targets]
     else:
-        names = columns
+        names = list(columns)
         for name in names:
             _require_column(table, "feature", name)
     both = [name for name in names if name in targets]

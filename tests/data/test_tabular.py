@@ -368,7 +368,13 @@ def test_the_steps_of_a_file_apply_to_another(write):
     data = read_csv(write("a;b\n1;2\n3;\n", "old.csv"), missing="mean", sep=";")
     new = data.transform(write("a;b\n;5\n", "new.csv"))
     assert new.features.tolist() == [[2, 5]]
-    assert data.transform(pd.DataFrame({"a": [4], "b": [None]})).features.tolist() == [[4, 2]]
+    frame = pd.DataFrame({"a": [4], "b": [None]})
+    assert data.transform(frame).features.tolist() == [[4, 2]]
+    roofs = read_csv(write("roof\ntile\n", "roofs.csv"), one_hot=True)
+    for other in (pd.DataFrame({"roof": ["slate"]}), write("roof\nslate\n", "other.csv")):
+        with pytest.warns(UserWarning, match="1 in 'roof'") as told:
+            roofs.transform(other)
+        assert told[0].filename == __file__  # and not where gradlab found it out
     with pytest.raises(DataError) as raised:
         data.transform(write("a;b\n1;2\n\n3;x\n", "bad.csv"))
     assert str(raised.value) == (
