@@ -169,11 +169,11 @@ def test_what_goes_wrong_in_a_notebook_is_told_for_all_pages_with_file_and_line(
 def test_an_interrupted_build_stops_its_kernels_and_says_one_line(tmp_path):
     # A kernel's parent is the build.
     interrupt = "import os, signal\n\nos.kill(os.getppid(), signal.SIGINT)"
-    pages = {
+    texts = {
         name: f"# 2.{section} A\n\n```python\n{code}\nimport time\n\ntime.sleep(60)\n```\n"
         for name, section, code in (("waits", 1, ""), ("stops", 2, interrupt))
     }
-    folder = source(tmp_path / "docs", **pages)
+    folder = source(tmp_path / "docs", **texts)
     run = "from docs import __main__ as docs; docs.SOURCE = Path('docs'); sys.exit(docs.main())"
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; from pathlib import Path; {run}"],
