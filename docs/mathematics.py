@@ -11,7 +11,14 @@ from typing import Any
 _FORMULA = re.compile(
     r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL
 )  # fmt: skip
-_SCRIPT = re.compile(r'<mi mathvariant="script">([A-Z])</mi>')
+# MathML's styles of letters, and their names in Unicode.
+_STYLES = {
+    "bold": "BOLD",
+    "bold-italic": "BOLD ITALIC",
+    "double-struck": "DOUBLE-STRUCK",
+    "script": "SCRIPT",
+}
+_STYLED = re.compile(rf'<(mi|mn) mathvariant="({"|".join(_STYLES)})">(\w|&#x\w+;)</\1>')
 
 
 def on_page_content(content: str, page: Any, **_: Any) -> str:
@@ -40,14 +47,16 @@ def mathml(latex: str, display: str = "inline") -> str:
     # It passes on what it does not know.
     if unknown := re.search(r"\\\w*|>&<", text):
         raise ValueError(f"cannot read {unknown[0]!r} in the formula {latex.strip()!r}")
-    return _SCRIPT.sub(_script, text)
+    return _STYLED.sub(_styled, text)
 
 
-def _script(letter: re.Match[str]) -> str:
+def _styled(character: re.Match[str]) -> str:
     """Browsers know the letters of Unicode, and no longer the attribute."""
-    for name in ("MATHEMATICAL SCRIPT CAPITAL", "SCRIPT CAPITAL"):
+    element, style, plain = character[1], _STYLES[character[2]], html.unescape(character[3])
+    name = re.sub(r"^(LATIN|GREEK) | LETTER", "", unicodedata.name(plain))
+    for styled in (f"MATHEMATICAL {style} {name}", f"{style} {name}"):
         try:
-            return f"<mi>{unicodedata.lookup(f'{name} {letter[1]}')}</mi>"
+            return f"<{element}>{unicodedata.lookup(styled)}</{element}>"
         except KeyError:
             continue
-    return letter[0]
+    return character[0]
