@@ -272,6 +272,20 @@ def test_a_formula_is_mathml():
     assert "<mi>ℒ</mi>" in mathematics.mathml(r"\mathcal L")
 
 
+@pytest.mark.parametrize(
+    "latex, drawn",
+    [
+        (r"\mathbf w^\top", "<mi>𝐰</mi>"),
+        (r"\hat{\mathbf y}", "<mi>𝐲</mi>"),
+        (r"\mathbf 1", "<mn>𝟏</mn>"),
+        (r"\boldsymbol\mu", "<mi>𝝁</mi>"),
+        (r"\mathbb R^n", "<mi>ℝ</mi>"),
+    ],
+)
+def test_vectors_and_sets_are_told_from_numbers_in_every_browser(latex, drawn):
+    assert drawn in mathematics.mathml(latex)
+
+
 @pytest.mark.parametrize("latex", [r"\nowhere x", "a_{", r"\begin{aligned}a&=b\end{aligned}"])
 def test_what_is_not_understood_in_a_formula_is_refused(latex):
     with pytest.raises(ValueError, match=re.escape(f"the formula {latex!r}")):
