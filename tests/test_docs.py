@@ -273,7 +273,7 @@ def test_a_formula_is_mathml():
 
 
 @pytest.mark.parametrize(
-    "latex, drawn",
+    ("latex", "drawn"),
     [
         (r"\mathbf w^\top", "<mi>𝐰</mi>"),
         (r"\hat{\mathbf y}", "<mi>𝐲</mi>"),
