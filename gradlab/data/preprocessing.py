@@ -530,7 +530,7 @@ def _feature_names(table: Table, targets: list[str], columns: Sequence[str] | No
 # ------------------------------------------------------------------------------------ numbers
 
 
-def _numbers(table: Table, name: str) -> np.ndarray:
+def _numbers(table: Table, name: str, instead: str = "choose other columns") -> np.ndarray:
     """A column as a new array of numbers or bools, missing values as NaN."""
     pandas = find_pandas(table.operation)
     types = pandas.api.types
@@ -538,14 +538,15 @@ def _numbers(table: Table, name: str) -> np.ndarray:
     if types.is_numeric_dtype(column) and not types.is_complex_dtype(column):
         pass
     elif _is_text(table, name):
-        column = _parsed(table, name, column, pandas.to_numeric(column, errors="coerce"))
+        numbers = pandas.to_numeric(column, errors="coerce")
+        column = _parsed(table, name, column, numbers, f"mend it, or {instead}")
     else:
         raise DataError(
             message(
                 table.operation,
                 expected=f"numbers in column {name!r} of {table.source}",
                 got=str(column.dtype),
-                hint="convert it to numbers, or choose other columns",
+                hint=f"convert it to numbers, or {instead}",
             )
         )
     if column.isna().any():
@@ -562,12 +563,11 @@ def _is_text(table: Table, name: str) -> bool:
     return bool(types.is_object_dtype(column) or types.is_string_dtype(column))
 
 
-def _parsed(table: Table, name: str, column: Any, numbers: Any) -> Any:
+def _parsed(table: Table, name: str, column: Any, numbers: Any, hint: str) -> Any:
     """``numbers``, what pandas made of a column of text; refuses the first that is none."""
     text = (numbers.isna() & column.notna()).to_numpy()
     if text.any():
         row = int(text.argmax())
-        hint = "mend it, or choose other columns"
         table.refuse(name, row, "a number", repr(column.iloc[row]), hint)
     return numbers
 
@@ -699,13 +699,16 @@ def _unseen_text(table: Table, unseen: dict[str, int]) -> str:
 # ------------------------------------------------------------------------------------ targets
 
 
+_TARGET_HINT = "number the classes, as df[...].astype('category').cat.codes does"
+
+
 def _are_whole(table: Table, names: list[str]) -> bool:
     """Whether all targets are whole numbers, by their dtypes."""
-    return all(_numbers(table, name).dtype.kind in "iub" for name in names)
+    return all(_numbers(table, name, _TARGET_HINT).dtype.kind in "iub" for name in names)
 
 
 def _targets(table: Table, names: list[str], dtype: Any) -> np.ndarray:
-    found = {name: _numbers(table, name) for name in names}
+    found = {name: _numbers(table, name, _TARGET_HINT) for name in names}
     for name, values in found.items():
         gaps = _gaps(values)
         if gaps.any():

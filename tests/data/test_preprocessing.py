@@ -279,6 +279,12 @@ def test_a_number_for_what_is_missing():
         ({"a": [1]}, {"target": 3}, "expected a column of the DataFrame as target, got '3'; "
          "it has: a"),
         (
+            {"a": [1, 2], "y": ["no", "yes"]},
+            {"target": "y"},
+            "the DataFrame, row 0, column 'y': expected a number, got 'no'; mend it, or number the "
+            "classes, as df[...].astype('category').cat.codes does",
+        ),
+        (
             {"a": [1e308, -1.7e308]},
             {"standardize": True},
             "the DataFrame, row 1, column 'a': expected numbers that float64 can average, got "
