@@ -334,7 +334,7 @@ from gradlab.tensor import (
 )
 
 if TYPE_CHECKING:
-    from gradlab import d2l, data, distributions, nn, optim, testing, training, utils, viz
+    from gradlab import d2l, data, distributions, kernels, nn, optim, testing, training, utils, viz
     from gradlab.ops.user import elementwise
 
 __version__ = "0.1.0"
@@ -353,13 +353,15 @@ _LAZY = frozenset(
 )  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    """Import the larger parts when they are first used, which keeps `import gradlab` short."""
-    if name in _LAZY:
-        return importlib.import_module(f"gradlab.{name}")
-    if name == "elementwise":
-        return importlib.import_module("gradlab.ops.user").elementwise
-    raise AttributeError(f"module 'gradlab' has no attribute {name!r}")
+if not TYPE_CHECKING:  # for a type checker it would make every misspelt name a right one
+
+    def __getattr__(name: str) -> Any:
+        """Import the larger parts when they are first used, which keeps `import gradlab` short."""
+        if name in _LAZY:
+            return importlib.import_module(f"gradlab.{name}")
+        if name == "elementwise":
+            return importlib.import_module("gradlab.ops.user").elementwise
+        raise AttributeError(f"module 'gradlab' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -10,7 +10,7 @@ Matplotlib is imported when a plot is drawn, or `d2l.plt` is asked for.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -151,13 +151,19 @@ def repeat(x: Tensor, *sizes: int) -> Tensor:
     return x.repeat(*sizes)
 
 
-def __getattr__(name: str) -> Any:
-    """`plt`, ``matplotlib.pyplot``, when it is first asked for."""
-    if name == "plt":
-        from gradlab.viz.plot import plt
+if TYPE_CHECKING:
+    from matplotlib import pyplot
 
-        return plt
-    raise AttributeError(f"module 'gradlab.d2l' has no attribute {name!r}")
+    plt = pyplot
+else:
+
+    def __getattr__(name: str) -> Any:
+        """`plt`, ``matplotlib.pyplot``, when it is first asked for."""
+        if name == "plt":
+            from gradlab.viz.plot import plt
+
+            return plt
+        raise AttributeError(f"module 'gradlab.d2l' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
