@@ -144,6 +144,8 @@ class _Packer:
                 expected="tensors, NumPy arrays, numbers, strings, and dicts, lists or tuples of "
                 "them",
                 got=f"{type(obj).__name__}{place}",
+                # A model, an optimizer or a schedule.
+                hint="save its state_dict()" if hasattr(obj, "state_dict") else None,
             )
         )
 

@@ -208,6 +208,8 @@ def test_objects_that_cannot_be_saved(path):
         "save: expected tensors, NumPy arrays, numbers, strings, and dicts, lists or tuples of "
         "them, got set at obj['a'][1]"
     )
+    with pytest.raises(OptionError, match=r"got Linear; save its state_dict\(\)$"):
+        gl.save(gl.nn.Linear(2, 1), path)
     with pytest.raises(
         DTypeError, match=r"save: expected numbers, got an array of <U1 at obj\['a'\]"
     ):
