@@ -145,7 +145,7 @@ class _Packer:
                 "them",
                 got=f"{type(obj).__name__}{place}",
                 # A model, an optimizer or a schedule.
-                hint="save its state_dict()" if hasattr(obj, "state_dict") else None,
+                hint="save its state_dict()" if hasattr(obj, "state_dict") else "",
             )
         )
 
