@@ -169,7 +169,10 @@ def _stream(name: str, url: str, path: str, _: Any) -> None:
 
 def _is_watched() -> bool:
     """Whether what is written to stderr is shown as it comes: on a terminal, in a notebook."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    ipython = sys.modules.get("IPython")
+    return sys.stderr.isatty() or (
+        ipython is not None and hasattr(ipython.get_ipython(), "kernel")  # not IPython's terminal
+    )
 
 
 # ------------------------------------------------------------------------------------ archives

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,7 +79,8 @@ def files_in(folder: Path) -> list[str]:
 # ------------------------------------------------------------------------------------- download
 
 
-def test_a_file_is_fetched_once(server, tmp_path, capfd):
+def test_a_file_is_fetched_once(server, tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())  # imported is not running
     folder = tmp_path / "new" / "data"
     for _ in range(2):
         path = download(server.url + "sub/houses.csv?version=2", folder, SHA1.upper())
@@ -97,8 +99,12 @@ def test_a_file_with_another_hash_is_fetched_anew(server, tmp_path):
     assert Path(path).read_bytes() == CONTENT
 
 
-def test_a_bar_shows_the_progress(server, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+@pytest.mark.parametrize("where", ["terminal", "notebook"])
+def test_a_bar_shows_the_progress(where, server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: where == "terminal")
+    if where == "notebook":
+        shell = SimpleNamespace(kernel=object())
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     download(server.url + "houses.csv", tmp_path, SHA1)
     last = capsys.readouterr().err.strip().rpartition("\r")[2]
     assert last.startswith("houses.csv: 100%|")
