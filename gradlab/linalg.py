@@ -16,6 +16,7 @@ from gradlab.ops.linalg import (
     lstsq,
     matrix_power,
     matrix_rank,
+    norm,
     pinv,
     qr,
     slogdet,
@@ -24,7 +25,7 @@ from gradlab.ops.linalg import (
     svd,
 )
 from gradlab.ops.matmul import diagonal, matmul, outer, tensordot, trace, vecdot
-from gradlab.ops.reduction import matrix_norm, norm, svdvals, vector_norm
+from gradlab.ops.reduction import matrix_norm, svdvals, vector_norm
 from gradlab.ops.shape import matrix_transpose
 
 __all__ = [

@@ -34,9 +34,25 @@ from gradlab.kernels.cuda.driver import current
 from gradlab.ops.core import PROMOTE, Op, apply, public
 from gradlab.ops.elementwise import abs as absolute, where
 from gradlab.ops.matmul import diag_embed
-from gradlab.ops.reduction import matrix_norm, operand, require_finite, sum, svdvals
+from gradlab.ops.reduction import (
+    matrix_norm,
+    operand,
+    require_finite,
+    sum,
+    svdvals,
+    vector_norm,
+)
 from gradlab.ops.samples import Sample, values
-from gradlab.ops.shape import broadcast_to, cat, stack, tril, triu
+from gradlab.ops.shape import (
+    Axis,
+    accepts_dim,
+    broadcast_to,
+    canonical_axes,
+    cat,
+    stack,
+    tril,
+    triu,
+)
 from gradlab.tensor import Tensor, require_option
 
 _REAL = "fV"
@@ -994,6 +1010,45 @@ def matrix_rank(
     s = absolute(eigvalsh(A)) if hermitian else svdvals(A)
     absolute_limit = _tolerance("matrix_rank", "atol", tol if atol is None else atol) or 0.0
     return _rank(s, A.shape, absolute_limit, _tolerance("matrix_rank", "rtol", rtol))
+
+
+@accepts_dim
+def norm(
+    A: Tensor,
+    ord: str | float | None = None,
+    axis: Axis = None,
+    keepdims: bool = False,
+    *,
+    dtype: Any = None,
+) -> Tensor:
+    """Return a norm of vectors or of matrices, as ``torch.linalg.norm`` and ``numpy.linalg.norm``.
+
+    ``axis`` is one axis for vectors, two for matrices, or None for a tensor that is one vector or
+    one matrix. ``ord`` is then that of `vector_norm` or of `matrix_norm`: 2 of a matrix is its
+    largest singular value. Without ``ord`` it is the root of the sum of squares over ``axis``, of
+    a tensor of any number of axes. `gradlab.norm`, as ``torch.norm``, takes a matrix for one long
+    vector instead.
+
+    >>> A = Tensor([[3.0, 0.0], [0.0, 4.0]])
+    >>> norm(A), norm(A, 2), norm(A, 2, axis=0)
+    (tensor(5.), tensor(4.), tensor([3., 4.]))
+    """
+    A = operand("linalg.norm", A)
+    if ord is None:
+        return vector_norm(A, 2, axis, keepdims, dtype=dtype)
+    axes = canonical_axes("linalg.norm", axis, A.ndim)
+    if len(axes) == 2:
+        return matrix_norm(A, ord, (axes[0], axes[1]), keepdims, dtype=dtype)
+    if len(axes) != 1:
+        raise ShapeError(
+            message(
+                "linalg.norm",
+                expected="a vector or a matrix where an ord is given",
+                got=f"{len(axes)} axes of shape {A.shape}",
+                hint="give the axis of the vectors, or the two of the matrices",
+            )
+        )
+    return vector_norm(A, ord, axes, keepdims, dtype=dtype)
 
 
 def cond(A: Tensor, p: str | float | None = None) -> Tensor:

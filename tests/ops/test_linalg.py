@@ -216,6 +216,28 @@ def test_cond(p):
         assert L.cond(singular, p).isfinite().tolist() == [False, True]
 
 
+@pytest.mark.parametrize("ord", [None, 2, -2, 1, -1, np.inf, -np.inf, "fro", "nuc"])
+def test_norm_of_a_matrix_is_not_that_of_a_long_vector(ord):
+    for x, axis in [(random(3, 2), None), (random(2, 4, 3), (2, 0)), (random(2, 4, 3), (-2, -1))]:
+        for keepdims in (False, True):
+            expected = np.linalg.norm(x.numpy(), ord, axis, keepdims)
+            assert_close(L.norm(x, ord, dim=axis, keepdim=keepdims), expected, 1e-9)
+
+
+@pytest.mark.parametrize("ord", [None, 2, 3, 0, 0.5, 1, np.inf, -np.inf])
+def test_norm_of_vectors(ord):
+    for x, axis in [(random(5), None), (random(2, 4), 1), (random(2, 4, 3), -2)]:
+        assert_close(L.norm(x, ord=ord, axis=axis), np.linalg.norm(x.numpy(), ord, axis), 1e-9)
+    x = random(2, 3, 4)
+    assert_close(L.norm(x), np.linalg.norm(x.numpy()), 1e-9)
+    with pytest.raises(ShapeError) as caught:
+        L.norm(x, 2)
+    assert str(caught.value) == (
+        "linalg.norm: expected a vector or a matrix where an ord is given, got 3 axes of shape "
+        "(2, 3, 4); give the axis of the vectors, or the two of the matrices"
+    )
+
+
 def test_matrix_power():
     x = random(2, 3, 3)
     for n in (-3, -1, 0, 1, 2, 5, 8):
