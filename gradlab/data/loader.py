@@ -75,6 +75,8 @@ class DataLoader:
         data set waits for files or computes in NumPy, and start at once. More than one calls the
         data set's ``__getitem__`` from several threads at a time. An `IterableDataset` is read by
         one thread.
+    pin_memory, persistent_workers: taken so that programs written for PyTorch run as they are.
+        They change nothing: no memory is pinned, and threads cost nothing to start.
 
     An error raised while loading ahead comes to the consumer at its own batch, with its traceback.
     A data set that draws random numbers of its own should own the `Generator` it draws from:
@@ -111,6 +113,8 @@ class DataLoader:
         prefetch_factor: int | None = None,
         device: DeviceLike = None,
         num_workers: int = 0,
+        pin_memory: bool = False,
+        persistent_workers: bool = False,
     ) -> None:
         self._iterable = isinstance(dataset, IterableDataset)
         if self._iterable:
@@ -127,6 +131,7 @@ class DataLoader:
         self.generator = generator
         self.device: Device | None = None if device is None else find_device(device)
         self.num_workers = num_workers
+        self.pin_memory, self.persistent_workers = pin_memory, persistent_workers
         per_worker = prefetch_factor or (2 if num_workers else 0)
         self.prefetch = prefetch or per_worker * max(1, num_workers)
         self.batch_sampler: Any = batch_sampler

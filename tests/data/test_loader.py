@@ -303,6 +303,13 @@ def test_threads_end_when_the_loop_breaks(source):
     assert_threads_end()
 
 
+def test_options_of_pytorch_that_change_nothing():
+    options = {"pin_memory": True, "persistent_workers": True, "num_workers": 1}
+    loader = DataLoader(pairs(), 2, **options)
+    assert {name: getattr(loader, name) for name in options} == options
+    assert flat(batches(loader)) == flat(batches(DataLoader(pairs(), 2)))
+
+
 def test_threads_end_when_the_iterator_is_dropped():
     iterator = iter(DataLoader(Items(1000), 2, num_workers=3))
     next(iterator)
