@@ -18,7 +18,7 @@ from gradlab.data.loader import DataLoader
 from gradlab.data.sampler import is_count
 from gradlab.devices import Device, DeviceLike, cpu, device as find_device, synchronize
 from gradlab.errors import AxisError, DataError, OptionError, message, missing_dependency
-from gradlab.tensor import Tensor, from_value
+from gradlab.tensor import Tensor, from_value, require_option
 
 _NAME = "FashionMNIST"
 
@@ -131,6 +131,7 @@ class FashionMNIST(Dataset[tuple[Any, Any]]):
         device: DeviceLike = None,
     ) -> None:
         size = _checked_size(resize)
+        require_option(_NAME, "train", train, (True, False))  # "test" would be true
         self.root = _default_root() if root is None else Path(root).expanduser()
         self.train = bool(train)
         self.transform = transform

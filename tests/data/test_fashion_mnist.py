@@ -124,6 +124,10 @@ def test_names_of_the_labels(folder):
         )
 
 
+def test_the_name_of_a_part_is_not_taken_for_true(folder):
+    assert refusal(folder, "test") == "FashionMNIST: expected train one of True, False, got 'test'"
+
+
 def test_reading_speed(folder):
     speed = FashionMNIST(folder).reading_speed(batch_size=8)
     assert (speed.images, speed.megabytes) == (20, 20 * (784 * 4 + 8) / 1e6)
