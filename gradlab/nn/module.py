@@ -367,9 +367,7 @@ class Module:
             if own[name] is not None:
                 yield name, own[name]
 
-    def state_dict(
-        self, prefix: str = "", *, keep_vars: bool = False
-    ) -> OrderedDict[str, Tensor]:
+    def state_dict(self, prefix: str = "", *, keep_vars: bool = False) -> OrderedDict[str, Tensor]:
         """Return all parameters and persistent buffers by their dotted names.
 
         The tensors share the module's memory and have no history (with ``keep_vars``, they are the
