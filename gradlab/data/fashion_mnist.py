@@ -16,7 +16,7 @@ from gradlab.data.download import UnreachableError, fetch
 from gradlab.data.idx import read_array
 from gradlab.data.loader import DataLoader
 from gradlab.data.sampler import is_count
-from gradlab.devices import Device, DeviceLike, cpu, device as find_device, synchronize
+from gradlab.devices import Device, DeviceLike, cpu, find_device, synchronize
 from gradlab.errors import AxisError, DataError, OptionError, message, missing_dependency
 from gradlab.tensor import Tensor, from_value, require_option
 
@@ -285,15 +285,24 @@ def _fetch(name: str, md5: str, folder: Path) -> Path:
 # ------------------------------------------------------------------------------- their content
 
 
+def _read(path: Path) -> np.ndarray:
+    try:
+        return read_array(path, _NAME)
+    except DataError as error:
+        if "fetch it anew" in str(error):
+            raise
+        raise DataError(f"{error}; fetch it anew, or give another root") from None
+
+
 def _read_images(path: Path) -> np.ndarray:
-    images = read_array(path, _NAME)
+    images = _read(path)
     if images.dtype != np.uint8 or images.ndim != 3 or not images.size:
         raise _of_another_kind(path, "images, uint8 (n, height, width)", images)
     return images
 
 
 def _read_labels(path: Path, classes: int) -> np.ndarray:
-    labels = read_array(path, _NAME)
+    labels = _read(path)
     if labels.dtype != np.uint8 or labels.ndim != 1:
         raise _of_another_kind(path, "labels, uint8 (n,)", labels)
     if labels.size and labels.max() >= classes:

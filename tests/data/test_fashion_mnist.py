@@ -210,6 +210,13 @@ def test_damaged_files(folder):
     whole = images.read_bytes()
     images.write_bytes(whole[:-100])
     assert refusal(folder) == f"FashionMNIST: {images}: the gzip file is truncated; fetch it anew"
+    images.unlink()
+    images.with_suffix("").write_bytes(b"hello")
+    assert refusal(folder) == (
+        f"FashionMNIST: {images.with_suffix('')}: expected an IDX file, which begins with two zero "
+        "bytes, got 68 65 6c 6c; fetch it anew, or give another root"
+    )
+    images.with_suffix("").unlink()
     images.write_bytes(b"<html>not found</html>")
     assert refusal(folder).startswith(f"FashionMNIST: {images}: expected a gzip file")
 
