@@ -197,7 +197,7 @@ def explain(scalar: ScalarFunction, dtype: Any, error: Exception) -> ScalarError
 
 
 def _reason(error: Exception) -> str:
-    text = str(error)
+    text = re.sub(r"\x1b\[[\d;]*m", "", str(error))  # Numba colours its messages with colorama
     opcode = re.search(r"unsupported opcode \((\w+)\)", text)
     if opcode:
         return _OPCODES.get(opcode[1], f"an unsupported construct ({opcode[1]})")
