@@ -184,8 +184,16 @@ class Module(nn.Module, HyperParameters):
         plot = getattr(trainer, "plot", None)
         if plot is not None:
             plot(label, value)
-            return
-        # A trainer of the user's, with no more than these attributes.
+        else:
+            self.draw(trainer, label, value)
+
+    def draw(self, trainer: Any, label: str, value: Any) -> None:
+        """Draw a value on the ``board``, where the run of a trainer of the user's is.
+
+        Taken of the trainer are ``epoch``, ``train_batch_idx``, ``num_train_batches`` and
+        ``num_val_batches``.
+        """
+        train = label.startswith("train_")
         batches = trainer.num_train_batches if train else trainer.num_val_batches
         x = trainer.train_batch_idx / batches if train else trainer.epoch + 1
         every_n = batches_per_point(self, label, batches)

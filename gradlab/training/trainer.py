@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradlab.autograd.modes import no_grad
 from gradlab.devices import Device, DeviceLike, cpu, find_device
+from gradlab.errors import OptionError
 from gradlab.nn.utils import clip_grad_norm_
 from gradlab.ops.random import manual_seed
 from gradlab.optim import Optimizer
@@ -206,8 +207,7 @@ class Trainer(Run, HyperParameters):
         self._fit_device = None if device is None else find_device(device)
         try:
             state = choose_checkpoint(self, resume)
-            self.reset()
-            self._hooks = {name: hooks_named(name, self.callbacks) for name in HOOKS}
+            self._reset()
             if self.seed is not None:
                 manual_seed(self.seed)
             self.prepare_data(as_data_module(data, val))
@@ -223,6 +223,12 @@ class Trainer(Run, HyperParameters):
         elif state is not None and self.position() == state["position"]:
             sys.stderr.write(f"{was_finished(self)}\n")
         return self.history
+
+    def plot(self, label: str, value: Any) -> None:
+        """Note a metric that is also drawn; with loops of the user's alone, draw it here."""
+        if not self.is_running and getattr(self.fit, "__func__", None) is not _FIT:
+            self.model.draw(self, label, value)
+        super().plot(label, value)
 
     def _run(self) -> None:
         """All epochs, with the callbacks at their beginning and their end."""
@@ -254,6 +260,35 @@ class Trainer(Run, HyperParameters):
             self.end_training()
             self._end_epoch()
 
+    def _run_epoch_alone(self) -> None:
+        """An epoch for a `fit` of the user's, which has prepared data and model and made ``optim``.
+
+        It counts the epochs itself, from 0, with which a run begins.
+        """
+        epoch, optimizer = self.epoch, getattr(self, "optim", None)
+        if optimizer is None or self.train_dataloader is None:
+            raise OptionError(
+                "Trainer.fit_epoch: there is no run; call fit, or in a fit of your own first "
+                "prepare_data(data), prepare_model(model) and set optim"
+            )
+        if epoch == 0:
+            self._reset()
+            self._take_batches()
+            self._begin(self.model, None)
+            self.optim = optimizer
+            self.optimizers = [optimizer]
+        self.is_running = True
+        try:
+            self._run_epoch()
+        finally:
+            self.is_running = False
+            self.epoch = epoch
+            self._flush_board()
+
+    def _reset(self) -> None:
+        self.reset()
+        self._hooks = {name: hooks_named(name, self.callbacks) for name in HOOKS}
+
     def fit_epoch(self) -> None:
         """One epoch: the training batches, then the validation batches.
 
@@ -261,13 +296,15 @@ class Trainer(Run, HyperParameters):
         ``val_dataloader`` (None where there is none), which see to everything beside the loop; what
         its steps plot or log becomes the history.
         """
+        if not self.is_running:
+            self._run_epoch_alone()
+            return
         model, stopping, share = self.model.train(), self.stopping, self.accumulate_grad_batches
         hooks = self._hooks["on_batch_end"]
         is_replaced = getattr(self.prepare_batch, "__func__", None) is not _PREPARE_BATCH
         for batch in self.train_batches if self.phase == "training" else ():
             if self.batch % share == 0:
-                for optimizer in self.optimizers:
-                    optimizer.zero_grad()
+                self.zero_grad()
             self.batch += 1
             batch = self.prepare_batch(batch)
             if is_replaced:
@@ -302,6 +339,11 @@ class Trainer(Run, HyperParameters):
         batch = place(batch, self.model_device, self.dtype)
         self.batch_size = size_of_batch(batch)
         return batch
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the step before."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
 
     def optimizer_step(self) -> None:
         """Clip the gradients, update the parameters, and step the schedules that count steps."""
@@ -493,7 +535,8 @@ class Trainer(Run, HyperParameters):
         return predict(self, batches)
 
 
-_PREPARE_BATCH = Trainer.prepare_batch  # whatever is put on the class in its place later
+# As they stand here, whatever is put on the class in their place later.
+_FIT, _PREPARE_BATCH = Trainer.fit, Trainer.prepare_batch
 
 
 def _first_given(*values: Any) -> Any:

@@ -16,6 +16,7 @@ from support import Classifier as Net, assert_same, loader, parameters, val_load
 import gradlab as gl
 from gradlab import nn, optim, training
 from gradlab.data import DataLoader
+from gradlab.errors import OptionError
 from gradlab.training import HyperParameters, Trainer, add_to_class
 
 REPLACED = (
@@ -170,6 +171,53 @@ def test_each_method_may_be_replaced(replacing, names, clip):
     assert trainer.model is theirs
     assert theirs.trainer is trainer
     assert type(trainer.optim) is ScratchSGD
+
+
+def fit(self, model, data):
+    self.prepare_data(data)
+    self.prepare_model(model)
+    self.optim = model.configure_optimizers()
+    self.epoch = self.train_batch_idx = self.val_batch_idx = 0
+    for self.epoch in range(self.max_epochs):  # noqa: B020 - as the notes have it
+        self.fit_epoch()
+
+
+@pytest.mark.parametrize("names", [(), ("__init__",), ("prepare_data", "prepare_batch")])
+def test_fit_may_be_replaced(replacing, monkeypatch, names):
+    monkeypatch.setattr(Bodies, "fit", fit, raising=False)
+    ours, theirs = Framework(), Scratch()
+    _, expected = run(Trainer, ours, Digits())
+    kind = replacing("fit", *names)
+    for model in (Scratch(), theirs):  # the second run knows nothing of the first
+        trainer, nothing = run(kind, model, Digits())
+    assert nothing is None
+    assert_same(parameters(theirs), parameters(ours))
+    for mine, other in zip(trainer.history.epochs, expected.epochs, strict=True):
+        assert mine == pytest.approx(other, rel=1e-6)
+    assert theirs.board.data.keys() == {"train_loss", "val_loss", "val_acc"}
+    for label, points in ours.board.data.items():
+        assert np.allclose(theirs.board.data[label], points, rtol=1e-6)
+    assert trainer.epoch == 2
+    assert type(trainer.optim) is ScratchSGD
+
+
+def test_all_methods_replaced_leave_the_board_to_the_model(replacing, monkeypatch):
+    monkeypatch.setattr(Bodies, "fit", fit, raising=False)
+    ours, theirs = Framework(), Scratch()
+    run(Trainer, ours, Digits())
+    run(replacing("fit", *REPLACED), theirs, Digits())
+    assert_same(parameters(theirs), parameters(ours))
+    assert [len(points) for points in theirs.board.data.values()] == [6, 3, 3]
+    assert np.allclose(theirs.board.data["val_acc"], ours.board.data["val_acc"])
+
+
+def test_an_epoch_without_a_run(capsys):
+    with pytest.raises(OptionError) as caught:
+        Trainer(3).fit_epoch()
+    assert str(caught.value) == (
+        "Trainer.fit_epoch: there is no run; call fit, or in a fit of your own first "
+        "prepare_data(data), prepare_model(model) and set optim"
+    )
 
 
 def test_a_replaced_init_leaves_the_other_options_at_their_defaults(replacing):
