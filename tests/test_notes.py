@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import inspect
 import io
 import re
 import sys
@@ -25,6 +24,7 @@ from sybil.parsers.markdown import CodeBlockParser
 
 import gradlab
 from gradlab import d2l, devices
+from patched_classes import classes_as_they_were
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # the pages belong to the checkout, not to the wheel
@@ -83,16 +83,8 @@ def _pretty(value: Any) -> str:
 
 @pytest.fixture
 def _classes_as_they_were() -> Iterator[None]:
-    """Pages add methods to gradlab's classes, as the notes do; take them back."""
-    classes = [each for each in vars(d2l).values() if inspect.isclass(each)]
-    before = {each: dict(vars(each)) for each in classes}
-    yield
-    for each, attributes in before.items():
-        for name in set(vars(each)) - set(attributes):
-            delattr(each, name)
-        for name, value in attributes.items():
-            if vars(each).get(name) is not value:
-                setattr(each, name, value)
+    with classes_as_they_were(d2l):
+        yield
 
 
 @pytest.fixture

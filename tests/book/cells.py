@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.data import make_house_prices, write_idx
+from patched_classes import classes_as_they_were
 
 BOOK = os.environ.get("GRADLAB_BOOK", "")
 CHAPTERS = (
@@ -136,7 +137,7 @@ def _modules(library: str) -> Iterator[Any]:
         d2l.DataModule.__init__.__defaults__ = ("../data", 0)
     sys.modules["d2l.torch"] = d2l
     _put("d2l", torch=d2l)
-    with _classes_as_they_were(d2l):
+    with classes_as_they_were(d2l):
         d2l.download = _downloaded  # type: ignore[attr-defined]
         try:
             yield torch
@@ -172,23 +173,6 @@ def _book_package() -> types.ModuleType:
         display=lambda *_: None, clear_output=lambda **_: None
     )
     return module
-
-
-@contextlib.contextmanager
-def _classes_as_they_were(module: types.ModuleType) -> Iterator[None]:
-    """Take back the methods that a page adds to classes, and what it puts into the module."""
-    names = dict(vars(module))
-    before = {each: dict(vars(each)) for each in names.values() if isinstance(each, type)}
-    try:
-        yield
-    finally:
-        vars(module).update(names)
-        for each, attributes in before.items():
-            for name in set(vars(each)) - set(attributes):
-                delattr(each, name)
-            for name, value in attributes.items():
-                if vars(each).get(name) is not value:
-                    setattr(each, name, value)
 
 
 # ---------------------------------------------------------------------------- data of the pages

@@ -68,3 +68,19 @@ def assert_same(a, b):
     for name in a:
         assert a[name].dtype == b[name].dtype
         assert a[name].tobytes() == b[name].tobytes(), name
+
+
+class ScratchSGD(training.HyperParameters):
+    """An optimizer as one writes it oneself: the Trainer sees to no_grad."""
+
+    def __init__(self, params, lr):
+        self.save_hyperparameters()
+
+    def step(self):
+        for param in self.params:
+            param -= self.lr * param.grad
+
+    def zero_grad(self):
+        for param in self.params:
+            if param.grad is not None:
+                param.grad.zero_()

@@ -11,7 +11,15 @@ import warnings
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from support import Classifier as Net, assert_same, loader, make_model, parameters, val_loader
+from support import (
+    Classifier as Net,
+    ScratchSGD,
+    assert_same,
+    loader,
+    make_model,
+    parameters,
+    val_loader,
+)
 
 import gradlab as gl
 from gradlab import nn, optim, training
@@ -214,23 +222,7 @@ def test_a_copy_and_a_pickle_leave_the_trainer_behind():
 # -------------------------------------------------------------------------------------- optimizers
 
 
-class Plain(HyperParameters):
-    """An optimizer as one writes it oneself."""
-
-    def __init__(self, params, lr):
-        self.save_hyperparameters()
-
-    def step(self):
-        for param in self.params:
-            param -= self.lr * param.grad
-
-    def zero_grad(self):
-        for param in self.params:
-            if param.grad is not None:
-                param.grad.zero_()
-
-
-class Remembering(Plain):
+class Remembering(ScratchSGD):
     steps = 0
 
     def step(self):
@@ -245,7 +237,7 @@ class Remembering(Plain):
 
 
 class Own(Scratch):
-    kind = Plain
+    kind = ScratchSGD
 
     def configure_optimizers(self):
         return self.kind([self.W, self.b], self.lr)
@@ -280,14 +272,14 @@ def test_any_object_with_step_and_zero_grad(options):
         )
         trainer.fit(model, loader())
     assert_same(*map(parameters, models))
-    assert type(trainer.optim) is Plain
+    assert type(trainer.optim) is ScratchSGD
     assert trainer.optimizers == [trainer.optim]
 
 
 def test_an_optimizer_without_a_state_cannot_be_in_a_checkpoint(tmp_path):
     expected = (
         "Trainer: expected an optimizer with state_dict and load_state_dict, for its checkpoint, "
-        "got Plain, which does not have both; define them, or train without checkpoints"
+        "got ScratchSGD, which does not have both; define them, or train without checkpoints"
     )
     model = Own()
     before = parameters(model)
@@ -319,7 +311,11 @@ def test_no_optimizers():
         def configure_optimizers(self):
             return type(self).made
 
-    for made, got in [(Plain, "type"), (nn.Linear(1, 1), "Linear"), (None, "None; does it lack a")]:
+    for made, got in [
+        (ScratchSGD, "type"),
+        (nn.Linear(1, 1), "Linear"),
+        (None, "None; does it lack a"),
+    ]:
         Configured.made = made
         text = refused(Trainer(1).fit, Configured(), loader())
         assert text.startswith("Configured.configure_optimizers: expected an optimizer, (optimizer")

@@ -11,7 +11,14 @@ import random
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from support import Classifier as Net, assert_same, loader, parameters, val_loader
+from support import (
+    Classifier as Net,
+    ScratchSGD,
+    assert_same,
+    loader,
+    parameters,
+    val_loader,
+)
 
 import gradlab as gl
 from gradlab import nn, optim, training
@@ -104,20 +111,6 @@ class Scratch(training.Classifier):
 
     def configure_optimizers(self):
         return ScratchSGD([self.W, self.b], self.lr)
-
-
-class ScratchSGD(HyperParameters):
-    def __init__(self, params, lr):
-        self.save_hyperparameters()
-
-    def step(self):
-        for param in self.params:
-            param -= self.lr * param.grad
-
-    def zero_grad(self):
-        for param in self.params:
-            if param.grad is not None:
-                param.grad.zero_()
 
 
 class Framework(Scratch):
