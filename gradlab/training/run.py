@@ -81,6 +81,7 @@ class Run:
         """Be as before the first run."""
         self.is_running = False
         self.is_left = False  # the epoch, before its end
+        self.only_validates = False  # in this epoch, where the run was resumed after its training
         self.epoch = self.batch = self.step = 0
         self.train_batch_idx = self.val_batch_idx = 0
         self.phase = "training"  # of the epoch; then "validating", and "over" once it has its row

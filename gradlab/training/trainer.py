@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -253,11 +255,13 @@ class Trainer(Run, HyperParameters):
                 self._flush_board()
 
     def _run_epoch(self) -> None:
-        self.is_left = False
+        self.is_left, self.only_validates = False, self.phase != "training"
         self.call("on_epoch_start")
         self.fit_epoch()
         if not self.is_left:
             self.end_training()
+            if self.random_before_validation is not None:  # a loop of the user's has left it early
+                self.end_validation()
             self._end_epoch()
 
     def _run_epoch_alone(self) -> None:
@@ -322,10 +326,16 @@ class Trainer(Run, HyperParameters):
             if time.monotonic() >= stopping.next_look and self.look_around():
                 self.is_left = True
                 return
+        self._end_batches()
+        self._validate()
+
+    def _end_batches(self) -> None:
+        """After the last training batch: the update that waited for more of them."""
         if self.phase == "training" and not self.batch:
             raise self.train_batches.empty()
+        if self.is_accumulating:
+            self.optimizer_step()
         self.end_training()
-        self._validate()
 
     def prepare_batch(self, batch: Any) -> Any:
         """Move a batch to the device, cast its floating tensors, make tensors of its arrays."""
@@ -374,8 +384,6 @@ class Trainer(Run, HyperParameters):
         """After the training batches of an epoch: what is left of them is done."""
         if self.phase != "training":  # it is done, or the run was resumed after it
             return
-        if self.is_accumulating:
-            self.optimizer_step()
         self.train_batches.finish_epoch()
         self.read_metrics(end_row=True)
         self.phase = "validating"
@@ -515,24 +523,35 @@ class Trainer(Run, HyperParameters):
         if hasattr(data, "val_dataloader"):
             data = read_loader(data, "val_dataloader")
         batches = Batches(data, self.limit_val_batches, "validation")
-        self._place_model(model)
-        names = "is_running", "phase", "val_metrics", "val_batch_idx"
-        before = {name: getattr(self, name) for name in names}
-        self.is_running, self.phase, self.val_metrics = True, "validating", Metrics()
-        try:
+        with self._visit(model):
+            self.is_running, self.phase, self.val_metrics = True, "validating", Metrics()
             validate(self, batches)
             self.val_metrics.read()
             return self.val_metrics.means()
-        finally:
-            self.__dict__.update(before)
 
     def predict(self, model: Module, data: Any) -> Any:
         """The predictions of ``model`` for all batches, in one tensor where they are tensors."""
         if hasattr(data, "predict_dataloader"):
             data = read_loader(data, "predict_dataloader")
         batches = Batches(data, None, "prediction")
+        with self._visit(model):
+            return predict(self, batches)
+
+    @contextmanager
+    def _visit(self, model: Module) -> Iterator[None]:
+        """Work with a model beside the run, its own or another's, that may be under way."""
+        names = ["is_running", "phase", "val_metrics", "val_batch_idx", "batch_size", "noted_loss"]
+        if self.is_running:
+            names += ["model", "model_device"]
+        before = {name: getattr(self, name) for name in names}
+        fitted_by = getattr(model, "trainer", None)
         self._place_model(model)
-        return predict(self, batches)
+        try:
+            yield
+        finally:
+            self.__dict__.update(before)
+            if getattr(fitted_by, "is_running", False):
+                model.trainer = fitted_by
 
 
 # As they stand here, whatever is put on the class in their place later.

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from gradlab.errors import OptionError
 from gradlab.training.datamodule import Batches, size_of_batch
 
 if TYPE_CHECKING:
@@ -38,8 +39,13 @@ class WatchedTraining(Watched):
 
     def __iter__(self) -> Iterator[Any]:
         run = self._trainer
-        if run.phase != "training":  # the run was resumed where only validation was left
+        if run.is_left or run.only_validates:
             return
+        if run.phase != "training":
+            raise OptionError(
+                "Trainer.fit_epoch: expected the training batches before the validation batches, "
+                "got them after; go through train_dataloader first"
+            )
         before = run.train_batch_idx - run.batch
         for batch in self._batches:
             step = run.step

@@ -350,3 +350,25 @@ def test_validating_on_other_data_within_a_run():
     assert_same(*map(parameters, models))
     assert len(histories[0]["test_acc"]) == 2
     assert histories[0]["val_loss"] == histories[1]["val_loss"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_another_model_or_another_trainer_within_a_run(own):
+    other = make_model(seed=7)
+
+    class Comparing(training.Callback):
+        def on_epoch_end(self, run):
+            beside = run if own else trainer(1)
+            beside.validate(other if own else run.model, val_loader())
+            beside.predict(other if own else run.model, val_loader())
+
+    runs = [trainer(2, callbacks=callbacks) for callbacks in ([Comparing()], [])]
+    models = [make_model(), make_model()]
+    histories = [
+        run.fit(model, loader(), val_loader()) for run, model in zip(runs, models, strict=True)
+    ]
+    assert_same(*map(parameters, models))
+    assert histories[0].epochs == histories[1].epochs
+    assert len(histories[0]["val_acc"]) == 2
+    assert runs[0].model is models[0]
+    assert models[0].trainer is runs[0]

@@ -295,6 +295,82 @@ def test_two_loaders_with_replaced_methods(replacing):
     assert len(history["val_acc"]) == 2
 
 
+class Looping(Trainer):
+    """The loops of the user's below are made of these."""
+
+    def train(self, batches):
+        for batch in batches:
+            loss = self.model.training_step(batch)
+            self.optim.zero_grad()
+            loss.backward()
+            self.optim.step()
+
+    @gl.no_grad()
+    def validate_on(self, batches):
+        for batch in batches:
+            self.model.validation_step(batch)
+
+
+def test_a_loop_of_the_users_may_leave_validation_early():
+    seen = []
+
+    class Watching(training.Callback):
+        def on_validation_end(self, trainer):
+            seen.append(trainer.metrics["val_loss"])
+
+    class Hasty(Looping):
+        def fit_epoch(self):
+            self.train(self.train_dataloader)
+            self.validate_on([batch for batch, _ in zip(self.val_dataloader, [1], strict=False)])
+
+    _, history = run(Hasty, Framework(), Digits(), callbacks=Watching())
+    assert len(history["val_acc"]) == len(history["val_loss"]) == 3
+    assert seen == history["val_loss"]
+
+
+def test_a_loop_of_the_users_trains_before_it_validates():
+    class Reversed(Looping):
+        def fit_epoch(self):
+            self.validate_on(self.val_dataloader)
+            self.train(self.train_dataloader)
+
+    with pytest.raises(OptionError) as error:
+        run(Reversed, Framework(), Digits())
+    assert str(error.value) == (
+        "Trainer.fit_epoch: expected the training batches before the validation batches, got them "
+        "after; go through train_dataloader first"
+    )
+
+
+def test_a_loop_of_the_users_makes_all_updates_itself():
+    class Plain(Looping):
+        def fit_epoch(self):
+            self.train(self.train_dataloader)
+
+    models = [Framework(), Framework()]
+    runs = [
+        run(Plain, model, Digits(val=False), **options)[0]
+        for model, options in zip(models, ({}, {"accumulate_grad_batches": 4}), strict=True)
+    ]
+    assert runs[0].step == runs[1].step
+    assert_same(*map(parameters, models))
+
+
+def test_after_ctrl_c_a_second_pass_has_no_batches():
+    class Twice(Looping):
+        def fit_epoch(self):
+            for _ in range(2):
+                self.train(self.train_dataloader)
+
+    class Pressing(training.Callback):
+        def on_batch_end(self, trainer):
+            if trainer.step == 2:
+                trainer.stopping.press()
+
+    trainer, _ = run(Twice, Framework(), Digits(), callbacks=Pressing())
+    assert trainer.step == trainer.batch == 2
+
+
 def test_an_epoch_that_calls_the_own_one():
     class Telling(Trainer):
         told = 0
