@@ -65,7 +65,7 @@ class Module(nn.Module, HyperParameters):
         if _is_learned(value) and name not in own.get("_buffer_names", ()):
             self._register("_parameter_names", name, value, replace=True)
             return
-        if held.__class__ is Tensor and not isinstance(value, nn.Parameter | None):
+        if held.__class__ is Tensor and not isinstance(value, nn.Parameter):
             self._forget(name)  # it became a parameter by assignment, and ceases to be one so
         super().__setattr__(name, value)
 
@@ -79,9 +79,10 @@ class Module(nn.Module, HyperParameters):
         return None if self._trainer is None else self._trainer()
 
     @trainer.setter
-    def trainer(self, trainer: Trainer) -> None:
+    def trainer(self, trainer: Trainer | None) -> None:
         # Weak: the Trainer has the model, and a model that outlives it needs none of its data.
-        object.__setattr__(self, "_trainer", weakref.ref(trainer))
+        kept = None if trainer is None else weakref.ref(trainer)
+        object.__setattr__(self, "_trainer", kept)
 
     def forward(self, *inputs: Any) -> Any:
         """The prediction for the inputs of a batch: ``self.net(*inputs)``."""

@@ -168,6 +168,8 @@ def test_other_values_are_plain_attributes_also_in_the_place_of_a_parameter(valu
     model.w = None
     assert model.w is None
     assert list(model.parameters()) == []
+    model.w = gl.zeros(3)
+    assert model.w.tolist() == [0, 0, 0]
 
 
 def test_parameters_and_buffers_keep_their_kind():
