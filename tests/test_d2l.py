@@ -209,6 +209,21 @@ def test_what_synthetic_data_refuse(options, got):
     assert str(caught.value) == f"SyntheticRegressionData: expected {got}"
 
 
+def test_synthetic_data_without_validation():
+    data = d2l.SyntheticRegressionData(W, B, num_train=64, num_val=0)
+    assert data.val_dataloader() is None
+    assert list(quiet(1).fit(d2l.LinearRegression(lr=0.03), data).last()) == [
+        "epoch", "step", "train_loss",
+    ]  # fmt: skip
+
+
+def test_the_accuracy_of_a_plain_function_is_taken_where_its_batches_are(fake_cuda):
+    scores, batches = torch.eye(3, device="cuda"), [(torch.eye(3), torch.tensor([0, 1, 1]))]
+    on_cuda = [(X.to("cuda"), y.to("cuda")) for X, y in batches]
+    assert d2l.evaluate_accuracy(lambda X: X @ scores, on_cuda) == pytest.approx(2 / 3)
+    assert d2l.evaluate_accuracy(lambda X: X @ scores, batches, "cuda") == pytest.approx(2 / 3)
+
+
 class WeightDecay(d2l.LinearRegression):
     """With a penalty on the weights, none on the bias."""
 

@@ -140,7 +140,8 @@ def evaluate_accuracy(
 ) -> float:
     """The part of a data set that a model classifies rightly, in evaluation mode.
 
-    ``device`` is where the batches go; by default where the parameters of an `nn.Module` are.
+    ``device`` is where the batches go; by default where the parameters of an `nn.Module` are. To
+    any other function they are given as they come.
 
     >>> import gradlab as gl
     >>> batches = [(gl.eye(3), gl.tensor([0, 1, 2])), (gl.eye(3), gl.tensor([0, 1, 1]))]
@@ -149,10 +150,13 @@ def evaluate_accuracy(
     """
     model = net if isinstance(net, nn.Module) else None
     first = None if model is None else next(model.parameters(), None)
-    where = find_device(first.device if device is None and first is not None else device)
+    if device is None and first is not None:
+        device = first.device
+    where = None if device is None else find_device(device)
     right = Accumulator(2)
     with no_grad(), nullcontext() if model is None else evaluating(model):
         for X, y in data_iter:
-            y = y.to(where)
-            right.add((net(X.to(where)).argmax(axis=1) == y).sum(), y.numel())
+            if where is not None:
+                X, y = X.to(where), y.to(where)
+            right.add((net(X).argmax(axis=1) == y).sum(), y.numel())
     return right[0] / right[1]

@@ -43,6 +43,7 @@ class SyntheticRegressionData(DataModule):
     """
 
     num_train: int
+    num_val: int
 
     def __init__(
         self,
@@ -64,7 +65,12 @@ class SyntheticRegressionData(DataModule):
         self.y += noise * randn(n, 1, device=w.device)
 
     def get_dataloader(self, train: bool) -> Any:
-        """The loader of the points to train on, in random order, or of those to validate with."""
+        """The loader of the points to train on, in random order, or of those to validate with.
+
+        None where there is nothing to validate with.
+        """
+        if not train and not self.num_val:
+            return None
         rows = slice(0, self.num_train) if train else slice(self.num_train, None)
         return self.get_tensorloader((self.X, self.y), train, rows)
 
