@@ -182,7 +182,7 @@ class Run:
         would mean to wait for the device: `read_metrics` does it, in its own time.
         """
         if self.phase == "over":
-            value = self.history.epochs[-1][name] = float(value)
+            value = self.history.epochs[-1][name] = self._as_float(name, value)
             return value
         if self.phase == "training":
             metrics, batch, loss_name = self.train_metrics, self.batch, "train_loss"
@@ -196,6 +196,8 @@ class Run:
                 raise self._not_one_element(name, value) from None
             if value.device is not cpu and name != loss_name:
                 kept = kept.clone()  # it may be a sum that goes on in place before it is read
+        elif value.__class__ is not float:
+            kept = self._as_float(name, value)
         metrics.add(name, kept, self.batch_size, batch, last)
         if name == loss_name:
             self.noted_loss = value
@@ -218,15 +220,22 @@ class Run:
         self.note(name, loss)
         self.noted_loss = None
 
+    def _as_float(self, name: str, value: Any) -> float:
+        try:
+            return float(value.item() if hasattr(value, "item") else value)
+        except (TypeError, ValueError):
+            raise self._not_one_element(name, value) from None
+
     def _not_one_element(self, name: str, value: Any) -> Exception:
-        if name == "train_loss":
+        if name == "train_loss" and isinstance(value, Tensor):
             return not_a_loss(self.model, value)
+        has_shape = hasattr(value, "shape")
         return ShapeError(
             message(
                 f"{type(self.model).__name__}.log",
                 expected=f"{name} to be a number or a tensor of one element",
-                got=f"a tensor of shape {value.shape}",
-                hint="reduce it, for example with .mean()",
+                got=f"a tensor of shape {value.shape}" if has_shape else repr(value),
+                hint="reduce it, for example with .mean()" if has_shape else "",
             )
         )
 

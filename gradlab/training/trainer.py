@@ -205,6 +205,11 @@ class Trainer(Run, HyperParameters):
         `NonFiniteLossError` when the loss becomes NaN or infinite, and keeps the checkpoints
         written before.
         """
+        if self.is_running:
+            raise OptionError(
+                "Trainer.fit: expected a Trainer without a run under way, got one within its own; "
+                "use another Trainer"
+            )
         self.stopping.set_limits(self.max_epochs, self.max_steps, self.max_time)
         self._fit_device = None if device is None else find_device(device)
         try:
@@ -237,9 +242,9 @@ class Trainer(Run, HyperParameters):
         loaders = self.train_dataloader, self.val_dataloader
         self.train_dataloader = WatchedTraining(self, self.train_batches)
         self.val_dataloader = self.val_batches and WatchedValidation(self, self.val_batches)
-        self.is_running = True
         with self.stopping.interrupt:
             try:
+                self.is_running = True
                 self.call("on_fit_start")
                 while not self.stopping.is_over(self.epoch, self.step):
                     self._run_epoch()

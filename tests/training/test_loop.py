@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from support import (
     Classifier,
@@ -17,6 +18,7 @@ from support import (
 import gradlab as gl
 from gradlab import nn, optim, training
 from gradlab.data import DataLoader
+from gradlab.errors import OptionError
 
 
 def by_hand(model, batches, val, optimizer, epochs, clip=0.0, accumulate=1, schedule=None):
@@ -372,3 +374,41 @@ def test_another_model_or_another_trainer_within_a_run(own):
     assert len(histories[0]["val_acc"]) == 2
     assert runs[0].model is models[0]
     assert models[0].trainer is runs[0]
+
+
+def test_a_trainer_has_one_run_at_a_time():
+    class Nested(Classifier):
+        def training_step(self, batch):
+            self.trainer.fit(make_model(), loader())
+
+    run = trainer(1)
+    with pytest.raises(OptionError) as error:
+        run.fit(make_model(Nested), loader())
+    assert str(error.value) == (
+        "Trainer.fit: expected a Trainer without a run under way, got one within its own; use "
+        "another Trainer"
+    )
+    assert len(run.fit(make_model(), loader())) == 1
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [("high", "'high'"), (None, "None"), ([1, 2], "[1, 2]"),
+     (np.ones(3), "a tensor of shape (3,); reduce it, for example with .mean()"),
+     (gl.ones(3), "a tensor of shape (3,); reduce it, for example with .mean()")]
+)  # fmt: skip
+def test_logging_what_is_no_number(value, got, at_end):
+    class Logging(training.Callback):
+        def on_batch_end(self, trainer):
+            trainer.log("good", np.array([0.5]))
+            if not at_end:
+                trainer.log("x", value)
+
+        def on_epoch_end(self, trainer):
+            trainer.log("x", value)
+
+    with pytest.raises(gl.errors.ShapeError) as error:
+        trainer(1, callbacks=Logging()).fit(make_model(), loader())
+    expected = "Classifier.log: expected x to be a number or a tensor of one element"
+    assert str(error.value) == f"{expected}, got {got}"
