@@ -38,6 +38,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def _fill(tensor: Tensor, values: Any) -> Tensor:
     with no_grad():
         tensor.copy_(values)

@@ -170,3 +170,7 @@ def test_refused():
         init.trunc_normal_(x, a=1, b=0)
     with refuses(OptionError, "sparse_: expected sparsity from 0 to 1, got 2"):
         init.sparse_(gl.empty(2, 2), 2)
+
+
+def test_dir_lists_what_is_there_to_use():
+    assert dir(nn.init) == sorted(nn.init.__all__)
