@@ -138,7 +138,7 @@ class Batches:
     def __init__(self, loader: Any, limit: int | float | None, purpose: str) -> None:
         _check_loader(loader, purpose)
         self.loader, self.purpose = loader, purpose
-        size = _length(loader)
+        size = length_of(loader)
         self.limit = _read_limit(limit, size, purpose)
         # Of an epoch; None where that shows only at its end.
         self.size = size if self.limit is None or size is None else min(size, self.limit)
@@ -227,7 +227,8 @@ def size_of_batch(batch: Any) -> int:
     return shape[0] if shape else 1
 
 
-def _length(loader: Any) -> int | None:
+def length_of(loader: Any) -> int | None:
+    """The number of its batches; None where that shows only at their end."""
     try:
         return len(loader)
     except TypeError:  # no length, or one of data that has none

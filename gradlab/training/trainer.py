@@ -31,6 +31,7 @@ from gradlab.training.checkpoint import random_state
 from gradlab.training.datamodule import (
     Batches,
     as_data_module,
+    length_of,
     place,
     read_loader,
     size_of_batch,
@@ -473,6 +474,10 @@ class Trainer(Run, HyperParameters):
         data = as_data_module(data, val)
         self.train_dataloader = read_loader(data, "train_dataloader")
         self.val_dataloader = read_loader(data, "val_dataloader")
+        # For loops of the user's alone; the options may take fewer.
+        val = self.val_dataloader
+        self.num_train_batches = length_of(self.train_dataloader)
+        self.num_val_batches = 0 if val is None else length_of(val)
 
     def _take_batches(self) -> None:
         """As many batches of the loaders as the options say."""

@@ -356,6 +356,22 @@ def test_a_loop_of_the_users_makes_all_updates_itself():
     assert_same(*map(parameters, models))
 
 
+def test_loops_of_the_users_alone_know_how_many_batches_there_are():
+    class Alone(Looping):
+        fit = fit
+
+        def fit_epoch(self):
+            for batch in self.train_dataloader:
+                self.train([batch])
+                self.train_batch_idx += 1
+            self.validate_on(self.val_dataloader)
+
+    model = Framework()
+    Alone(2).fit(model, Digits())
+    assert [point.x for point in model.board.data["val_acc"]] == [1, 2]
+    assert len(model.board.data["train_loss"]) == 4
+
+
 def test_after_ctrl_c_a_second_pass_has_no_batches():
     class Twice(Looping):
         def fit_epoch(self):
