@@ -14,7 +14,7 @@ import pytest
 
 import gradlab as torch
 from gradlab import d2l, nn
-from gradlab.errors import MissingDependencyError, OptionError, ShapeError
+from gradlab.errors import DataError, MissingDependencyError, OptionError, ShapeError
 from gradlab.nn import functional as F
 from gradlab.testing import assert_close
 
@@ -215,6 +215,19 @@ def test_synthetic_data_without_validation():
     assert list(quiet(1).fit(d2l.LinearRegression(lr=0.03), data).last()) == [
         "epoch", "step", "train_loss",
     ]  # fmt: skip
+
+
+def test_synthetic_data_of_parameters_have_no_history():
+    w, b = torch.tensor(W, requires_grad=True), torch.tensor(B, requires_grad=True)
+    assert not d2l.SyntheticRegressionData(w, b, num_train=4, num_val=4).y.requires_grad
+
+
+def test_no_data_to_evaluate_on():
+    net = torch.nn.Linear(2, 1)
+    for evaluate, rest in ((d2l.evaluate_accuracy, ()), (d2l.evaluate_loss, (d2l.squared_loss,))):
+        with pytest.raises(DataError) as caught:
+            evaluate(net, [], *rest)
+        assert str(caught.value) == f"{evaluate.__name__}: expected batches of data, got none"
 
 
 def test_the_accuracy_of_a_plain_function_is_taken_where_its_batches_are(fake_cuda):

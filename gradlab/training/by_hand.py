@@ -10,7 +10,7 @@ from gradlab import nn
 from gradlab.autograd import no_grad
 from gradlab.data import DataLoader, FashionMNIST, TensorDataset
 from gradlab.devices import DeviceLike, find_device
-from gradlab.errors import OptionError, message
+from gradlab.errors import DataError, OptionError, message
 from gradlab.ops.matmul import matmul
 from gradlab.ops.random import normal
 from gradlab.tensor import Tensor
@@ -132,7 +132,7 @@ def evaluate_loss(
             out = net(X)
             value = loss(out, y.reshape(out.shape))
             sums.add(value.sum(), value.numel())
-    return sums[0] / sums[1]
+    return _mean("evaluate_loss", sums)
 
 
 def evaluate_accuracy(
@@ -159,4 +159,11 @@ def evaluate_accuracy(
             if where is not None:
                 X, y = X.to(where), y.to(where)
             right.add((net(X).argmax(axis=1) == y).sum(), y.numel())
-    return right[0] / right[1]
+    return _mean("evaluate_accuracy", right)
+
+
+def _mean(operation: str, sums: Accumulator) -> float:
+    """The first sum over the second, a number of elements."""
+    if not sums[1]:
+        raise DataError(message(operation, expected="batches of data", got="none"))
+    return sums[0] / sums[1]

@@ -50,6 +50,9 @@ class Classifier(Module):
         >>> Classifier().loss(gl.zeros(2, 4), gl.tensor([0, 3])).item()  # log 4
         1.3862943649291992
         """
+        if not Y_hat.ndim:
+            expected = "scores of shape (..., classes)"
+            raise ShapeError(message("Classifier.loss", expected=expected, got="shape ()"))
         classes = Y_hat.shape[-1]
         is_distribution = Y.shape == Y_hat.shape and is_floating(Y.dtype)
         Y = Y.reshape(-1, classes) if is_distribution else Y.reshape(-1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlab import data
+from gradlab.autograd import no_grad
 from gradlab.errors import OptionError, message
 from gradlab.ops.creation import arange, as_tensor
 from gradlab.ops.matmul import matmul
@@ -61,8 +62,9 @@ class SyntheticRegressionData(DataModule):
         self.save_hyperparameters()
         n = num_train + num_val
         self.X = randn(n, w.numel(), device=w.device)
-        self.y = matmul(self.X, w.reshape(-1, 1).to(self.X.dtype)) + b
-        self.y += noise * randn(n, 1, device=w.device)
+        with no_grad():  # w and b may be parameters
+            self.y = matmul(self.X, w.reshape(-1, 1).to(self.X.dtype)) + b
+            self.y += noise * randn(n, 1, device=w.device)
 
     def get_dataloader(self, train: bool) -> Any:
         """The loader of the points to train on, in random order, or of those to validate with.

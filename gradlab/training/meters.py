@@ -98,14 +98,10 @@ class Accumulator:
             expected = f"{len(self)} values, one for each sum"
             raise OptionError(message("Accumulator.add", expected=expected, got=str(len(values))))
         for i, value in enumerate(values):
-            if isinstance(value, Tensor) and value.numel() != 1:
-                expected = "numbers, or tensors of one element"
-                got, hint = describe(value), "take its .sum() or .mean() first"
-                raise ShapeError(message("Accumulator.add", expected=expected, got=got, hint=hint))
-            if isinstance(value, Tensor) and value.device is not cpu:
+            if isinstance(value, Tensor) and value.numel() == 1 and value.device is not cpu:
                 self._unread.append((i, value.detach().clone()))  # it may be added to later
             else:
-                self._sums[i] += float(value)
+                self._sums[i] += _number(value)
         if len(self._unread) > _UNREAD:
             self._read()
 
@@ -129,3 +125,13 @@ class Accumulator:
         for (i, _), number in zip(self._unread, numbers, strict=True):
             self._sums[i] += number
         self._unread.clear()
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError):
+        got = describe(value) if isinstance(value, Tensor) else repr(value)
+        hint = "take its .sum() or .mean() first" if hasattr(value, "sum") else ""
+    expected = "numbers, or tensors of one element"
+    raise ShapeError(message("Accumulator.add", expected=expected, got=got, hint=hint))

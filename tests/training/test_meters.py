@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 
 import gradlab as gl
@@ -119,3 +120,18 @@ def test_the_devices_of_a_machine_without_a_gpu(monkeypatch):
     assert training.gpu(3) is gl.device("cuda:3")  # a name, no promise
     assert training.try_gpu() is training.cpu()
     assert training.try_all_gpus() == [training.cpu()]
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [("high", "'high'"), (None, "None"),
+     (np.ones(2), "array([1., 1.]); take its .sum() or .mean() first")]
+)  # fmt: skip
+def test_an_accumulator_takes_numbers(value, got):
+    sums = Accumulator(1)
+    with pytest.raises(ShapeError) as caught:
+        sums.add(value)
+    expected = "Accumulator.add: expected numbers, or tensors of one element"
+    assert str(caught.value) == f"{expected}, got {got}"
+    sums.add(np.ones(1))
+    assert sums[0] == 1

@@ -389,6 +389,14 @@ def test_the_loss_of_a_classifier():
     assert model.loss(scores, one_hot).item() == pytest.approx(expected.item())
 
 
+def test_the_loss_of_a_single_score():
+    with pytest.raises(gl.errors.ShapeError) as caught:
+        training.Classifier().loss(gl.zeros(()), gl.tensor(0))
+    assert str(caught.value) == (
+        "Classifier.loss: expected scores of shape (..., classes), got shape ()"
+    )
+
+
 def test_layer_summary(capsys):
     class Deep(training.Classifier):
         def __init__(self):
