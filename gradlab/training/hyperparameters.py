@@ -50,6 +50,9 @@ class HyperParameters:
 
     hparams: dict[str, Any]
 
+    # Arguments of which a class makes attributes itself, that are not what it was given.
+    _made_from_arguments: frozenset[str] = frozenset()
+
     def save_hyperparameters(self, ignore: Iterable[str] = ()) -> None:
         """Keep the local variables of the method that calls it, as attributes and in ``hparams``.
 
@@ -67,7 +70,8 @@ class HyperParameters:
             if name not in ignored and not name.startswith("_")
         }
         for name, value in self.hparams.items():
-            setattr(self, name, value)
+            if name not in self._made_from_arguments:
+                setattr(self, name, value)
 
 
 def _locals_of_method(owner: Any, frame: FrameType) -> dict[str, Any]:

@@ -128,6 +128,8 @@ class Trainer(Run, HyperParameters):
     check_val_every_n_epoch: int = 1
     seed: int | None = None
     _fit_device: Device | None = None
+    # A subclass that keeps its own arguments must not undo what is made of them here.
+    _made_from_arguments = frozenset({"callbacks", "device"})
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         trainer = super().__new__(cls)

@@ -668,3 +668,19 @@ def test_a_plotted_value_of_several_elements_is_refused():
         "Wrong.log: expected val_acc to be a number or a tensor of one element, got a tensor of "
         "shape (20,); reduce it, for example with .mean()"
     )
+
+
+def test_a_subclass_that_keeps_its_arguments_keeps_the_checkpoints(tmp_path):
+    class Own(Trainer):
+        def __init__(self, max_epochs, patience, callbacks=(), device="cpu"):
+            super().__init__(
+                max_epochs, callbacks=callbacks, device=device, checkpoint_dir=tmp_path
+            )
+            self.save_hyperparameters()
+
+    trainer, history = run(Own, Framework(), Digits(), patience=2)
+    assert trainer.patience == 2
+    assert trainer.hparams["callbacks"] == ()
+    assert trainer.device is gl.device("cpu")
+    assert training.list_checkpoints(tmp_path)
+    assert len(history) == 3
