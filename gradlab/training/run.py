@@ -86,6 +86,8 @@ class Run:
         self.train_batch_idx = self.val_batch_idx = 0
         self.phase = "training"  # of the epoch; then "validating", and "over" once it has its row
         self.steps_before = 0  # this epoch
+        # Steps and batches done before the batch that a fit_epoch of the user's is at.
+        self.open_batch: tuple[int, int] | None = None
         self.batch_size = 1  # of the current batch: its weight in means
         self.plotted: dict[str, None] = {}  # the names of what is drawn on the model's board
         self.undrawn: dict[str, list[tuple[float, float]]] = {}  # by name, until the mean is full
@@ -145,17 +147,13 @@ class Run:
         if self.is_running:
             self.note(name, value, last)
 
-    def plot(self, label: str, value: Any) -> None:
-        """Note a metric that is also drawn, once it is read; see `Module.plot`."""
-        if self.is_running:
-            self.note(label, value)
-            self.plotted[label] = None
-
     def draw(self, entries: list[Entry], end: bool = False) -> None:
         """Draw those of the entries, which were read, that the model has plotted.
 
         The board gets means of several batches, which are taken here: to hand over each value takes
-        as long as to note it. With ``end`` the means begun are drawn, too.
+        as long as to note it. With ``end`` the means begun are drawn, too. What is NaN or infinite
+        has no place on a board, and is left out of the means, too: the curve of a loss that
+        diverges goes up to there.
         """
         for label in list(self.plotted) if entries or end else ():
             train = label.startswith("train_")
@@ -164,11 +162,12 @@ class Run:
             if not every_n:
                 continue
             points = self.undrawn.setdefault(label, [])
+            values = [(e[3], e[1]) for e in entries if e[0] == label and math.isfinite(e[1])]
             if train and batches:
                 start = self.epoch - 1 / batches  # batches are counted from 1
-                points += [(start + e[3] / batches, e[1]) for e in entries if e[0] == label]
+                points += [(start + batch / batches, y) for batch, y in values]
             else:
-                points += [(self.epoch + 1.0, e[1]) for e in entries if e[0] == label]
+                points += [(self.epoch + 1.0, y) for _, y in values]
             ready = len(points) if end else len(points) - len(points) % every_n
             for first in range(0, ready, every_n):
                 xs, ys = zip(*points[first : first + every_n], strict=True)
@@ -181,13 +180,13 @@ class Run:
         A training loss on the CPU is refused there and then if it is not finite. Elsewhere that
         would mean to wait for the device: `read_metrics` does it, in its own time.
         """
-        if self.phase == "over":
-            value = self.history.epochs[-1][name] = self._as_float(name, value)
-            return value
         if self.phase == "training":
             metrics, batch, loss_name = self.train_metrics, self.batch, "train_loss"
-        else:
+        elif self.phase == "validating":
             metrics, batch, loss_name = self.val_metrics, self.val_batch_idx, "val_loss"
+        else:
+            value = self.history.epochs[-1][name] = self._as_float(name, value)
+            return value
         kept = value
         if isinstance(value, Tensor):
             try:

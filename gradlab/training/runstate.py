@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gradlab.data.dataset import Subset, TensorDataset, reads
 from gradlab.errors import (
     CheckpointError,
@@ -61,6 +63,7 @@ def get_state(run: Run) -> dict[str, Any]:
         "random": run.random_before_validation or random_state(),
         "metrics": run.train_metrics.state_dict(),
         "history": run.history.state_dict(),
+        "curves": _get_curves(run),
         "callbacks": callback_states(run.callbacks),
         "versions": versions(),
     }
@@ -110,8 +113,32 @@ def set_state(run: Run, state: dict[str, Any]) -> None:
     if place["batch"]:
         run.train_metrics.load_state_dict(state["metrics"])
     run.history.load_state_dict(state["history"])
+    if "curves" in state:  # not in checkpoints of earlier versions
+        _set_curves(run, state["curves"])
     load_callback_states(run.callbacks, state["callbacks"])
     set_random_state(state["random"])
+
+
+def _get_curves(run: Run) -> dict[str, Any]:
+    """What is drawn on the model's board, and what is still to be."""
+    board = run.model.board
+    return {
+        "board": board.state_dict() if hasattr(board, "state_dict") else None,
+        "plotted": list(run.plotted),
+        "undrawn": {
+            label: np.array(points).reshape(-1, 2) for label, points in run.undrawn.items()
+        },
+    }
+
+
+def _set_curves(run: Run, state: dict[str, Any]) -> None:
+    board = run.model.board
+    if state["board"] is not None and hasattr(board, "load_state_dict"):
+        board.load_state_dict(state["board"])
+    run.plotted = dict.fromkeys(state["plotted"])
+    run.undrawn = {
+        label: [(x, y) for x, y in points.tolist()] for label, points in state["undrawn"].items()
+    }
 
 
 def _check_kinds(what: str, mine: Sequence[Any], saved: Sequence[dict[str, Any]]) -> None:

@@ -235,10 +235,12 @@ class Trainer(Run, HyperParameters):
         return self.history
 
     def plot(self, label: str, value: Any) -> None:
-        """Note a metric that is also drawn; with loops of the user's alone, draw it here."""
-        if not self.is_running and getattr(self.fit, "__func__", None) is not _FIT:
+        """Note a metric that is also drawn, once it is read; see `Module.plot`."""
+        if self.is_running:
+            self.plotted[label] = None
+            self.note(label, value)
+        elif getattr(self.fit, "__func__", None) is not _FIT:  # with loops of the user's alone
             self.model.draw(self, label, value)
-        super().plot(label, value)
 
     def _run(self) -> None:
         """All epochs, with the callbacks at their beginning and their end."""
@@ -384,6 +386,23 @@ class Trainer(Run, HyperParameters):
             if schedule.interval == "step":
                 schedule.scheduler.step()
 
+    def begin_batch(self, batch: Any) -> None:
+        """Before a training batch of a `fit_epoch` of the user's."""
+        self.open_batch = self.step, self.train_batch_idx
+        self.batch += 1
+        self.batch_size = size_of_batch(batch)
+
+    def end_batch(self) -> None:
+        """After a training batch of a `fit_epoch` of the user's, if it is in one."""
+        if self.open_batch is None:
+            return
+        (step, batches), self.open_batch = self.open_batch, None
+        self.noted_loss = None
+        self.train_batch_idx = batches + 1  # the notes' loop counts it itself
+        if self.step == step:  # it stepped the optimizers itself
+            self.count_step()
+        self.call("on_batch_end")
+
     def clip_gradients(self, grad_clip_val: float, model: Module) -> None:
         """Scale the gradients so that their norm, as one vector, is at most ``grad_clip_val``."""
         clip_grad_norm_(model.parameters(), grad_clip_val)
@@ -392,6 +411,7 @@ class Trainer(Run, HyperParameters):
         """After the training batches of an epoch: what is left of them is done."""
         if self.phase != "training":  # it is done, or the run was resumed after it
             return
+        self.end_batch()  # where a loop of the user's has left it by `break`
         self.train_batches.finish_epoch()
         self.read_metrics(end_row=True)
         self.phase = "validating"

@@ -46,17 +46,11 @@ class WatchedTraining(Watched):
                 "Trainer.fit_epoch: expected the training batches before the validation batches, "
                 "got them after; go through train_dataloader first"
             )
-        before = run.train_batch_idx - run.batch
+        run.end_batch()  # of an earlier pass that was left by `break`
         for batch in self._batches:
-            step = run.step
-            run.batch += 1
-            run.batch_size = size_of_batch(batch)
+            run.begin_batch(batch)
             yield batch
-            run.noted_loss = None
-            run.train_batch_idx = before + run.batch
-            if run.step == step:  # the loop stepped the optimizers itself
-                run.count_step()
-            run.call("on_batch_end")
+            run.end_batch()
             if time.monotonic() >= run.stopping.next_look and run.look_around():
                 run.is_left = True
                 return

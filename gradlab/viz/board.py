@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import sys
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from os import PathLike
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -180,6 +180,27 @@ class ProgressBoard:
         if self._picture is not None:
             self._picture.clear()
         self._due = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The curves whose label is a string, by label: their points, and the mean that is begun.
+
+        >>> board = ProgressBoard()
+        >>> board.draw(1, 2.0, "loss")
+        >>> board.state_dict()["loss"]["points"]
+        array([[1., 2.]])
+        """
+        return {
+            label: {"points": np.array(points).reshape(-1, 2), "begun": list(self._begun[label])}
+            for label, points in self.data.items()
+            if isinstance(label, str)
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Have the curves that `state_dict` gave, and no others."""
+        self.clear()
+        for label, curve in state.items():
+            self._data[label] = [Point(x, y) for x, y in curve["points"].tolist()]
+            self._begun[label] = list(curve["begun"])
 
     def figure(self) -> Any:
         """The Matplotlib figure with all that was noted.

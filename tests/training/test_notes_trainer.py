@@ -245,6 +245,31 @@ def test_a_loop_of_the_users_has_callbacks_limits_and_checkpoints(replacing, tmp
     assert isinstance(trainer.train_dataloader, DataLoader)  # as it was given
 
 
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_batch_that_a_loop_of_the_users_leaves_by_break_is_done(passes):
+    seen = []
+
+    class Breaking(Trainer):
+        def fit_epoch(self):
+            for _ in range(passes):
+                for count, batch in enumerate(self.train_dataloader, 1):
+                    self.optim.zero_grad()
+                    self.model.training_step(self.prepare_batch(batch)).backward()
+                    self.optim.step()
+                    if count == 2:
+                        break
+
+    class Watching(training.Callback):
+        def on_batch_end(self, trainer):
+            seen.append((trainer.epoch, trainer.batch, trainer.step))
+
+    trainer, history = run(Breaking, Framework(), Digits(), epochs=2, callbacks=Watching())
+    steps = 2 * passes
+    assert seen == [(e, b + 1, steps * e + b + 1) for e in range(2) for b in range(steps)]
+    assert (trainer.step, trainer.train_batch_idx) == (2 * steps, 2 * steps)
+    assert [row["step"] for row in history.epochs] == [steps, 2 * steps]
+
+
 def test_a_loop_of_the_users_is_resumed(replacing, tmp_path):
     whole = Framework()
     _, expected = run(Trainer, whole, Digits())
@@ -286,6 +311,28 @@ def test_a_loss_that_is_not_finite_in_a_loop_of_the_users(replacing):
 
     with pytest.raises(gl.errors.NonFiniteLossError, match="the loss became nan in epoch 1, batch"):
         run(replacing("fit_epoch"), Diverging(), Digits())
+
+
+@pytest.mark.parametrize("batch", [2, 3, 6])
+def test_the_curve_of_a_loss_that_diverges_goes_up_to_there(batch):
+    class Diverging(Framework):
+        steps = 0
+
+        def __init__(self):
+            super().__init__()
+            self.plot_train_per_epoch = 2
+
+        def loss(self, Y_hat, Y, averaged=True):
+            self.steps += 1
+            factor = float("nan") if self.steps == batch else 0.0
+            return super().loss(Y_hat, Y) * factor + 1.0
+
+    model = Diverging()
+    with pytest.raises(gl.errors.NonFiniteLossError, match=f"epoch 1, batch {batch} "):
+        Trainer(1).fit(model, Digits())
+    whole, rest = divmod(batch - 1, 3)
+    assert [len(model.board.data["train_loss"])] == [whole + (rest > 0)]
+    assert all(y == 1 for _, y in model.board.data["train_loss"])
 
 
 def test_two_loaders_with_replaced_methods(replacing):
@@ -527,7 +574,7 @@ def test_the_board_of_a_new_run_begins_empty(tmp_path):
     model.board.clear()
     model.board.draw(0.5, 1.0, "val_loss")
     trainer.fit(model, Digits(), resume="last")
-    assert [x for x, _ in model.board.data["val_loss"]] == [0.5, 3]
+    assert [x for x, _ in model.board.data["val_loss"]] == [1, 2, 3]  # with those of the checkpoint
 
 
 def test_what_the_user_has_set_of_the_board_stays():

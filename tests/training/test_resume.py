@@ -81,6 +81,14 @@ def test_killed_at_random_moments(tmp_path, seed):
 
 
 class WithAdam(Classifier):
+    plot_train_per_epoch = 4  # of 6 batches, so that means go on past the end of an epoch
+    plot_valid_per_epoch = 1
+
+    def validation_step(self, batch):
+        loss = super().validation_step(batch)
+        self.plot("loss", loss, train=False)
+        return loss
+
     def configure_optimizers(self):
         optimizer = optim.Adam(self.parameters(), lr=0.01)
         return optimizer, optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
@@ -137,6 +145,8 @@ def test_interrupted_at(tmp_path, moment, order, capsys):
     assert history.epochs == expected.epochs
     assert history.steps == expected.steps
     assert run.step == 18
+    assert resumed.board.data == whole.board.data
+    assert len(whole.board.data["val_loss"]) == 3
 
 
 def test_the_users_own_random_numbers_go_on_too(tmp_path):

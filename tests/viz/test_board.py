@@ -372,6 +372,21 @@ assert "matplotlib.pyplot" not in sys.modules
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
+def test_a_board_goes_on_from_its_state(tmp_path):
+    whole, first, second = ProgressBoard(), ProgressBoard(), ProgressBoard()
+    second.draw(0, 7.0, "of an earlier run")
+    for board in (whole, first):
+        for i in range(5):
+            board.draw(i, 2.0 * i, "loss", every_n=2)
+        board.draw(1, 3.0, ("not", "a string"))
+    gl.save(first.state_dict(), tmp_path / "board")
+    second.load_state_dict(gl.load(tmp_path / "board"))
+    assert second.data == {"loss": whole.data["loss"]}
+    for board in (whole, second):
+        board.draw(5, 10.0, "loss", every_n=2)
+    assert second.data["loss"] == whole.data["loss"] == [(0.5, 1), (2.5, 5), (4.5, 9)]
+
+
 def test_copies_leave_the_figure_behind():
     board = noted(1, 2, 3, every_n=2, xlabel="epoch")
     board.fig = board.figure()
