@@ -619,4 +619,17 @@ def require_option(operation: str, name: str, value: Any, allowed: Sequence[Any]
         raise OptionError(message(operation, expected=f"{name} one of {options}", got=repr(value)))
 
 
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer of Python's or NumPy's; True and False are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def require_integer(operation: str, name: str, value: Any, least: int = 1) -> int:
+    """Return a value as an int; refuse what is no integer of ``least`` or more."""
+    if not is_integer(value) or value < least:
+        expected = f"an integer {name} of {least} or more"
+        raise OptionError(message(operation, expected=expected, got=repr(value)))
+    return int(value)
+
+
 __all__ = ["RemovableHook", "Tensor", "describe", "from_value"]

@@ -200,8 +200,9 @@ def test_the_loader_written_by_hand_gives_what_the_loader_gives():
 
 
 @pytest.mark.parametrize(
-    ("options", "got"), [({"num_train": 0}, "num_train to be a whole number of 1 or more, got 0"),
-                         ({"num_val": -1}, "num_val to be a whole number of 0 or more, got -1")]
+    ("options", "got"), [({"num_train": 0}, "an integer num_train of 1 or more, got 0"),
+                         ({"num_train": True}, "an integer num_train of 1 or more, got True"),
+                         ({"num_val": -1}, "an integer num_val of 0 or more, got -1")]
 )  # fmt: skip
 def test_what_synthetic_data_refuse(options, got):
     with pytest.raises(OptionError) as caught:

@@ -15,10 +15,9 @@ from gradlab.data.dataset import Dataset, Indices, TensorDataset, read_samples
 from gradlab.data.download import UnreachableError, fetch
 from gradlab.data.idx import read_array
 from gradlab.data.loader import DataLoader
-from gradlab.data.sampler import is_count
 from gradlab.devices import Device, DeviceLike, cpu, find_device, synchronize
 from gradlab.errors import AxisError, DataError, OptionError, message, missing_dependency
-from gradlab.tensor import Tensor, from_value, require_option
+from gradlab.tensor import Tensor, from_value, is_integer, require_option
 
 _NAME = "FashionMNIST"
 
@@ -329,7 +328,7 @@ def _checked_size(resize: Any) -> tuple[int, int] | None:
     if resize is None:
         return None
     sizes = tuple(resize) if isinstance(resize, Sequence) else (resize, resize)
-    if len(sizes) != 2 or not all(is_count(size) for size in sizes):
+    if len(sizes) != 2 or not all(is_integer(size) and size > 0 for size in sizes):
         raise OptionError(
             message(_NAME, expected="resize=(height, width) of 1 or more each", got=repr(resize))
         )

@@ -26,11 +26,11 @@ from gradlab.data.sampler import (
     SequentialSampler,
     check_source,
     chunks,
-    is_count,
 )
 from gradlab.devices import Device, DeviceLike, find_device
 from gradlab.errors import DataError, OptionError, StateError, message
 from gradlab.ops.random import Generator
+from gradlab.tensor import require_integer
 
 _NAME = "DataLoader"
 _END = object()  # what a thread returns when an IterableDataset has no more samples
@@ -427,26 +427,16 @@ def _check_order(
         return
     if batch_size is None and drop_last:
         raise OptionError(f"{_NAME}: expected a batch_size with drop_last=True, got None")
-    if batch_size is not None and not is_count(batch_size):
-        raise OptionError(
-            message(_NAME, expected="an integer batch_size of 1 or more", got=repr(batch_size))
-        )
+    if batch_size is not None:
+        require_integer(_NAME, "batch_size", batch_size)
 
 
 def _check_ahead(prefetch: Any, prefetch_factor: Any, num_workers: Any) -> None:
-    for name, value in (("prefetch", prefetch), ("num_workers", num_workers)):
-        if not is_count(value) and (isinstance(value, bool) or value != 0):
-            raise OptionError(
-                message(_NAME, expected=f"an integer {name} of 0 or more", got=repr(value))
-            )
+    require_integer(_NAME, "prefetch", prefetch, 0)
+    require_integer(_NAME, "num_workers", num_workers, 0)
     if prefetch_factor is None:
         return
-    if not is_count(prefetch_factor):
-        raise OptionError(
-            message(
-                _NAME, expected="an integer prefetch_factor of 1 or more", got=repr(prefetch_factor)
-            )
-        )
+    require_integer(_NAME, "prefetch_factor", prefetch_factor)
     if prefetch:
         raise OptionError(f"{_NAME}: expected prefetch or prefetch_factor, got both")
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradlab.errors import OptionError, message
 from gradlab.ops.random import Generator, randint, randperm
+from gradlab.tensor import is_integer, require_integer
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -79,14 +80,8 @@ class RandomSampler(Sampler[int]):
         seed: int | None = None,
     ) -> None:
         check_source("RandomSampler", generator, seed)
-        if num_samples is not None and not is_count(num_samples):
-            raise OptionError(
-                message(
-                    "RandomSampler",
-                    expected="an integer num_samples of 1 or more",
-                    got=repr(num_samples),
-                )
-            )
+        if num_samples is not None:
+            num_samples = require_integer("RandomSampler", "num_samples", num_samples)
         if not len(data_source):
             raise OptionError("RandomSampler: expected one sample or more, got an empty data set")
         self.data_source = data_source
@@ -164,15 +159,10 @@ def check_source(name: str, generator: Any, seed: Any) -> None:
                 hint="give a number as seed=",
             )
         )
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer)):
+    if seed is not None and not is_integer(seed):
         raise OptionError(message(name, expected="an integer seed", got=repr(seed)))
     if seed is not None and generator is not None:
         raise OptionError(f"{name}: expected a seed or a generator, got both")
-
-
-def is_count(value: Any) -> bool:
-    """Whether ``value`` is an integer of 1 or more."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
 class BatchSampler(Sampler[list[Any]]):
@@ -185,16 +175,8 @@ class BatchSampler(Sampler[list[Any]]):
     """
 
     def __init__(self, sampler: Iterable[Any], batch_size: int, drop_last: bool) -> None:
-        if not is_count(batch_size):
-            raise OptionError(
-                message(
-                    "BatchSampler",
-                    expected="an integer batch_size of 1 or more",
-                    got=repr(batch_size),
-                )
-            )
         self.sampler = sampler
-        self.batch_size = int(batch_size)
+        self.batch_size = require_integer("BatchSampler", "batch_size", batch_size)
         self.drop_last = drop_last
 
     def __repr__(self) -> str:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradlab.data.preprocessing import find_pandas
-from gradlab.data.sampler import is_count
 from gradlab.dtypes import float64
-from gradlab.errors import OptionError, message, missing_dependency
+from gradlab.errors import missing_dependency
 from gradlab.ops.random import Generator, rand
+from gradlab.tensor import require_integer
 
 _NAME = "make_house_prices"
 
@@ -161,11 +161,8 @@ def make_house_prices(
     pandas = find_pandas(_NAME)
     if find_spec("scipy") is None:
         raise missing_dependency("scipy", "data", _NAME)
-    for name, count in (("num_train", num_train), ("num_test", num_test)):
-        if not is_count(count):
-            raise OptionError(
-                message(_NAME, expected=f"an integer {name} of 1 or more", got=repr(count))
-            )
+    require_integer(_NAME, "num_train", num_train)
+    require_integer(_NAME, "num_test", num_test)
     frame = _houses(pandas, num_train + num_test, seed, num_train)
     train = frame[:num_train]
     test = frame[num_train:].drop(columns="SalePrice").reset_index(drop=True)
@@ -310,7 +307,7 @@ def _cover(frame: Any, num_train: int) -> None:
 
 
 def _prices(frame: Any, noise: np.ndarray) -> np.ndarray:
-    """Prices in dollars, to the next hundred; their logarithm is linear in what they depend on."""
+    """Prices in dollars, rounded to hundreds; their logarithm is linear in what they depend on."""
     rank = frame["Neighborhood"].map({name: i for i, name in enumerate(_levels("Neighborhood")[0])})
     logs = (
         12.02

@@ -7,15 +7,12 @@ from collections.abc import Iterator
 from copy import copy
 from typing import Any, ClassVar, Self
 
-import numpy as np
-
 from gradlab import dtypes
 from gradlab.autograd import no_grad
 from gradlab.distributions import constraints
 from gradlab.distributions.categorical import Categorical
 from gradlab.distributions.distribution import Distribution, Shape
 from gradlab.distributions.probabilities import draw_classes
-from gradlab.errors import OptionError, message
 from gradlab.ops.creation import arange, full, ones, zeros
 from gradlab.ops.elementwise import log1p, where
 from gradlab.ops.indexing import scatter_add
@@ -23,7 +20,7 @@ from gradlab.ops.random import rand
 from gradlab.ops.reduction import cumsum, sum as sum_of
 from gradlab.ops.shape import broadcast_to, flip, movedim, stack
 from gradlab.ops.special import binomial_quantile, lgamma
-from gradlab.tensor import Tensor
+from gradlab.tensor import Tensor, require_integer
 
 # Up to so many draws per class they are drawn and counted; counting takes 0.15 µs a draw, finding a
 # binomial quantile 1.5 µs a bit of the count (NumPy).
@@ -53,11 +50,7 @@ class Multinomial(Distribution):
         logits: Any = None,
         validate_args: bool | None = None,
     ) -> None:
-        whole = type(total_count) is int or isinstance(total_count, np.integer)
-        if not whole or total_count < 0:
-            expected = "total_count one integer of 0 or more"
-            raise OptionError(message("Multinomial", expected=expected, got=repr(total_count)))
-        self.total_count = int(total_count)
+        self.total_count = require_integer("Multinomial", "total_count", total_count, 0)
         self._categorical = Categorical(probs, logits, validate_args)
         classes = self._categorical._classes
         super().__init__(self._categorical.batch_shape, (classes,), validate_args)

@@ -53,7 +53,7 @@ from gradlab.ops.shape import (
     tril,
     triu,
 )
-from gradlab.tensor import Tensor, require_option
+from gradlab.tensor import Tensor, is_integer, require_option
 
 _REAL = "fV"
 _INEXACT = "fcV"
@@ -974,7 +974,7 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
     tensor([[1, 5],
             [0, 1]])
     """
-    if isinstance(n, bool) or not isinstance(n, int | np.integer):
+    if not is_integer(n):
         raise OptionError(message("matrix_power", expected="an integer n", got=repr(n)))
     A = _matrices("matrix_power", A, square=True, kinds="iufcV" if n >= 0 else _INEXACT)
     if n == 0:

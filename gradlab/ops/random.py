@@ -29,7 +29,7 @@ from gradlab.kernels.cuda import random as cuda
 from gradlab.ops.core import Kernel, Op, apply, public, update
 from gradlab.ops.samples import LARGE, Sample, values
 from gradlab.ops.shape import new_shape as _shape
-from gradlab.tensor import Tensor, from_value
+from gradlab.tensor import Tensor, from_value, is_integer
 
 _MASK64 = (1 << 64) - 1
 
@@ -54,7 +54,7 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream of ``seed``, an integer from -2⁶³ to 2⁶⁴ - 1, from its beginning."""
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        if not is_integer(seed):
             got = f"{seed!r} of type {type(seed).__name__}"
             raise OptionError(message("manual_seed", expected="an integer", got=got))
         if not -(1 << 63) <= seed <= _MASK64:

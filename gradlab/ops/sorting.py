@@ -20,7 +20,7 @@ from gradlab.ops.indexing import GATHER, TAKE
 from gradlab.ops.reduction import operand
 from gradlab.ops.samples import LARGE, SIZES, Sample, distinct, layouts, rng, values
 from gradlab.ops.shape import accepts_dim, canonical_axis
-from gradlab.tensor import Tensor, from_value, require_option
+from gradlab.tensor import Tensor, from_value, is_integer, require_option
 
 _REAL = "biufV"
 
@@ -211,7 +211,7 @@ def topk(
 
 
 def _check_rank(operation: str, x: Tensor, axis: int, k: Any, least: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+    if not is_integer(k):
         raise OptionError(message(operation, expected="an integer k", got=repr(k)))
     if not least <= k <= x.shape[axis]:
         raise ShapeError(

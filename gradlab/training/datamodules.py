@@ -8,11 +8,10 @@ from typing import Any
 
 from gradlab import data
 from gradlab.autograd import no_grad
-from gradlab.errors import OptionError, message
 from gradlab.ops.creation import arange, as_tensor
 from gradlab.ops.matmul import matmul
 from gradlab.ops.random import randn, randperm
-from gradlab.tensor import Tensor
+from gradlab.tensor import Tensor, require_integer
 from gradlab.training.datamodule import DataModule
 from gradlab.viz.plot import show_images
 
@@ -56,8 +55,8 @@ class SyntheticRegressionData(DataModule):
         batch_size: int = 32,
     ) -> None:
         super().__init__()
-        _require_count("num_train", num_train, 1)
-        _require_count("num_val", num_val, 0)
+        require_integer("SyntheticRegressionData", "num_train", num_train)
+        require_integer("SyntheticRegressionData", "num_val", num_val, 0)
         w = as_tensor(w)
         self.save_hyperparameters()
         n = num_train + num_val
@@ -88,12 +87,6 @@ class SyntheticRegressionData(DataModule):
         for i in range(0, len(indices), self.batch_size):
             batch = indices[i : i + self.batch_size]
             yield self.X[batch], self.y[batch]
-
-
-def _require_count(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or value < least:
-        expected = f"{name} to be a whole number of {least} or more"
-        raise OptionError(message("SyntheticRegressionData", expected=expected, got=repr(value)))
 
 
 class FashionMNIST(DataModule):

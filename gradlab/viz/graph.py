@@ -13,7 +13,7 @@ import numpy as np
 from gradlab.autograd.function import FunctionNode
 from gradlab.autograd.graph import ALL, FREED, Leaf, Node
 from gradlab.errors import DTypeError, GradientError, OptionError, message
-from gradlab.tensor import Tensor, require_option
+from gradlab.tensor import Tensor, require_integer, require_option
 from gradlab.viz.drawing import Picture, format_bytes, to_dot, to_svg
 from gradlab.viz.memory import Memory, distinct_bytes, memory_of
 
@@ -226,7 +226,7 @@ def graph(
     if not isinstance(loss, Tensor):
         raise DTypeError(message("graph", expected="a tensor", got=type(loss).__name__))
     require_option("graph", "direction", direction, _DIRECTIONS)
-    _check_count(max_nodes)
+    require_integer("graph", "max_nodes", max_nodes)
     root = loss._history()
     if root is None:
         raise GradientError(
@@ -239,12 +239,6 @@ def graph(
     if path is not None:
         made.save(path)
     return made
-
-
-def _check_count(max_nodes: Any) -> None:
-    if not isinstance(max_nodes, int) or max_nodes < 1:
-        expected = "max_nodes to be a number of nodes, at least 1"
-        raise OptionError(message("graph", expected=expected, got=repr(max_nodes)))
 
 
 def _named(given: Any) -> Iterator[tuple[str, Tensor]]:

@@ -597,7 +597,7 @@ def test_options():
     with pytest.raises(OptionError, match="graph: expected direction one of 'down', 'right', got"):
         viz.graph(x, direction="up")
     for wrong in (0, "many"):
-        with pytest.raises(OptionError, match="graph: expected max_nodes to be a number of nodes"):
+        with pytest.raises(OptionError, match="graph: expected an integer max_nodes of 1 or more"):
             viz.graph(x, max_nodes=wrong)
 
 
