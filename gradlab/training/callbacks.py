@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradlab.errors import OptionError, message
+from gradlab.tensor import is_integer, require_integer
 from gradlab.training.checkpoint import (
     list_checkpoints,
     next_path,
@@ -156,10 +157,10 @@ def monitored(trainer: Trainer, who: str, name: str) -> float | None:
 class Best:
     """The best value of a metric so far."""
 
-    def __init__(self, who: str, mode: str, min_delta: float = 0.0) -> None:
+    def __init__(self, who: str, mode: str, min_delta: Any = 0.0) -> None:
         if mode not in ("min", "max"):
             raise OptionError(message(who, expected="mode 'min' or 'max'", got=repr(mode)))
-        if not min_delta >= 0:
+        if not (isinstance(min_delta, int | float) and min_delta >= 0):
             raise OptionError(message(who, expected="min_delta of 0 or more", got=repr(min_delta)))
         self.mode, self.sign = mode, 1 if mode == "min" else -1
         self.min_delta = min_delta
@@ -191,11 +192,8 @@ class EarlyStopping(Callback):
         min_delta: float = 0.0,
         mode: str = "min",
     ) -> None:
-        if patience < 1:
-            raise OptionError(
-                message("EarlyStopping", expected="patience of 1 or more", got=repr(patience))
-            )
-        self.monitor, self.patience = monitor, patience
+        self.monitor = monitor
+        self.patience = require_integer("EarlyStopping", "patience", patience)
         self.best = Best("EarlyStopping", mode, min_delta)
         self.waited = 0
 
@@ -266,19 +264,15 @@ class ModelCheckpoint(Callback):
         monitor: str | None = None,
         mode: str = "min",
     ) -> None:
-        if keep is not None and keep < 1:
-            raise OptionError(
-                message("ModelCheckpoint", expected="keep of 1 or more, or None", got=repr(keep))
-            )
+        if keep is not None:
+            require_integer("ModelCheckpoint", "keep", keep)
         self.folder = Path(folder)
         self.every = every
-        self.steps = every if isinstance(every, int) else 0
-        timed = every not in (None, "epoch") and not self.steps
-        self.seconds = read_duration("ModelCheckpoint", every) if timed else math.inf
-        if self.steps < 0 or every == 0:
-            raise OptionError(
-                message("ModelCheckpoint", expected="every 1 or more steps", got=repr(every))
-            )
+        self.steps, self.seconds = 0, math.inf
+        if is_integer(every):
+            self.steps = require_integer("ModelCheckpoint", "every (steps)", every)
+        elif every not in (None, "epoch"):
+            self.seconds = read_duration("ModelCheckpoint", every)
         self.keep, self.monitor = keep, monitor
         self.best = Best("ModelCheckpoint", mode)
         self.best_path: Path | None = None

@@ -13,7 +13,7 @@ from gradlab.data import DataLoader, TensorDataset
 from gradlab.devices import Device, cpu
 from gradlab.dtypes import DType
 from gradlab.errors import DataError, OptionError, message
-from gradlab.tensor import Tensor, from_value
+from gradlab.tensor import Tensor, from_value, is_integer
 from gradlab.training.checkpoint import random_state, set_random_state
 from gradlab.training.hyperparameters import HyperParameters
 
@@ -263,8 +263,8 @@ def _check_loader(loader: Any, purpose: str) -> None:
 def _read_limit(limit: int | float | None, size: int | None, purpose: str) -> int | None:
     if limit is None:
         return None
-    whole = isinstance(limit, int) and not isinstance(limit, bool)
-    if limit < 0 or not (whole or (isinstance(limit, float) and limit <= 1)):
+    whole = is_integer(limit)
+    if not (whole and limit >= 0) and not (isinstance(limit, float) and 0 <= limit <= 1):
         expected = f"the limit of {purpose} batches to be a number of them, or a fraction up to 1.0"
         raise OptionError(message("Trainer", expected=expected, got=repr(limit)))
     if whole:

@@ -9,7 +9,7 @@ from typing import Any
 from gradlab.devices import DeviceLike, cpu, find_device
 from gradlab.errors import OptionError, ShapeError, message
 from gradlab.ops.fetch import fetch
-from gradlab.tensor import Tensor, describe
+from gradlab.tensor import Tensor, describe, require_integer
 
 # So many values are kept on a device, with the memory they hold, before they are read.
 _UNREAD = 1 << 12
@@ -83,7 +83,7 @@ class Accumulator:
     """
 
     def __init__(self, n: int) -> None:
-        self._sums = [0.0] * n
+        self._sums = [0.0] * require_integer("Accumulator", "n", n, 0)
         self._unread: list[tuple[int, Tensor]] = []
 
     def __repr__(self) -> str:

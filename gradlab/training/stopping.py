@@ -127,12 +127,14 @@ def require_at_least(name: str, value: Any, least: int, whole: bool = True) -> N
 
 def read_duration(who: str, value: Any) -> float:
     """Seconds, of a number of them, a timedelta, or text such as ``"30s"``, ``"10m"``, ``"2h"``."""
+    seconds = math.nan
     if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", str(value))
-    if match is None:
+        seconds = value.total_seconds()
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", str(value)):
+        seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    if not seconds >= 0:  # NaN is not
         expected = "a time such as '30s', '10m' or '2h', or a timedelta"
         raise OptionError(message(who, expected=expected, got=repr(value)))
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    return seconds

@@ -173,10 +173,12 @@ def test_a_validation_metric_without_validation():
 
 
 def test_options():
-    with pytest.raises(OptionError, match="EarlyStopping: expected patience of 1 or more, got 0"):
-        training.EarlyStopping(patience=0)
-    with pytest.raises(OptionError, match="EarlyStopping: expected min_delta of 0 or more, got -1"):
-        training.EarlyStopping(min_delta=-1)
+    for patience in (0, 1.5, "3"):
+        with pytest.raises(OptionError, match="expected an integer patience of 1 or more, got"):
+            training.EarlyStopping(patience=patience)
+    for delta in (-1, "0"):
+        with pytest.raises(OptionError, match="EarlyStopping: expected min_delta of 0 or more"):
+            training.EarlyStopping(min_delta=delta)
     with pytest.raises(OptionError, match="EarlyStopping: expected mode 'min' or 'max', got 'up'"):
         training.EarlyStopping(mode="up")
     with pytest.raises(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from datetime import timedelta
@@ -249,8 +250,12 @@ def test_what_a_killed_process_left_is_cleared_when_it_is_old(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep": 0}, "ModelCheckpoint: expected keep of 1 or more, or None, got 0"),
-        ({"every": 0}, "ModelCheckpoint: expected every 1 or more steps, got 0"),
+        ({"keep": 0}, "ModelCheckpoint: expected an integer keep of 1 or more, got 0"),
+        ({"keep": "3"}, "ModelCheckpoint: expected an integer keep of 1 or more, got '3'"),
+        ({"every": 0}, r"ModelCheckpoint: expected an integer every \(steps\) of 1 or more, got 0"),
+        ({"every": True}, "ModelCheckpoint: expected a time such as '30s', .* got True"),
+        ({"every": -0.5}, "ModelCheckpoint: expected a time such as '30s', .* got -0.5"),
+        ({"every": math.nan}, "ModelCheckpoint: expected a time such as '30s', .* got nan"),
         ({"every": "often"}, "expected a time such as '30s', '10m' or '2h', .* got 'often'"),
         ({"mode": "least"}, "ModelCheckpoint: expected mode 'min' or 'max', got 'least'"),
     ],

@@ -302,11 +302,11 @@ def test_callbacks():
     assert trainer(callbacks=None).callbacks == []
 
 
-@pytest.mark.parametrize("limit", [-1, 1.5, -0.5, True])
+@pytest.mark.parametrize("limit", [-1, 1.5, -0.5, True, "2"])
 def test_limits(limit):
     assert fit(loader(), limit_train_batches=limit) == (
         "Trainer: expected the limit of training batches to be a number of them, or a fraction up "
-        f"to 1.0, got {limit}"
+        f"to 1.0, got {limit!r}"
     )
 
 

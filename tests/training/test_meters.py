@@ -90,6 +90,8 @@ def test_an_accumulator_keeps_few_values_on_a_device(fake_cuda, monkeypatch):
 
 
 def test_what_an_accumulator_refuses():
+    with pytest.raises(OptionError, match="Accumulator: expected an integer n of 0 or more, got -"):
+        Accumulator(-1)
     sums = Accumulator(2)
     with pytest.raises(OptionError) as caught:
         sums.add(1)
