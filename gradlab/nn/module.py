@@ -20,6 +20,7 @@ from gradlab.errors import DTypeError, OptionError, StateError, message
 from gradlab.nn import hooks as hooking, state as loading
 from gradlab.nn.hooks import Hook, Hooks
 from gradlab.nn.parameter import Parameter, UninitializedParameter
+from gradlab.nn.registered import Registered
 from gradlab.tensor import RemovableHook, Tensor
 
 if TYPE_CHECKING:
@@ -218,6 +219,21 @@ class Module:
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a submodule under a name; it is then also an attribute of that name."""
         self.register_module(name, module)
+
+    @property
+    def _parameters(self) -> Registered:
+        """The module's own parameters by name, as PyTorch keeps them."""
+        return Registered(self, _PARAMETER, self.register_parameter)
+
+    @property
+    def _buffers(self) -> Registered:
+        """The module's own buffers by name, as PyTorch keeps them."""
+        return Registered(self, _BUFFER, self.register_buffer)
+
+    @property
+    def _modules(self) -> Registered:
+        """The direct submodules by name, as PyTorch keeps them."""
+        return Registered(self, _MODULE, self.register_module)
 
     # --------------------------------------------------------------------------- iteration
 

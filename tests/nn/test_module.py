@@ -244,6 +244,41 @@ def test_registering_something_wrong(call, message):
     assert str(error.value).startswith("Net")
 
 
+def test_what_is_registered_as_dicts():
+    class Chain(nn.Module):
+        def __init__(self, *layers):
+            super().__init__()
+            for i, layer in enumerate(layers):
+                self._modules[str(i)] = layer
+
+        def forward(self, x):
+            for layer in self._modules.values():
+                x = layer(x)
+            return x
+
+    net = Chain(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    assert net(gl.ones(4, 2)).shape == (4, 3)
+    assert [name for name, _ in net.named_children()] == list(net._modules) == ["0", "1"]
+    assert net._modules["1"]._parameters["weight"] is net._modules["1"].weight
+    assert "running_mean" in net._modules["1"]._buffers
+    assert str(nn.Sequential(nn.ReLU())._modules) == "{'0': ReLU()}"
+
+    net._modules["1"] = nn.Tanh()
+    assert len(net._modules) == 2
+    assert isinstance(net(gl.ones(4, 2)), gl.Tensor)
+    del net._modules["0"]
+    assert list(net.parameters()) == []
+    with pytest.raises(KeyError):
+        net._modules["0"]
+    with pytest.raises(KeyError):
+        del net._modules["0"]
+    net._parameters["scale"] = nn.Parameter(gl.ones(1))
+    net._buffers["mean"] = gl.zeros(1)
+    assert list(net.state_dict()) == ["scale", "mean"]
+    with pytest.raises(gl.errors.DTypeError, match="register_module: expected a Module or None"):
+        net._modules["2"] = gl.relu
+
+
 def test_getting_by_dotted_name():
     net = Net()
     assert net.get_submodule("out.1") is net.out[1]
