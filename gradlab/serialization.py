@@ -26,6 +26,7 @@ import numpy as np
 from gradlab import dtypes
 from gradlab.devices import DeviceLike, find_device
 from gradlab.errors import CheckpointError, DTypeError, OptionError, message, missing_dependency
+from gradlab.paths import as_path
 from gradlab.tensor import Tensor, from_value
 
 FORMAT = "1"
@@ -59,8 +60,9 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
     >>> gl.load(path)
     {'weight': tensor([1., 1.]), 'steps': 3}
     """
+    target = as_path("save", path)
     structure, arrays = pack(obj)
-    write_arrays(path, structure, arrays)
+    write_arrays(target, structure, arrays)
 
 
 def load(
@@ -81,7 +83,7 @@ def load(
     safetensors file. No file is ever unpickled.
     """
     where = find_device(map_location if device is None else device)
-    content = read_arrays(path)
+    content = read_arrays(as_path("load", path))
     if not content.digest:
         return {name: from_value(array, where) for name, array in content.arrays.items()}
     return unpack(content.structure, content.arrays, where)

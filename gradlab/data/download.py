@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from gradlab.errors import DataError, OptionError, message, missing_dependency
+from gradlab.paths import as_path
 
 DATA_URL = "http://d2l-data.s3-accelerate.amazonaws.com/"
 """Where the data sets of the course notes lie."""
@@ -79,8 +80,7 @@ def fetch(operation: str, url: str, folder: str | os.PathLike[str], known_hash: 
     Raises `UnreachableError` for what another address, or another day, may mend.
     """
     name = _file_name(operation, url)
-    if not isinstance(folder, str | os.PathLike):
-        raise OptionError(message(operation, expected="a folder", got=type(folder).__name__))
+    folder = as_path(operation, folder, "a folder")
     try:
         import pooch
         from requests.exceptions import RequestException
@@ -199,10 +199,8 @@ def extract(filename: str | os.PathLike[str], folder: str | os.PathLike[str] | N
     >>> os.listdir(os.path.join(folder, "train"))
     ['a.csv']
     """
-    if not isinstance(filename, str | os.PathLike):
-        raise OptionError(message("extract", expected="a path", got=type(filename).__name__))
-    source = Path(filename)
-    target = source.parent if folder is None else Path(folder)
+    source = as_path("extract", filename)
+    target = source.parent if folder is None else as_path("extract", folder, "a folder")
     with _explained(source):
         if zipfile.is_zipfile(source):
             _extract_zip(source, target)

@@ -17,6 +17,7 @@ from gradlab.data.idx import read_array
 from gradlab.data.loader import DataLoader
 from gradlab.devices import Device, DeviceLike, cpu, find_device, synchronize
 from gradlab.errors import AxisError, DataError, OptionError, message, missing_dependency
+from gradlab.paths import as_path
 from gradlab.tensor import Tensor, from_value, is_integer, require_option
 
 _NAME = "FashionMNIST"
@@ -131,7 +132,7 @@ class FashionMNIST(Dataset[tuple[Any, Any]]):
     ) -> None:
         size = _checked_size(resize)
         require_option(_NAME, "train", train, (True, False))  # "test" would be true
-        self.root = _default_root() if root is None else Path(root).expanduser()
+        self.root = _root(root)
         self.train = bool(train)
         self.transform = transform
         images, labels = _find(self.root, self.train, download)
@@ -236,8 +237,10 @@ def _as_images(pixels: Tensor) -> Tensor:
 # --------------------------------------------------------------------------- finding the files
 
 
-def _default_root() -> Path:
-    return Path(os.environ.get("GRADLAB_DATA") or Path.home() / ".cache" / "gradlab").expanduser()
+def _root(folder: Any) -> Path:
+    if folder is None:
+        folder = os.environ.get("GRADLAB_DATA") or Path.home() / ".cache" / "gradlab"
+    return as_path(_NAME, folder, "a folder").expanduser()
 
 
 def _find(root: Path, train: bool, download: bool) -> list[Path]:
@@ -285,12 +288,7 @@ def _fetch(name: str, md5: str, folder: Path) -> Path:
 
 
 def _read(path: Path) -> np.ndarray:
-    try:
-        return read_array(path, _NAME)
-    except DataError as error:
-        if "fetch it anew" in str(error):
-            raise
-        raise DataError(f"{error}; fetch it anew, or give another root") from None
+    return read_array(path, _NAME, "fetch it anew, or give another root")
 
 
 def _read_images(path: Path) -> np.ndarray:

@@ -23,7 +23,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gradlab.devices import cpu
-from gradlab.errors import DataError, DTypeError, OptionError, ShapeError, message
+from gradlab.errors import DataError, DTypeError, ShapeError, message
+from gradlab.paths import as_path
 from gradlab.tensor import Tensor, from_value
 
 _DTYPES: dict[int, np.dtype[Any]] = {
@@ -74,7 +75,7 @@ def write_idx(path: str | os.PathLike[str], array: Any) -> None:
     values = array.numpy(force=True) if isinstance(array, Tensor) else np.asarray(array)
     header = _header(values)
     values = values.astype(values.dtype.newbyteorder(">"), order="C", copy=False)
-    target = _as_path("write_idx", path)
+    target = as_path("write_idx", path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("wb") as file:
         if target.suffix != ".gz":
@@ -110,10 +111,10 @@ def _header(values: np.ndarray) -> bytes:
 # ------------------------------------------------------------------------------------- reading
 
 
-def read_array(path: str | os.PathLike[str], operation: str) -> np.ndarray:
-    """`read_idx` on behalf of another operation, as an array."""
-    source = _as_path(operation, path)
-    with _explained(operation, source), source.open("rb") as file:
+def read_array(path: str | os.PathLike[str], operation: str, hint: str = "") -> np.ndarray:
+    """`read_idx` on behalf of another operation, as an array; ``hint`` ends its messages."""
+    source = as_path(operation, path)
+    with _explained(operation, source, hint), source.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if not size:
             raise _UnfitError("expected an IDX file, got an empty file")
@@ -200,26 +201,20 @@ class _UnfitError(Exception):
 
 
 @contextmanager
-def _explained(operation: str, path: Path) -> Iterator[None]:
+def _explained(operation: str, path: Path, hint: str) -> Iterator[None]:
     """Turn what goes wrong with a file into one line that names it."""
-    start = f"{operation}: {path}: "
+    start, end = f"{operation}: {path}: ", f"; {hint}" if hint else ""
     try:
         yield
     except _UnfitError as error:
-        raise DataError(f"{start}{error}") from None
+        raise DataError(f"{start}{error}{end}") from None
     except FileNotFoundError:
-        raise DataError(f"{start}there is no such file") from None
+        raise DataError(f"{start}there is no such file{end}") from None
     except EOFError:
         raise DataError(f"{start}the gzip file is truncated; fetch it anew") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{start}the gzip file is damaged ({error}); fetch it anew") from None
     except MemoryError:
-        raise DataError(f"{start}does not fit in memory") from None
+        raise DataError(f"{start}does not fit in memory{end}") from None
     except OSError as error:
-        raise DataError(f"{start}cannot be read: {error.strerror or error}") from None
-
-
-def _as_path(operation: str, path: Any) -> Path:
-    if not isinstance(path, str | os.PathLike):
-        raise OptionError(message(operation, expected="a path", got=type(path).__name__))
-    return Path(path)
+        raise DataError(f"{start}cannot be read: {error.strerror or error}{end}") from None

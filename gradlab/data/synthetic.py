@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from gradlab.data.preprocessing import find_pandas
 from gradlab.dtypes import float64
 from gradlab.errors import missing_dependency
 from gradlab.ops.random import Generator, rand
+from gradlab.paths import as_path
 from gradlab.tensor import require_integer
 
 _NAME = "make_house_prices"
@@ -163,11 +163,11 @@ def make_house_prices(
         raise missing_dependency("scipy", "data", _NAME)
     require_integer(_NAME, "num_train", num_train)
     require_integer(_NAME, "num_test", num_test)
+    target = None if folder is None else as_path(_NAME, folder, "a folder")
     frame = _houses(pandas, num_train + num_test, seed, num_train)
     train = frame[:num_train]
     test = frame[num_train:].drop(columns="SalePrice").reset_index(drop=True)
-    if folder is not None:
-        target = Path(folder)
+    if target is not None:
         target.mkdir(parents=True, exist_ok=True)
         for part, table in (("train", train), ("test", test)):
             table.to_csv(target / f"kaggle_house_pred_{part}.csv", index=False, na_rep="NA")

@@ -12,7 +12,6 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from gradlab import dtypes
@@ -27,6 +26,7 @@ from gradlab.data.preprocessing import (
     frame_table,
 )
 from gradlab.errors import DataError, OptionError, message
+from gradlab.paths import as_path
 
 
 class CSVDataset(TableDataset):
@@ -171,11 +171,9 @@ class _File:
 
     def __init__(self, operation: str, path: Any, sep: Any, encoding: str) -> None:
         self.operation = operation
-        if not isinstance(path, str | os.PathLike):
-            raise OptionError(message(operation, expected="a path", got=type(path).__name__))
         if not isinstance(sep, str) or len(sep) != 1:
             raise OptionError(message(operation, expected="sep of one character", got=repr(sep)))
-        self.path, self.sep = Path(path), sep
+        self.path, self.sep = as_path(operation, path), sep
         self.name = os.fspath(path)
         # The byte order mark that spreadsheets put first is no part of the first name.
         self.encoding = "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradlab.errors import OptionError, message
+from gradlab.paths import as_path
 from gradlab.tensor import is_integer, require_integer
 from gradlab.training.checkpoint import (
     list_checkpoints,
@@ -266,7 +267,7 @@ class ModelCheckpoint(Callback):
     ) -> None:
         if keep is not None:
             require_integer("ModelCheckpoint", "keep", keep)
-        self.folder = Path(folder)
+        self.folder = as_path("ModelCheckpoint", folder, "a folder")
         self.every = every
         self.steps, self.seconds = 0, math.inf
         if is_integer(every):

@@ -24,6 +24,7 @@ import numpy as np
 
 from gradlab.errors import CheckpointError
 from gradlab.ops.random import get_rng_state, set_rng_state
+from gradlab.paths import as_path
 from gradlab.serialization import pack, read_arrays, replacing, unpack, write_arrays
 
 FORMAT = 1
@@ -38,7 +39,7 @@ def list_checkpoints(folder: str | Path) -> list[Path]:
     """The checkpoints in a folder, as the paths of their JSON files, the latest last."""
     found = {
         int(match["number"]): path
-        for path in Path(folder).glob("*.json")
+        for path in as_path("list_checkpoints", folder, "a folder").glob("*.json")
         if (match := _NAME.fullmatch(path.name))
     }
     return [found[number] for number in sorted(found)]
@@ -76,7 +77,7 @@ def _digest(document: dict[str, Any]) -> str:
 def find_checkpoint(path: str | Path) -> Path:
     """The JSON file that ``path`` means: itself, the one beside a file of tensors, or the latest
     of a folder."""
-    path = Path(path)
+    path = as_path("resume", path)
     if path.is_dir():
         found = list_checkpoints(path)
         if not found:

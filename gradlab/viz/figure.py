@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from gradlab.errors import OptionError, message, missing_dependency
+from gradlab.paths import as_path
 
 # Beyond it, Matplotlib's own arithmetic overflows.
 _LARGEST = 1e150
@@ -40,7 +40,7 @@ def new_figure(operation: str, width: float, height: float) -> Any:
 def finish(operation: str, figure: Any, path: str | PathLike[str] | None) -> Any:
     """Write the figure to ``path`` if there is one; the ending of the name gives the format."""
     if path is not None:
-        target = Path(fspath(path))
+        target = as_path(operation, path)
         known = figure.canvas.get_supported_filetypes()
         kind = target.suffix.removeprefix(".").lower()
         if kind not in known:

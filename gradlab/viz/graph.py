@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from gradlab.autograd.function import FunctionNode
 from gradlab.autograd.graph import ALL, FREED, Leaf, Node
 from gradlab.errors import DTypeError, GradientError, OptionError, message
+from gradlab.paths import as_path
 from gradlab.tensor import Tensor, require_integer, require_option
 from gradlab.viz.drawing import Picture, format_bytes, to_dot, to_svg
 from gradlab.viz.memory import Memory, distinct_bytes, memory_of
@@ -127,7 +127,7 @@ class Graph:
         >>> w = gl.ones(3, requires_grad=True)
         >>> viz.graph((w * w).sum(), {"w": w}).save("graph.svg")
         """
-        target = Path(fspath(path))
+        target = as_path("graph.save", path)
         texts = {".svg": "svg", ".dot": "dot", ".gv": "dot"}
         kind = texts.get(target.suffix.lower())
         if kind is None:

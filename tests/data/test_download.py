@@ -161,6 +161,7 @@ def test_what_is_no_address(tmp_path):
         assert refusal(download, url, tmp_path).endswith(f"the name of a file, got {url}")
     assert refusal(download, "http://host/x", 3) == "download: expected a folder, got int"
     assert refusal(extract, None) == "extract: expected a path, got NoneType"
+    assert refusal(extract, "data.zip", 3) == "extract: expected a folder, got int"
     assert refusal(download, "http://host/x", tmp_path, "abc") == (
         "download: expected sha1_hash of 40 hexadecimal digits, got 'abc'; sha1sum <file> gives it"
     )
