@@ -204,16 +204,14 @@ class TablePreprocessor:
             _require_column(table, "target", name)
         names = _feature_names(table, options.targets, options.columns)
         categories = [name for name in names if options.one_hot and _is_category(table, name)]
+        arrays = {name: _finite(table, name) for name in names if name not in categories}
         steps = _Steps(
             columns=names,
             whole=_are_whole(table, options.targets),
             ignored=[name for name in table.frame.columns if name not in names],
-            numbers={name: _Column() for name in names if name not in categories},
+            numbers={name: _learn(table, name, arrays[name], options) for name in arrays},
             categories={name: _categories(table, name, options) for name in categories},
         )
-        arrays = {name: _finite(table, name) for name in steps.numbers}
-        for name, values in arrays.items():
-            steps.numbers[name] = _learn(table, name, values, options)
         made = self._make(table, steps, arrays)
         self._steps = steps
         return made
@@ -372,9 +370,9 @@ def _as_text(operation: str, option: str, names: Any) -> Any:
 class _Column(NamedTuple):
     """What was learned of a column of numbers."""
 
-    fill: float = math.nan  # in place of what is missing
-    mean: float = 0.0  # these two where the column is standardized
-    std: float = 1.0
+    fill: float  # in place of what is missing
+    mean: float  # these two where the column is standardized
+    std: float
 
 
 class _Categories(NamedTuple):
@@ -605,8 +603,8 @@ def _gaps(values: np.ndarray) -> np.ndarray:
 
 def _learn(table: Table, name: str, values: np.ndarray, options: Options) -> _Column:
     gaps = _gaps(values)
-    is_used = options.missing == "mean" or options.standardize
-    if gaps.all() and is_used:
+    needs_mean = options.missing == "mean" or options.standardize
+    if gaps.all() and needs_mean:
         hint = "the whole column is empty and has no mean; leave it out of columns"
         table.refuse(name, 0, "a number", "nothing", hint)
     # pandas' own sums, so that the last digit is that of df.fillna(df.mean()).
@@ -617,7 +615,7 @@ def _learn(table: Table, name: str, values: np.ndarray, options: Options) -> _Co
         # very small ones it is 0.
         if options.standardize and np.ptp(series[~gaps]) > 0:
             std = float(series.std()) or 1.0
-    if is_used and not (math.isfinite(mean) and math.isfinite(std)):
+    if needs_mean and not (math.isfinite(mean) and math.isfinite(std)):
         row = int(series.abs().argmax())
         hint = "the mean or deviation of the column is none; scale it down"
         table.refuse(name, row, "numbers that float64 can average", str(values[row]), hint)

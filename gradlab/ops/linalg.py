@@ -253,9 +253,9 @@ def _right_side(operation: str, a: Tensor, b: Any, rows: int) -> tuple[Tensor, b
     vector = b.ndim == 1 or (b.ndim == a.ndim - 1 and b.shape == a.shape[:-1])
     column = b[..., None] if vector else b
     if not _fits(a, column, rows):
-        n = rows
         batch = "".join(f"{size}, " for size in a.shape[:-2])
-        shapes = f"({n},), ({batch}{n}) or ({batch}{n}, k)" if batch else f"({n},) or ({n}, k)"
+        vectors = f"({rows},), ({batch}{rows})" if batch else f"({rows},)"
+        shapes = f"{vectors} or ({batch}{rows}, k)"
         expected = f"a right-hand side {shapes} for matrices {a.shape}"
         raise ShapeError(message(operation, expected=expected, got=f"shape {b.shape}"))
     return column, vector
@@ -398,12 +398,19 @@ def inv(A: Tensor) -> Tensor:
 inverse = inv
 
 
+def _relative_limit(shape: tuple[int, ...], dtype: Any, atol: float, rtol: float | None) -> float:
+    """``rtol``, or its default: the rounding of matrices of this shape; 0 if ``atol`` is given."""
+    if rtol is not None:
+        return rtol
+    wide = dtypes.float32 if dtype in dtypes.HALVES else dtype
+    return 0.0 if atol else max(shape[-2:]) * float(np.finfo(wide).eps)
+
+
 def _cut_inverse(xp: Any, s: Any, shape: tuple[int, ...], atol: float, rtol: float | None) -> Any:
     """``1 / s``, and 0 for the singular values that count as 0."""
-    if rtol is None:
-        rtol = 0.0 if atol else max(shape[-2:]) * float(np.finfo(s.dtype).eps)
     if not s.shape[-1]:
         return s
+    rtol = _relative_limit(shape, s.dtype, atol, rtol)
     largest = xp.max(s, axis=-1, keepdims=True)
     kept = s > xp.maximum(largest * s.dtype.type(rtol), s.dtype.type(atol))
     return xp.where(kept, 1 / xp.where(kept, s, s.dtype.type(1)), s.dtype.type(0))
@@ -669,10 +676,7 @@ def _least_squares(a: Tensor, b: Tensor, rcond: float | None = None) -> tuple[Te
 def _rank(s: Tensor, shape: tuple[int, ...], atol: float, rtol: float | None) -> Tensor:
     if not s.shape[-1]:
         return sum(s > 0, -1)
-    if rtol is None:
-        wide = dtypes.float32 if s.dtype in dtypes.HALVES else s.dtype
-        rtol = 0.0 if atol else max(shape[-2:]) * float(np.finfo(wide).eps)
-    limit = s.max(axis=-1, keepdims=True) * rtol
+    limit = s.max(axis=-1, keepdims=True) * _relative_limit(shape, s.dtype, atol, rtol)
     return sum(s > limit.clamp(min=atol), -1)
 
 
