@@ -21,6 +21,7 @@ from gradlab.distributions import (
     Multinomial,
     Normal,
     Uniform,
+    constraints,
     kl_divergence,
     register_kl,
 )
@@ -416,6 +417,27 @@ def test_messages(call, error, text):
     assert str(caught.value) == text
     assert isinstance(caught.value, GradlabError)
     assert isinstance(caught.value, TypeError | ValueError | NotImplementedError)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "inside", "outside"),
+    [
+        (constraints.real, [0.0, -math.inf], [math.nan]),
+        (constraints.finite, [0.0, -3.0], [math.inf, math.nan]),
+        (constraints.positive, [1e-30, math.inf], [0.0, -1.0, math.nan]),
+        (constraints.nonnegative, [0.0, 2.0], [-1e-30, math.nan]),
+        (constraints.unit_interval, [0.0, 1.0], [-0.1, 1.1, math.nan]),
+        (constraints.boolean, [0.0, 1.0], [0.5, math.nan]),
+        (constraints.integer_interval(1, 3), [1.0, 3.0], [0.0, 2.5, 4.0, math.nan]),
+        (constraints.simplex, [[0.5, 0.5], [0.0, 1.0]], [[0.5, 0.6], [1.5, -0.5]]),
+        (constraints.multinomial(3), [[1.0, 2.0]], [[1.0, 1.0], [1.5, 1.5], [4.0, -1.0]]),
+    ],
+    ids=repr,
+)
+def test_constraints(constraint, inside, outside):
+    good, bad = constraint.check(gl.tensor(inside)), constraint.check(gl.tensor(outside))
+    assert good.tolist() == [True] * len(inside)
+    assert bad.tolist() == [False] * len(outside)
 
 
 def test_validation_can_be_switched_off():

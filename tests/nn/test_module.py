@@ -537,9 +537,16 @@ def test_hooks_with_kwargs_and_prepended():
 
 def test_a_hook_may_remove_itself():
     layer = nn.Identity()
-    handle = layer.register_forward_hook(lambda m, args, y: handle.remove())
+    seen = []
+
+    def once(module, args, y):
+        seen.append(y)
+        handle.remove()
+
+    handle = layer.register_forward_hook(once)
     layer(1)
-    layer(1)
+    layer(2)
+    assert seen == [1]
 
 
 def test_backward_hook_sees_the_gradients_through_this_module_alone():

@@ -173,7 +173,6 @@ def test_embedding(padding_idx):
 
 
 C = 5
-SCORES = ["(6, C)", "(C,)", "(4, C, 3)"]
 LOSSES = [
     *[f"nn.{kind}(reduction={reduction!r})" for reduction in ("mean", "sum", "none") for kind in
       ("MSELoss", "L1Loss", "HuberLoss", "SmoothL1Loss", "BCELoss", "BCEWithLogitsLoss",

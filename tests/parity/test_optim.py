@@ -232,7 +232,6 @@ def test_trains_a_network_alike():
 # ------------------------------------------------------------------------------------ schedules
 
 EPOCHS = 50
-ONE_GROUP = 0.3
 TWO_GROUPS = (0.3, 0.02)
 
 SCHEDULES = {
