@@ -617,7 +617,7 @@ def _learn(table: Table, name: str, values: np.ndarray, options: Options) -> _Co
             std = float(series.std()) or 1.0
     if needs_mean and not (math.isfinite(mean) and math.isfinite(std)):
         row = int(series.abs().argmax())
-        hint = "the mean or deviation of the column is none; scale it down"
+        hint = "the mean or deviation of the column overflows; scale it down"
         table.refuse(name, row, "numbers that float64 can average", str(values[row]), hint)
     if options.missing == "error":
         return _Column(math.nan, mean, std)

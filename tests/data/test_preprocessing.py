@@ -288,7 +288,7 @@ def test_a_number_for_what_is_missing():
             {"a": [1e308, -1.7e308]},
             {"standardize": True},
             "the DataFrame, row 1, column 'a': expected numbers that float64 can average, got "
-            "-1.7e+308; the mean or deviation of the column is none; scale it down",
+            "-1.7e+308; the mean or deviation of the column overflows; scale it down",
         ),
     ],
 )  # fmt: skip
