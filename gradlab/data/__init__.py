@@ -15,7 +15,14 @@ from gradlab.data.fashion_mnist import FashionMNIST
 from gradlab.data.idx import read_idx, write_idx
 from gradlab.data.loader import DataLoader
 from gradlab.data.preprocessing import TableDataset, TablePreprocessor
-from gradlab.data.sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
+from gradlab.data.sampler import (
+    BatchSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 from gradlab.data.synthetic import make_house_prices
 from gradlab.data.tabular import CSVDataset, from_dataframe, read_csv
 
@@ -33,9 +40,11 @@ __all__ = [
     "Sampler",
     "SequentialSampler",
     "Subset",
+    "SubsetRandomSampler",
     "TableDataset",
     "TablePreprocessor",
     "TensorDataset",
+    "WeightedRandomSampler",
     "default_collate",
     "download",
     "extract",

@@ -23,6 +23,7 @@ from gradlab.data.dataset import (
 )
 from gradlab.data.sampler import (
     RandomSampler,
+    SeededSampler,
     SequentialSampler,
     check_source,
     chunks,
@@ -230,7 +231,7 @@ class DataLoader:
         if self.batch_sampler is not None or size is None:
             source: Any = self.sampler if self.batch_sampler is None else self.batch_sampler
             return islice(iter(source), skip, None)
-        if not isinstance(self.sampler, RandomSampler | SequentialSampler):
+        if not isinstance(self.sampler, SeededSampler | SequentialSampler):
             batches = chunks(iter(self.sampler), size, self.drop_last)
             return islice(batches, skip, None)
         order = self.sampler.indices()
@@ -383,9 +384,9 @@ def _load_ahead(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _find_random(source: Any) -> RandomSampler | None:
-    """The RandomSampler that an order comes from, be it wrapped in batch samplers."""
-    while source is not None and not isinstance(source, RandomSampler):
+def _find_random(source: Any) -> SeededSampler | None:
+    """The sampler that a random order comes from, be it wrapped in batch samplers."""
+    while source is not None and not isinstance(source, SeededSampler):
         source = getattr(source, "sampler", None)
     return source
 

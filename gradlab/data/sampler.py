@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from gradlab.errors import OptionError, message
-from gradlab.ops.random import Generator, randint, randperm
+from gradlab.ops.creation import asarray
+from gradlab.ops.random import Generator, multinomial, rand, randint, randperm
 from gradlab.tensor import is_integer, require_integer
 
 T_co = TypeVar("T_co", covariant=True)
@@ -50,60 +51,31 @@ class SequentialSampler(Sampler[int]):
         return range(len(self.data_source))
 
 
-class RandomSampler(Sampler[int]):
-    """The indices in random order, a new one in each epoch.
+class SeededSampler(Sampler[int]):
+    """Base of the samplers whose order is random, a new one in each epoch.
 
     Each epoch has a seed of its own, and its order depends on that alone. With ``seed``, it follows
     from ``(seed, epoch)``; else it is drawn from ``generator``, by default the one that
-    `gradlab.manual_seed` seeds, when the epoch begins.
-
-    Parameters
-    ----------
-    replacement: draw each index independently of the others.
-    num_samples: how many indices to draw, by default ``len(data_source)``. Without replacement,
-        more than that begin another order.
-
-    >>> a = RandomSampler(range(100), seed=3)
-    >>> b = RandomSampler(range(100), seed=3)
-    >>> first = list(a)
-    >>> first == list(b), sorted(first) == list(range(100)), first == list(a)
-    (True, True, False)
+    `gradlab.manual_seed` seeds, when the epoch begins. A subclass defines ``_order(generator)`` and
+    ``__len__``.
     """
 
-    def __init__(
-        self,
-        data_source: Sized,
-        replacement: bool = False,
-        num_samples: int | None = None,
-        generator: Generator | None = None,
-        *,
-        seed: int | None = None,
-    ) -> None:
-        check_source("RandomSampler", generator, seed)
-        if num_samples is not None:
-            num_samples = require_integer("RandomSampler", "num_samples", num_samples)
-        if not len(data_source):
-            raise OptionError("RandomSampler: expected one sample or more, got an empty data set")
-        self.data_source = data_source
-        self.replacement = replacement
+    def __init__(self, generator: Generator | None, seed: int | None) -> None:
+        check_source(type(self).__name__, generator, seed)
         self.generator = generator
         self.seed = None if seed is None else int(seed)
-        self._num_samples = num_samples
         self._epoch = 0
         self._epoch_seed: int | None = None
 
-    @property
-    def num_samples(self) -> int:
-        """How many indices an epoch has."""
-        return len(self.data_source) if self._num_samples is None else self._num_samples
-
     def __repr__(self) -> str:
-        replacement = ", replacement=True" if self.replacement else ""
         seed = "" if self.seed is None else f", seed={self.seed}"
-        return f"{type(self).__name__}({len(self)} indices{replacement}{seed})"
+        return f"{type(self).__name__}({len(self)} indices{self._described()}{seed})"
+
+    def _described(self) -> str:
+        return ""
 
     def __len__(self) -> int:
-        return self.num_samples
+        raise NotImplementedError
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices().tolist())
@@ -139,6 +111,59 @@ class RandomSampler(Sampler[int]):
         return self._order(Generator(seed))
 
     def _order(self, source: Generator) -> np.ndarray:
+        raise NotImplementedError
+
+
+class RandomSampler(SeededSampler):
+    """The indices in random order, a new one in each epoch.
+
+    Each epoch has a seed of its own, and its order depends on that alone. With ``seed``, it follows
+    from ``(seed, epoch)``; else it is drawn from ``generator``, by default the one that
+    `gradlab.manual_seed` seeds, when the epoch begins.
+
+    Parameters
+    ----------
+    replacement: draw each index independently of the others.
+    num_samples: how many indices to draw, by default ``len(data_source)``. Without replacement,
+        more than that begin another order.
+
+    >>> a = RandomSampler(range(100), seed=3)
+    >>> b = RandomSampler(range(100), seed=3)
+    >>> first = list(a)
+    >>> first == list(b), sorted(first) == list(range(100)), first == list(a)
+    (True, True, False)
+    """
+
+    def __init__(
+        self,
+        data_source: Sized,
+        replacement: bool = False,
+        num_samples: int | None = None,
+        generator: Generator | None = None,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(generator, seed)
+        if num_samples is not None:
+            num_samples = require_integer("RandomSampler", "num_samples", num_samples)
+        if not len(data_source):
+            raise OptionError("RandomSampler: expected one sample or more, got an empty data set")
+        self.data_source = data_source
+        self.replacement = replacement
+        self._num_samples = num_samples
+
+    @property
+    def num_samples(self) -> int:
+        """How many indices an epoch has."""
+        return len(self.data_source) if self._num_samples is None else self._num_samples
+
+    def _described(self) -> str:
+        return ", replacement=True" if self.replacement else ""
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def _order(self, source: Generator) -> np.ndarray:
         size, count = len(self.data_source), self.num_samples
         if self.replacement:
             return randint(0, size, (count,), generator=source).numpy()
@@ -146,6 +171,100 @@ class RandomSampler(Sampler[int]):
             return randperm(size, generator=source).numpy()
         rounds = [randperm(size, generator=source).numpy() for _ in range(-(-count // size))]
         return np.concatenate(rounds)[:count]
+
+
+class SubsetRandomSampler(SeededSampler):
+    """Given indices in random order, a new one in each epoch: a part of a data set, shuffled.
+
+    ``generator`` and ``seed`` are those of `RandomSampler`.
+
+    >>> part = SubsetRandomSampler([3, 5, 8], seed=0)
+    >>> sorted(part), len(part)
+    ([3, 5, 8], 3)
+    """
+
+    def __init__(
+        self,
+        indices: Iterable[int],
+        generator: Generator | None = None,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(generator, seed)
+        self._indices = np.asarray([int(index) for index in indices], np.int64)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def _order(self, source: Generator) -> np.ndarray:
+        return self._indices[randperm(len(self), generator=source).numpy()]
+
+
+class WeightedRandomSampler(SeededSampler):
+    """Indices ``0 … len(weights)-1``, each drawn with a probability proportional to its weight.
+
+    With weights of one over the size of each sample's class, batches hold the classes in equal
+    parts.
+
+    Parameters
+    ----------
+    weights: a list, array or 1-D tensor of numbers of 0 or more, one per sample.
+    num_samples: how many indices an epoch has.
+    replacement: draw each independently of the others; else none comes twice.
+    generator, seed: as in `RandomSampler`.
+
+    >>> import gradlab as gl
+    >>> labels = gl.tensor([0, 0, 0, 0, 0, 0, 0, 1])
+    >>> weights = 1 / gl.bincount(labels)[labels]
+    >>> drawn = labels[list(WeightedRandomSampler(weights, num_samples=1000, seed=0))]
+    >>> 450 < drawn.sum().item() < 550
+    True
+    """
+
+    def __init__(
+        self,
+        weights: Any,
+        num_samples: int,
+        replacement: bool = True,
+        generator: Generator | None = None,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(generator, seed)
+        self.num_samples = require_integer("WeightedRandomSampler", "num_samples", num_samples)
+        self.weights = asarray(weights, dtype="float64", device="cpu").detach()
+        self.replacement = replacement
+        _check_weights(self.weights.numpy(), None if replacement else self.num_samples)
+
+    def _described(self) -> str:
+        return "" if self.replacement else ", replacement=False"
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def _order(self, source: Generator) -> np.ndarray:
+        if not self.replacement:
+            return multinomial(self.weights, self.num_samples, generator=source).numpy()
+        # By inversion: `multinomial` compares all weights for each draw, this looks one up.
+        upper = np.cumsum(self.weights.numpy())
+        u = rand((self.num_samples,), generator=source, dtype="float64").numpy()
+        return np.searchsorted(upper, u * upper[-1], side="right")
+
+
+def _check_weights(weights: np.ndarray, distinct: int | None) -> None:
+    """Refuse weights that are no weights, or too few of them for ``distinct`` different draws."""
+    name, hint = "WeightedRandomSampler", ""
+    if weights.ndim != 1:
+        expected, got = "weights with one axis, a number per sample", f"shape {weights.shape}"
+    elif not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        expected, got = "finite weights of 0 or more, not all 0", "others"
+        hint = "a class that has no samples gives 1/0: count it as 1"
+    elif distinct is not None and distinct > np.count_nonzero(weights):
+        expected = f"at most {np.count_nonzero(weights)} samples without replacement"
+        got, hint = str(distinct), "leave out replacement=False"
+    else:
+        return
+    raise OptionError(message(name, expected=expected, got=got, hint=hint))
 
 
 def check_source(name: str, generator: Any, seed: Any) -> None:

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, strategies as st
 
 import gradlab as gl
-from gradlab.data import BatchSampler, RandomSampler, Sampler, SequentialSampler
+from gradlab.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 from gradlab.errors import OptionError
 from gradlab.ops.random import Generator
 
@@ -72,6 +80,69 @@ def test_replacement_and_num_samples():
     assert len(set(RandomSampler(range(5), num_samples=2, seed=0))) == 2
 
 
+@pytest.mark.parametrize("indices", [[7, 1, 3], range(1, 9, 2), gl.tensor([4, 2]), (5,)])
+def test_a_subset_in_random_order(indices):
+    sampler = SubsetRandomSampler(indices)
+    assert sorted(sampler) == sorted(int(i) for i in indices)
+    assert len(sampler) == len(indices)
+
+
+def test_training_and_validation_parts_of_one_data_set():
+    order = gl.randperm(100).tolist()
+    parts = [SubsetRandomSampler(order[:80], seed=1), SubsetRandomSampler(order[80:], seed=1)]
+    loaders = [DataLoader(gl.arange(100), batch_size=32, sampler=part) for part in parts]
+    seen = [[batch.tolist() for batch in loader] for loader in loaders]
+    assert [[len(batch) for batch in epoch] for epoch in seen] == [[32, 32, 16], [20]]
+    assert sorted(i for batch in seen[0] for i in batch) == sorted(order[:80])
+    assert sorted(seen[1][0]) == sorted(order[80:])
+    assert [batch.tolist() for batch in loaders[1]] != seen[1]  # another order in each epoch
+
+
+def test_weights_are_the_shares():
+    sampler = WeightedRandomSampler([1.0, 0.0, 3.0], 40000, seed=0)
+    counts = gl.bincount(gl.tensor(list(sampler)), minlength=3) / 40000
+    assert gl.allclose(counts, gl.tensor([0.25, 0.0, 0.75]), atol=0.01)
+    assert len(sampler) == 40000
+
+
+def test_weights_without_replacement():
+    for seed in range(20):
+        sampler = WeightedRandomSampler(gl.tensor([1, 0, 2, 5]), 3, replacement=False, seed=seed)
+        assert sorted(sampler) == [0, 2, 3]
+
+
+def test_weighted_order_follows_the_default_generator():
+    weights = [gl.tensor(0.5), gl.tensor(1.0), gl.tensor(0.1)]
+    gl.manual_seed(4)
+    first = list(WeightedRandomSampler(weights, 50))
+    gl.manual_seed(4)
+    assert list(WeightedRandomSampler(weights, 50)) == first
+    assert list(WeightedRandomSampler(weights, 50)) != first
+
+
+@pytest.mark.parametrize("sampler", [
+    lambda: SubsetRandomSampler(range(0, 60, 2)),
+    lambda: WeightedRandomSampler(range(1, 61), 30),
+])  # fmt: skip
+def test_a_loader_goes_on_within_a_random_part(sampler):
+    loader = DataLoader(gl.arange(60), batch_size=8, sampler=sampler())
+    batches = iter(loader)
+    next(batches)
+    state = loader.state_dict()
+    rest = [batch.tolist() for batch in batches]
+    again = DataLoader(gl.arange(60), batch_size=8, sampler=sampler())
+    again.load_state_dict(state)
+    assert [batch.tolist() for batch in again] == rest
+
+
+def test_names_of_the_utils():
+    from gradlab.utils.data import dataloader, dataset, sampler
+
+    assert dataloader.DataLoader is DataLoader
+    assert dataset.Subset is gl.data.Subset
+    assert sampler.SubsetRandomSampler is SubsetRandomSampler
+
+
 def test_batches():
     sampler = SequentialSampler(range(7))
     assert list(BatchSampler(sampler, 3, False)) == [[0, 1, 2], [3, 4, 5], [6]]
@@ -107,6 +178,21 @@ def test_batches():
         (
             lambda: RandomSampler([1], seed=1, generator=Generator(1)),
             "RandomSampler: expected a seed or a generator, got both",
+        ),
+        (
+            lambda: WeightedRandomSampler([[1.0]], 1),
+            "WeightedRandomSampler: expected weights with one axis, a number per sample, "
+            "got shape (1, 1)",
+        ),
+        (
+            lambda: WeightedRandomSampler([1.0, -1.0], 1),
+            "WeightedRandomSampler: expected finite weights of 0 or more, not all 0, got others; "
+            "a class that has no samples gives 1/0: count it as 1",
+        ),
+        (
+            lambda: WeightedRandomSampler([1.0, 0.0], 2, replacement=False),
+            "WeightedRandomSampler: expected at most 1 samples without replacement, got 2; "
+            "leave out replacement=False",
         ),
     ],
 )

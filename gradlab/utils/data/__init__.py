@@ -16,10 +16,13 @@ from gradlab.data import (
     Sampler,
     SequentialSampler,
     Subset,
+    SubsetRandomSampler,
     TensorDataset,
+    WeightedRandomSampler,
     default_collate,
     random_split,
 )
+from gradlab.utils.data import dataloader, dataset, sampler
 
 __all__ = [
     "BatchSampler",
@@ -31,7 +34,12 @@ __all__ = [
     "Sampler",
     "SequentialSampler",
     "Subset",
+    "SubsetRandomSampler",
     "TensorDataset",
+    "WeightedRandomSampler",
+    "dataloader",
+    "dataset",
     "default_collate",
     "random_split",
+    "sampler",
 ]
