@@ -6,7 +6,6 @@ less; ``make docs`` runs them again in notebooks.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import io
 import re
@@ -24,6 +23,7 @@ from sybil.parsers.markdown import CodeBlockParser
 
 import gradlab
 from gradlab import d2l, devices
+from notebook_cells import run_cell
 from patched_classes import classes_as_they_were
 
 ROOT = Path(__file__).parents[1]
@@ -41,19 +41,10 @@ class PythonBlocks(CodeBlockParser):
     language = "python"
 
     def evaluate(self, example: Example) -> None:
-        tree = ast.parse(example.parsed)
-        # Tracebacks then name the page and its line.
-        ast.increment_lineno(tree, example.line + example.parsed.line_offset)
-        shown = None
-        if _shows_its_last_line(tree, example.parsed):
-            shown = ast.Expression(tree.body.pop().value)  # type: ignore[attr-defined]
+        before = example.line + example.parsed.line_offset
         stream = io.StringIO()
         with contextlib.redirect_stdout(stream):
-            exec(compile(tree, example.path, "exec"), example.namespace)
-            if shown is not None:
-                value = eval(compile(shown, example.path, "eval"), example.namespace)
-                if value is not None:
-                    stream.write(_pretty(value) + "\n")
+            run_cell(example.parsed, example.namespace, _pretty, example.path, before)
         example.namespace[_OUTPUT] = stream.getvalue()
 
 
@@ -67,11 +58,6 @@ class OutputBlocks(CodeBlockParser):
         if got is None:
             return "an output block has to stand below the python block it belongs to"
         return pages.differences(example.parsed, got)
-
-
-def _shows_its_last_line(tree: ast.Module, source: str) -> bool:
-    ends_in_semicolon = source.rstrip().endswith(";")
-    return bool(tree.body) and isinstance(tree.body[-1], ast.Expr) and not ends_in_semicolon
 
 
 def _pretty(value: Any) -> str:

@@ -6,7 +6,6 @@ in a namespace of its own, in a folder of its own. The data sets it reads are sm
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import gc
 import importlib
@@ -26,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.data import make_house_prices, write_idx
+from notebook_cells import run_cell
 from patched_classes import classes_as_they_were
 
 BOOK = os.environ.get("GRADLAB_BOOK", "")
@@ -80,7 +80,7 @@ class Outcome:
 
 
 def run(page: Path, folder: Path, library: str, seed: int = 0) -> list[Outcome]:
-    """Run the cells of a page.
+    """Run the cells of a page, all of them: one that fails has an error as its outcome.
 
     ``library`` is ``"gradlab"``: gradlab and its d2l; ``"book"``: gradlab and the book's own
     package on top of it; ``"torch"``: PyTorch and the book's package.
@@ -95,22 +95,14 @@ def run(page: Path, folder: Path, library: str, seed: int = 0) -> list[Outcome]:
         torch.manual_seed(seed)
         selected = types.SimpleNamespace(selected=lambda *names: "pytorch" in names)
         namespace = {"tab": selected, "__name__": "__main__"}
-        return [_run_cell(source, namespace) for source in cells(page)]
+        return [_outcome(source, namespace) for source in cells(page)]
 
 
-def _run_cell(source: str, namespace: dict[str, Any]) -> Outcome:
+def _outcome(source: str, namespace: dict[str, Any]) -> Outcome:
     stream = io.StringIO()
-    tree = ast.parse(source)
-    shown = None
-    if tree.body and isinstance(tree.body[-1], ast.Expr) and not source.rstrip().endswith(";"):
-        shown = ast.Expression(tree.body.pop().value)  # type: ignore[attr-defined]
     try:
         with contextlib.redirect_stdout(stream):
-            exec(compile(tree, "<cell>", "exec"), namespace)
-            if shown is not None:
-                value = eval(compile(shown, "<cell>", "eval"), namespace)
-                if value is not None:
-                    print(repr(value))
+            run_cell(source, namespace)
     except Exception as error:
         return Outcome(stream.getvalue(), error)
     return Outcome(stream.getvalue())
