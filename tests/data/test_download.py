@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from gradlab.data import FashionMNIST, download, extract, write_idx
-from gradlab.errors import DataError, MissingDependencyError, OptionError
+from gradlab.errors import MissingDependencyError
+from refusals import refusal
 
 pytest.importorskip("pooch")
 
@@ -62,14 +63,6 @@ def server(monkeypatch) -> Iterator[Server]:
         yield server
         server.shutdown()
         thread.join()
-
-
-def refusal(call, *args, **kwargs) -> str:
-    with pytest.raises((DataError, OptionError)) as raised:
-        call(*args, **kwargs)
-    text = str(raised.value)
-    assert "\n" not in text
-    return text
 
 
 def files_in(folder: Path) -> list[str]:

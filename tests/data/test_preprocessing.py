@@ -9,7 +9,8 @@ from hypothesis import given, strategies as st
 
 import gradlab as gl
 from gradlab.data import DataLoader, TableDataset, TablePreprocessor, from_dataframe
-from gradlab.errors import DataError, GradlabError, OptionError, StateError
+from gradlab.errors import DataError, OptionError, StateError
+from refusals import refusal
 
 
 def tiny() -> pd.DataFrame:
@@ -20,14 +21,6 @@ def tiny() -> pd.DataFrame:
             "price": [127500, 106000, 178100, 140000],
         }
     )
-
-
-def refusal(call, *args, **kwargs) -> str:
-    with pytest.raises(GradlabError) as raised:
-        call(*args, **kwargs)
-    text = str(raised.value)
-    assert "\n" not in text
-    return text
 
 
 # ----------------------------------------------------------------------------- as pandas does it

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 import gradlab as gl
 from gradlab import nn
 from gradlab.errors import AxisError, DTypeError, OptionError, StateError
-
-
-@contextmanager
-def refuses(kind: type[Exception], text: str) -> Iterator[None]:
-    """The block raises ``kind`` with a message that contains ``text``."""
-    with pytest.raises(kind) as error:
-        yield
-    assert text in str(error.value)
+from refusals import refuses
 
 
 class Plus(nn.Module):

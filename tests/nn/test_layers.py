@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -13,14 +11,7 @@ import pytest
 import gradlab as gl
 from gradlab import nn, optim
 from gradlab.errors import AxisError, DTypeError, OptionError, ShapeError, StateError
-
-
-@contextmanager
-def refuses(kind: type[Exception], text: str) -> Iterator[None]:
-    """The block raises ``kind`` with a message that contains ``text``."""
-    with pytest.raises(kind) as error:
-        yield
-    assert text in str(error.value)
+from refusals import refuses
 
 
 def numbers(*shape: int, seed: int = 0) -> gl.Tensor:

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 
 import gradlab as gl
 from gradlab import nn
 from gradlab.errors import DataError, OptionError
-
-
-@contextmanager
-def refuses(kind: type[Exception], text: str) -> Iterator[None]:
-    """The block raises ``kind`` with a message that contains ``text``."""
-    with pytest.raises(kind) as error:
-        yield
-    assert text in str(error.value)
-
+from refusals import refuses
 
 X = np.array([[0.5, -1.0, 2.0], [0.1, 0.2, -3.0]], dtype="float32")
 T = np.array([[0.0, 1.0, 4.0], [0.1, 0.7, 0.0]], dtype="float32")

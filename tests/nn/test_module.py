@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -19,14 +17,7 @@ from gradlab.errors import (
     ShapeError,
     StateError,
 )
-
-
-@contextmanager
-def refuses(kind: type[Exception], text: str) -> Iterator[None]:
-    """The block raises ``kind`` with a message that contains ``text``."""
-    with pytest.raises(kind) as error:
-        yield
-    assert text in str(error.value)
+from refusals import refuses
 
 
 class Net(nn.Module):

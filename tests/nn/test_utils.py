@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -13,14 +11,7 @@ import gradlab as gl
 from gradlab import nn
 from gradlab.errors import DTypeError, GradientError, OptionError, ShapeError
 from gradlab.nn import utils
-
-
-@contextmanager
-def refuses(kind: type[Exception], text: str) -> Iterator[None]:
-    """The block raises ``kind`` with a message that contains ``text``."""
-    with pytest.raises(kind) as error:
-        yield
-    assert text in str(error.value)
+from refusals import refuses
 
 
 def with_gradients(*arrays) -> list[gl.Tensor]:

@@ -70,6 +70,20 @@ def assert_same(a, b):
         assert a[name].tobytes() == b[name].tobytes(), name
 
 
+class Scratch(training.Classifier):
+    """Softmax regression whose parameters are plain tensors."""
+
+    def __init__(self, lr=0.1):
+        super().__init__()
+        self.save_hyperparameters()
+        gl.manual_seed(0)
+        self.W = gl.normal(0, 0.01, (FEATURES, CLASSES), requires_grad=True)
+        self.b = gl.zeros(CLASSES, requires_grad=True)
+
+    def forward(self, X):
+        return X @ self.W + self.b
+
+
 class ScratchSGD(training.HyperParameters):
     """An optimizer as one writes it oneself: the Trainer sees to no_grad."""
 

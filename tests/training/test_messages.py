@@ -9,14 +9,8 @@ from support import Classifier, dataset, loader, make_model, trainer, val_loader
 import gradlab as gl
 from gradlab import nn, optim, training
 from gradlab.data import DataLoader, IterableDataset
-from gradlab.errors import DataError, GradientError, GradlabError, OptionError
-
-
-def refused(call, *args, **kwargs):
-    with pytest.raises(GradlabError) as caught:
-        call(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from gradlab.errors import DataError, GradientError, OptionError
+from refusals import refusal
 
 
 class Empty(IterableDataset):
@@ -28,7 +22,7 @@ class Empty(IterableDataset):
 
 
 def fit(data, val=None, model=None, **options):
-    return refused(trainer(**options).fit, model or make_model(), data, val)
+    return refusal(trainer(**options).fit, model or make_model(), data, val)
 
 
 def test_empty_data():
@@ -79,7 +73,7 @@ def test_batches_that_come_once():
 
 
 def test_validation_without_data():
-    assert refused(trainer().validate, make_model(), None) == (
+    assert refusal(trainer().validate, make_model(), None) == (
         "validation data: expected a DataLoader, a DataModule, or a list of batches, got None"
     )
 
@@ -87,12 +81,12 @@ def test_validation_without_data():
         def train_dataloader(self):
             return loader()
 
-    assert refused(trainer().validate, make_model(), TrainOnly()).startswith("validation data: exp")
+    assert refusal(trainer().validate, make_model(), TrainOnly()).startswith("validation data: exp")
     trainer().fit(make_model(), TrainOnly())
 
 
 def test_data_modules():
-    assert refused(training.DataModule().train_dataloader) == (
+    assert refusal(training.DataModule().train_dataloader) == (
         "DataModule.get_dataloader: DataModule does not define it; give the class "
         "get_dataloader(self, train), or train_dataloader(self) and val_dataloader(self)"
     )
@@ -115,7 +109,7 @@ def test_data_modules():
 
 
 def test_models():
-    assert refused(trainer().fit, nn.Linear(2, 1), loader()) == (
+    assert refusal(trainer().fit, nn.Linear(2, 1), loader()) == (
         "Trainer: expected a training.Module, got Linear; derive it from gradlab.training.Module "
         "and define loss and configure_optimizers"
     )
@@ -160,7 +154,7 @@ def test_validation_data_for_a_model_that_cannot_validate():
     before = model.net[0].weight.tolist()
     assert fit(loader(), val_loader(), model=model) == expected
     assert model.net[0].weight.tolist() == before  # told before the first epoch
-    assert refused(trainer().validate, model, val_loader()) == expected
+    assert refusal(trainer().validate, model, val_loader()) == expected
     trainer().fit(model, loader())
     model.loss = nn.CrossEntropyLoss()
     trainer().fit(model, loader(), val_loader())
@@ -285,18 +279,18 @@ def test_a_plateau_without_its_metric():
     ],
 )
 def test_options(options, message):
-    assert refused(training.Trainer, **{"max_epochs": 1, **options}) == message
+    assert refusal(training.Trainer, **{"max_epochs": 1, **options}) == message
 
 
 def test_callbacks():
     expected = "Trainer: expected callbacks with at least one method of training.Callback, got "
     stopping = training.EarlyStopping
     for given in ([stopping], stopping):
-        assert refused(training.Trainer, 1, callbacks=given) == (
+        assert refusal(training.Trainer, 1, callbacks=given) == (
             f"{expected}the class EarlyStopping; make one: EarlyStopping(...)"
         )
-    assert refused(training.Trainer, 1, callbacks=3) == f"{expected}int"
-    assert refused(training.Trainer, 1, callbacks="early") == f"{expected}str"
+    assert refusal(training.Trainer, 1, callbacks=3) == f"{expected}int"
+    assert refusal(training.Trainer, 1, callbacks="early") == f"{expected}str"
     one = stopping("a")
     assert trainer(callbacks=one).callbacks == [one]
     assert trainer(callbacks=None).callbacks == []

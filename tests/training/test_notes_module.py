@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, strategies as st
 from support import (
     Classifier as Net,
+    Scratch,
     ScratchSGD,
     assert_same,
     loader,
@@ -23,16 +24,9 @@ from support import (
 
 import gradlab as gl
 from gradlab import nn, optim, training
-from gradlab.errors import GradlabError, OptionError, StateError
+from gradlab.errors import OptionError, StateError
 from gradlab.training import HyperParameters, Trainer, add_to_class
-
-
-def refused(call, *args, **kwargs):
-    with pytest.raises(GradlabError) as caught:
-        call(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
+from refusals import refusal
 
 # ------------------------------------------------------------------------------- hyperparameters
 
@@ -73,9 +67,9 @@ def test_a_later_call_replaces_hparams_and_adds_attributes():
 
 def test_outside_a_method():
     made = Three(1, 2, 3)
-    assert refused(made.save_hyperparameters) == (
+    assert refusal(made.save_hyperparameters) == (
         "Three.save_hyperparameters: expected to be called within a method of the Three, whose "
-        "arguments it keeps, got a call from refused; call self.save_hyperparameters() in __init__"
+        "arguments it keeps, got a call from refusal; call self.save_hyperparameters() in __init__"
     )
     with pytest.raises(OptionError, match="got a call from <module>"):
         exec("made.save_hyperparameters()", {"made": made})
@@ -105,7 +99,7 @@ def test_add_to_class():
 
     assert a.do() == 1
     assert do(a) == 1
-    assert refused(add_to_class, a) == (
+    assert refusal(add_to_class, a) == (
         "add_to_class: expected a class, got A; it is written above a function: "
         "@add_to_class(Model)"
     )
@@ -118,18 +112,6 @@ def test_the_options_of_a_trainer():
 
 
 # ---------------------------------------------------------------------- parameters by assignment
-
-
-class Scratch(training.Classifier):
-    def __init__(self, lr=0.1):
-        super().__init__()
-        self.save_hyperparameters()
-        gl.manual_seed(0)
-        self.W = gl.normal(0, 0.01, (6, 3), requires_grad=True)
-        self.b = gl.zeros(3, requires_grad=True)
-
-    def forward(self, X):
-        return X @ self.W + self.b
 
 
 class Listed(Scratch):
@@ -189,7 +171,7 @@ def test_without_the_inits_of_the_base_class():
         def __init__(self):
             self.w = gl.ones(2, requires_grad=True)
 
-    assert refused(Forgetful) == (
+    assert refusal(Forgetful) == (
         "Forgetful: expected super().__init__() first, got a Parameter for 'w'; call "
         "super().__init__() at the beginning of __init__"
     )
@@ -253,7 +235,7 @@ def test_the_default_is_sgd_with_the_learning_rate_of_the_model():
     made = Scratch(lr=0.25).configure_optimizers()
     assert type(made) is optim.SGD
     assert made.param_groups[0]["lr"] == 0.25
-    assert refused(training.Module().configure_optimizers) == (
+    assert refusal(training.Module().configure_optimizers) == (
         "Module.configure_optimizers: Module does not define it; give the class an optimizer, for "
         "example `return optim.SGD(self.parameters(), lr=0.1)`"
     )
@@ -286,12 +268,12 @@ def test_an_optimizer_without_a_state_cannot_be_in_a_checkpoint(tmp_path):
     model = Own()
     before = parameters(model)
     trainer = Trainer(1, checkpoint_dir=tmp_path / "new", enable_progress_bar=False)
-    assert refused(trainer.fit, model, loader()) == expected
+    assert refusal(trainer.fit, model, loader()) == expected
     assert_same(parameters(model), before)
     assert not (tmp_path / "new").exists()
     trainer = Trainer(1, enable_progress_bar=False)
     trainer.fit(model, loader())
-    assert refused(trainer.state_dict) == expected
+    assert refusal(trainer.state_dict) == expected
 
 
 def test_an_optimizer_of_the_users_is_resumed(tmp_path):
@@ -319,7 +301,7 @@ def test_no_optimizers():
         (None, "None; does it lack a"),
     ]:
         Configured.made = made
-        text = refused(Trainer(1).fit, Configured(), loader())
+        text = refusal(Trainer(1).fit, Configured(), loader())
         assert text.startswith("Configured.configure_optimizers: expected an optimizer, (optimizer")
         assert f"got {got}" in text
 
@@ -368,11 +350,11 @@ def test_accuracy_of_scores_and_labels_of_any_shape(shape, classes, as_labels):
 
 
 def test_accuracy_of_what_does_not_fit():
-    assert refused(training.accuracy, gl.zeros(4, 3), gl.zeros(5)) == (
+    assert refusal(training.accuracy, gl.zeros(4, 3), gl.zeros(5)) == (
         "accuracy: expected scores (..., classes) and labels (...), or labels for both, got shapes "
         "(4, 3) and (5,)"
     )
-    assert "got shapes () and (2,)" in refused(training.accuracy, gl.tensor(1.0), gl.zeros(2))
+    assert "got shapes () and (2,)" in refusal(training.accuracy, gl.tensor(1.0), gl.zeros(2))
 
 
 def test_the_loss_of_a_classifier():
@@ -416,7 +398,7 @@ def test_layer_summary(capsys):
     )
     assert model.training
     assert gl.get_rng_state() != state
-    assert refused(training.Classifier().layer_summary, (2, 3)) == (
+    assert refusal(training.Classifier().layer_summary, (2, 3)) == (
         "Classifier.layer_summary: expected an attribute `net` of layers one after the other, got "
         "none; make it an nn.Sequential"
     )
@@ -473,11 +455,11 @@ def test_a_device_for_one_fit(fake_cuda):
 def test_the_device_wins_over_the_number(fake_cuda):
     trainer = Trainer(1, num_gpus=1, device="cuda:1")
     assert trainer.gpus == [gl.device("cuda:1")]
-    assert refused(Trainer, 1, num_gpus=1, device="cpu") == (
+    assert refusal(Trainer, 1, num_gpus=1, device="cpu") == (
         "Trainer: expected a device that is a GPU where num_gpus is given, got device='cpu' and "
         "num_gpus=1; leave one of them out"
     )
-    assert refused(Trainer, 1, num_gpus=-1) == (
+    assert refusal(Trainer, 1, num_gpus=-1) == (
         "Trainer: expected num_gpus to be a whole number of 0 or more, got -1"
     )
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from support import (
     Classifier as Net,
+    Scratch,
     ScratchSGD,
     assert_same,
     loader,
@@ -96,18 +97,8 @@ class Digits(training.DataModule):
         return val_loader() if self.val else None
 
 
-class Scratch(training.Classifier):
-    """Parameters that are plain tensors, and an optimizer of the notes."""
-
-    def __init__(self, lr=0.1):
-        super().__init__()
-        self.save_hyperparameters()
-        gl.manual_seed(0)
-        self.W = gl.normal(0, 0.01, (6, 3), requires_grad=True)
-        self.b = gl.zeros(3, requires_grad=True)
-
-    def forward(self, X):
-        return X @ self.W + self.b
+class ByHand(Scratch):
+    """With an optimizer of the notes."""
 
     def configure_optimizers(self):
         return ScratchSGD([self.W, self.b], self.lr)
@@ -143,7 +134,7 @@ def run(kind, model, data, epochs=3, **options):
 @pytest.mark.parametrize("names", [(name,) for name in REPLACED] + [REPLACED])
 @pytest.mark.parametrize("clip", [0, 0.2])
 def test_each_method_may_be_replaced(replacing, names, clip):
-    ours, theirs = Framework(), Scratch()
+    ours, theirs = Framework(), ByHand()
     _, expected = run(Trainer, ours, Digits(), gradient_clip_val=clip)
     trainer, history = run(replacing(*names), theirs, Digits(), gradient_clip_val=clip)
     if "clip_gradients" in names and clip:
@@ -178,10 +169,10 @@ def fit(self, model, data):
 @pytest.mark.parametrize("names", [(), ("__init__",), ("prepare_data", "prepare_batch")])
 def test_fit_may_be_replaced(replacing, monkeypatch, names):
     monkeypatch.setattr(Bodies, "fit", fit, raising=False)
-    ours, theirs = Framework(), Scratch()
+    ours, theirs = Framework(), ByHand()
     _, expected = run(Trainer, ours, Digits())
     kind = replacing("fit", *names)
-    for model in (Scratch(), theirs):  # the second run knows nothing of the first
+    for model in (ByHand(), theirs):  # the second run knows nothing of the first
         trainer, nothing = run(kind, model, Digits())
     assert nothing is None
     assert_same(parameters(theirs), parameters(ours))
@@ -196,7 +187,7 @@ def test_fit_may_be_replaced(replacing, monkeypatch, names):
 
 def test_all_methods_replaced_leave_the_board_to_the_model(replacing, monkeypatch):
     monkeypatch.setattr(Bodies, "fit", fit, raising=False)
-    ours, theirs = Framework(), Scratch()
+    ours, theirs = Framework(), ByHand()
     run(Trainer, ours, Digits())
     run(replacing("fit", *REPLACED), theirs, Digits())
     assert_same(parameters(theirs), parameters(ours))
@@ -658,7 +649,7 @@ def test_a_trainer_of_the_users_own():
             for self.epoch in range(self.max_epochs):  # noqa: B020
                 self.fit_epoch()
 
-    ours, theirs = Framework(), Scratch()
+    ours, theirs = Framework(), ByHand()
     run(Trainer, ours, Digits(), epochs=2)
     gl.manual_seed(1)
     own = Own(2)
