@@ -16,7 +16,7 @@ import importlib
 import math
 from typing import TYPE_CHECKING, Any
 
-from gradlab import autograd, cuda, dtypes, errors, linalg
+from gradlab import accelerator, autograd, backends, cuda, dtypes, errors, linalg
 from gradlab.autograd import (
     enable_grad,
     inference_mode,
@@ -375,6 +375,7 @@ __all__ = [
     "__version__",
     "abs",
     "absolute",
+    "accelerator",
     "acos",
     "acosh",
     "add",
@@ -405,6 +406,7 @@ __all__ = [
     "atan2",
     "atanh",
     "autograd",
+    "backends",
     "bernoulli",
     "bfloat16",
     "bincount",

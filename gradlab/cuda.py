@@ -10,14 +10,18 @@ from typing import Any
 from gradlab.backends.gate import Statistics, counters
 from gradlab.devices import DeviceLike, device_count, find_device, is_available, synchronize
 from gradlab.errors import OptionError, message
+from gradlab.ops import random
 
 __all__ = [
     "Statistics",
     "current_device",
     "device_count",
+    "empty_cache",
     "get_device_capability",
     "get_device_name",
     "is_available",
+    "manual_seed",
+    "manual_seed_all",
     "memory",
     "reset_statistics",
     "statistics",
@@ -58,6 +62,26 @@ def memory(where: DeviceLike | int = "cuda") -> dict[str, int]:
     Raises `DeviceError` where the device does not work.
     """
     return find_device(where).backend.memory()
+
+
+def empty_cache() -> None:
+    """Give the memory that freed arrays left with gradlab back to the GPUs, for other programs.
+
+    gradlab uses that memory for its next arrays, so nothing has more room or runs faster by this.
+    Does nothing where CUDA does not work.
+    """
+    for index in range(device_count()):
+        find_device(index).backend.empty_cache()
+
+
+def manual_seed(seed: int) -> None:
+    """Seed the random numbers: `gradlab.manual_seed`, whose generator serves all devices."""
+    random.manual_seed(seed)
+
+
+def manual_seed_all(seed: int) -> None:
+    """Seed the random numbers: `gradlab.manual_seed`, whose generator serves all devices."""
+    random.manual_seed(seed)
 
 
 def _gpu(operation: str, where: DeviceLike | int) -> Any:

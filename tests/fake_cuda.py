@@ -544,6 +544,7 @@ class FakeDriver:
         self.array_type = Array
         self.copies_to_host = 0
         self.waits = 0
+        self.emptied: list[int] = []  # the devices whose cache was emptied
         self.mode = mode or build.MODE
         self.order = 0  # 1: the threads of a block run from the last to the first
         self.launches: list[tuple[str, str]] = []  # source and symbol
@@ -631,6 +632,9 @@ class FakeDriver:
 
     def memory(self, index: int) -> dict[str, int]:
         return {"used": 0, "free": 1 << 30, "total": 1 << 30}
+
+    def empty_cache(self, index: int) -> None:
+        self.emptied.append(index)
 
 
 def special_modules() -> dict[str, ModuleType]:

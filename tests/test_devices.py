@@ -567,3 +567,27 @@ def test_a_number_moves_without_a_wait(fake_cuda):
 def test_anything_else_on_two_devices_is_refused(call):
     with pytest.raises(DeviceError, match=r"expected tensors on one device, got .*; move one"):
         call(gl.ones(3, device="cuda"), gl.tensor(2.0))
+
+
+def test_questions_about_gpus_that_programs_begin_with(no_cuda):
+    gl.backends.cudnn.deterministic, gl.backends.cudnn.benchmark = True, False
+    assert not gl.backends.mps.is_available()
+    assert not gl.backends.mps.is_built()
+    assert not gl.backends.cudnn.is_available()
+    assert not gl.accelerator.is_available()
+    assert gl.accelerator.current_accelerator() is None
+    assert gl.accelerator.device_count() == 0
+    gl.cuda.empty_cache()
+    for seed in (gl.manual_seed, gl.cuda.manual_seed, gl.cuda.manual_seed_all):
+        seed(3)
+        assert (
+            gl.randint(0, 1000, ()).item()
+            == gl.randint(0, 1000, (), generator=gl.Generator(3)).item()
+        )
+
+
+def test_the_accelerator_is_the_first_gpu(fake_cuda):
+    assert gl.accelerator.is_available()
+    assert gl.accelerator.current_accelerator() is gl.device("cuda:0")
+    gl.cuda.empty_cache()
+    assert fake_cuda.emptied == [0, 1]

@@ -33,6 +33,9 @@ class CpuBackend:
     def memory(self) -> dict[str, int]:
         return {}
 
+    def empty_cache(self) -> None:
+        pass
+
     def explain(self, operation: str, error: Exception) -> Exception:
         if isinstance(error, MemoryError) and not isinstance(error, OutOfMemoryError):
             return OutOfMemoryError(f"{operation}: out of memory on cpu: {error}")

@@ -63,6 +63,10 @@ class CupyDriver:
             spare = self.xp.get_default_memory_pool().free_bytes()
         return {"used": total - free - spare, "free": free + spare, "total": total}
 
+    def empty_cache(self, index: int) -> None:
+        with self.device(index):
+            self.xp.get_default_memory_pool().free_all_blocks()
+
     def pointer(self, array: Any) -> int:
         return int(array.data.ptr)
 
@@ -229,6 +233,9 @@ class CudaBackend:
 
     def memory(self) -> dict[str, int]:
         return self.driver.memory(self.index)
+
+    def empty_cache(self) -> None:
+        self.driver.empty_cache(self.index)
 
     def explain(self, operation: str, error: Exception) -> Exception:
         return self.driver.explain(operation, error, self.index)

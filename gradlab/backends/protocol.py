@@ -38,5 +38,8 @@ class Backend(Protocol):
     def memory(self) -> dict[str, int]:
         """Bytes: ``used``, ``free`` and ``total``, where the device knows them."""
 
+    def empty_cache(self) -> None:
+        """Give memory that freed arrays left behind back to the device."""
+
     def explain(self, operation: str, error: Exception) -> Exception:
         """What to raise for a MemoryError or RuntimeError of the device that ``operation`` met."""
