@@ -18,6 +18,6 @@ def all_cases(pattern: str = "") -> list[Case]:
 
 
 ORDER = (
-    "training_step", "training", "dispatch", "importing", "vectors", "optimizers", "data",
+    "training_step", "training", "notes", "dispatch", "importing", "vectors", "optimizers", "data",
 )  # fmt: skip
 assert set(ORDER) == {found.name for found in iter_modules(__path__)}, "give the suite its place"
