@@ -219,13 +219,14 @@ def _is_learned(value: Any) -> bool:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, and afterwards in the mode it was in."""
-    before = model.training
+    """The model in evaluation mode, and afterwards each of its modules in the mode it was in."""
+    before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(before)
+        for module, was_training in before:
+            module.training = was_training
 
 
 def _undefined(model: Module, method: str, what: str) -> OptionError:

@@ -269,6 +269,16 @@ def test_evaluation_mode_and_no_graph_in_validation():
     assert not model.training
 
 
+def test_evaluation_leaves_each_layer_in_its_mode():
+    model = make_model()
+    model.net[2].eval()  # as one keeps a layer that is not to be trained
+    run = trainer(1)
+    run.validate(model, val_loader())
+    run.predict(model, val_loader())
+    assert model.training
+    assert [layer.training for layer in model.net] == [True, True, False, True]
+
+
 def test_validate_and_predict():
     model = make_model()
     run = trainer(1)
