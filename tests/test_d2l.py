@@ -173,7 +173,7 @@ def test_sgd_needs_gradients():
 
 def test_sgd_agrees_with_the_analytic_solution():
     torch.manual_seed(0)
-    X, y = d2l.synthetic_data(torch.tensor(W), B, 500)
+    X, y = d2l.synthetic_data(W, B, 500)
     A = torch.cat((X, torch.ones(500, 1)), dim=1)
     exact = torch.linalg.solve(A.T @ A, A.T @ y)
     assert torch.linalg.inv(A.T @ A).matmul(A.T @ y).allclose(exact, atol=1e-4)

@@ -11,6 +11,7 @@ from gradlab.autograd import no_grad
 from gradlab.data import DataLoader, FashionMNIST, TensorDataset
 from gradlab.devices import DeviceLike, find_device
 from gradlab.errors import DataError, OptionError, message
+from gradlab.ops.creation import as_tensor
 from gradlab.ops.matmul import matmul
 from gradlab.ops.random import normal
 from gradlab.tensor import Tensor
@@ -20,16 +21,18 @@ from gradlab.training.module import evaluating
 # ------------------------------------------------------------------------------------------ data
 
 
-def synthetic_data(w: Tensor, b: float, num_examples: int) -> tuple[Tensor, Tensor]:
+def synthetic_data(w: Any, b: float, num_examples: int) -> tuple[Tensor, Tensor]:
     """Points of a linear model with noise: X of shape (n, d), y of shape (n, 1).
 
-    X is standard normal and y = Xw + b + ε with ε of standard deviation 0.01. ``w`` has shape (d,).
+    X is standard normal and y = Xw + b + ε with ε of standard deviation 0.01. ``w`` is a
+    tensor or a list of shape (d,).
 
     >>> import gradlab as gl
     >>> X, y = synthetic_data(gl.tensor([2.0, -3.4]), 4.2, 1000)
     >>> X.shape, y.shape
     ((1000, 2), (1000, 1))
     """
+    w = as_tensor(w)
     X = normal(0, 1, (num_examples, len(w)))
     y = matmul(X, w.reshape(-1, 1)) + b
     return X, y + normal(0, 0.01, y.shape)

@@ -324,8 +324,8 @@ class ModelCheckpoint(Callback):
         self.last_path = path
         self._saved_position = trainer.position()
         self._due = time.monotonic() + self.seconds
-        kept = [] if self.keep is None else list_checkpoints(self.folder)[: -self.keep]
-        for old in kept:
+        older = [] if self.keep is None else list_checkpoints(self.folder)[: -self.keep]
+        for old in older:
             if self.best_path is None or old.name != self.best_path.name:
                 remove_checkpoint(old)
         return path
