@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradlab.errors import DataError, ShapeError, message
-from gradlab.tensor import Tensor
+from gradlab.tensor import Tensor, require_integer
 from gradlab.viz.figure import finish, new_figure
 
 
@@ -38,7 +38,8 @@ def show_images(
     ''
     """
     array = as_images("show_images", images)
-    shown = array[:limit]
+    columns = require_integer("show_images", "columns", columns)
+    shown = array[: require_integer("show_images", "limit", limit)]
     titles = None if titles is None else as_titles("show_images", titles, len(array))
     rows = math.ceil(len(shown) / columns)
     figure = new_figure("show_images", 1.1 * columns, (1.35 if titles else 1.15) * rows)
@@ -75,6 +76,7 @@ def misclassified(
     '2 → 7'
     """
     array = as_images("misclassified", images)
+    limit = require_integer("misclassified", "limit", limit)
     truth, guess = to_numpy(labels), to_numpy(predictions)
     if guess.ndim == 2:
         guess = guess.argmax(axis=1)

@@ -19,6 +19,7 @@ from gradlab.errors import (
     missing_dependency,
 )
 from gradlab.ops.fetch import fetch
+from gradlab.tensor import require_integer
 from gradlab.viz.figure import notebook, set_axis, write_legend
 from gradlab.viz.images import as_images, as_titles, draw_image, to_numpy
 
@@ -160,9 +161,8 @@ def show_images(
     >>> axes.shape, axes[3].get_title()
     ((4,), 'd')
     """
-    if min(num_rows, num_cols) < 1:
-        expected, got = "at least one row and one column", f"{num_rows} and {num_cols}"
-        raise OptionError(message("show_images", expected=expected, got=got))
+    num_rows = require_integer("show_images", "num_rows", num_rows)
+    num_cols = require_integer("show_images", "num_cols", num_cols)
     images = _separate(imgs)[: num_rows * num_cols]
     if titles is None or not len(titles):
         titles = [""] * len(images)

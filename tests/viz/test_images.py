@@ -7,7 +7,7 @@ import pytest
 
 import gradlab as gl
 from gradlab import viz
-from gradlab.errors import DataError, ShapeError
+from gradlab.errors import DataError, OptionError, ShapeError
 
 pytest.importorskip("matplotlib")
 
@@ -79,6 +79,10 @@ def test_nothing_misclassified(tmp_path):
 def test_bad_input():
     with pytest.raises(ShapeError, match=r"show_images: expected images of shape .*, got \(3, 7\)"):
         viz.show_images(np.zeros((3, 7)))
+    with pytest.raises(OptionError, match="show_images: expected an integer columns of 1 or more"):
+        viz.show_images(np.zeros((3, 4, 4)), columns=0)
+    with pytest.raises(OptionError, match="misclassified: expected an integer limit of 1 or more"):
+        viz.misclassified(np.zeros((3, 4, 4)), [0, 1, 2], [1, 1, 1], limit=-1)
     with pytest.raises(DataError, match="show_images: expected at least one image, got none"):
         viz.show_images(np.zeros((0, 4, 4)))
     with pytest.raises(ShapeError, match="a label and a prediction for each of the 3 images"):
