@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from gradlab.errors import DataError, OptionError, message, missing_dependency
+from gradlab.notebook import notebook
 from gradlab.paths import as_path
 
 DATA_URL = "http://d2l-data.s3-accelerate.amazonaws.com/"
@@ -169,10 +170,7 @@ def _stream(name: str, url: str, path: str, _: Any) -> None:
 
 def _is_watched() -> bool:
     """Whether what is written to stderr is shown as it comes: on a terminal, in a notebook."""
-    ipython = sys.modules.get("IPython")
-    return sys.stderr.isatty() or (
-        ipython is not None and hasattr(ipython.get_ipython(), "kernel")  # not IPython's terminal
-    )
+    return sys.stderr.isatty() or notebook() is not None
 
 
 # ------------------------------------------------------------------------------------ archives

@@ -10,9 +10,9 @@ from importlib import util
 from typing import TYPE_CHECKING, Any, TextIO
 
 from gradlab.errors import OptionError, message, missing_dependency
+from gradlab.notebook import notebook
 from gradlab.training.callbacks import Callback
 from gradlab.training.stopping import read_duration
-from gradlab.viz.figure import notebook
 
 if TYPE_CHECKING:
     from gradlab.training.trainer import Trainer

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradlab.errors import GradlabError, MissingDependencyError, OptionError, ShapeError, message
+from gradlab.notebook import notebook
 from gradlab.ops.fetch import fetch
 from gradlab.tensor import Tensor
 from gradlab.viz.figure import (
@@ -20,7 +21,6 @@ from gradlab.viz.figure import (
     finish,
     make_room,
     new_figure,
-    notebook,
     set_axis,
     write_legend,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from os import PathLike
 from typing import Any
 
@@ -49,15 +48,6 @@ def finish(operation: str, figure: Any, path: str | PathLike[str] | None) -> Any
         target.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(target, dpi=120)
     return figure
-
-
-def notebook() -> Any:
-    """IPython's shell if this is a notebook, else None."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    # By name, since ipykernel need not be installed; Colab's shell is derived from this one.
-    kinds = {kind.__name__ for kind in type(shell).__mro__}
-    return shell if "ZMQInteractiveShell" in kinds else None
 
 
 def set_axis(operation: str, axes: Any, which: str, scale: Any, limits: Any) -> None:

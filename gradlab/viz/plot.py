@@ -18,9 +18,10 @@ from gradlab.errors import (
     message,
     missing_dependency,
 )
+from gradlab.notebook import notebook
 from gradlab.ops.fetch import fetch
 from gradlab.tensor import require_integer
-from gradlab.viz.figure import notebook, set_axis, write_legend
+from gradlab.viz.figure import set_axis, write_legend
 from gradlab.viz.images import as_images, as_titles, draw_image, to_numpy
 
 _FORMATS = ("-", "m--", "g-.", "r:")

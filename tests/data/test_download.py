@@ -96,7 +96,7 @@ def test_a_file_with_another_hash_is_fetched_anew(server, tmp_path):
 def test_a_bar_shows_the_progress(where, server, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: where == "terminal")
     if where == "notebook":
-        shell = SimpleNamespace(kernel=object())
+        shell = type("ZMQInteractiveShell", (), {})()
         monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     download(server.url + "houses.csv", tmp_path, SHA1)
     last = capsys.readouterr().err.strip().rpartition("\r")[2]
