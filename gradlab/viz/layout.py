@@ -33,8 +33,8 @@ from typing import NamedTuple
 Point = tuple[float, float]
 
 SWEEPS = 12  # over the order, at most
-FITS = 60  # of the places, at most; in all so many boxes and bends are fitted:
-FITTED = 100_000
+FITS = 60  # rounds in which places are fitted, at most
+FITTED = 100_000  # boxes and bends that all rounds together fit, at most
 GAP = 22.0  # between the boxes of a layer
 BEND_GAP = 14.0  # beside a bend
 LAYER_GAP = 34.0  # between layers, at least
