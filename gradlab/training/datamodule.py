@@ -15,7 +15,7 @@ from gradlab.dtypes import DType
 from gradlab.errors import DataError, OptionError, message
 from gradlab.tensor import Tensor, from_value, is_integer
 from gradlab.training.checkpoint import random_state, set_random_state
-from gradlab.training.hyperparameters import HyperParameters
+from gradlab.training.hyperparameters import HyperParameters, is_replaced
 
 
 class DataModule(HyperParameters):
@@ -62,9 +62,7 @@ class DataModule(HyperParameters):
 
     def val_dataloader(self) -> Any:
         """The loader of the validation data; None where there is none."""
-        if type(self).get_dataloader is _NO_LOADER:
-            return None
-        return self.get_dataloader(train=False)
+        return self.get_dataloader(train=False) if is_replaced(self, _NO_LOADER) else None
 
     def predict_dataloader(self) -> Any:
         """The loader of the data for `Trainer.predict`; the validation data by default."""

@@ -37,6 +37,14 @@ def add_to_class(cls: Any) -> Callable[[T], T]:
     return add
 
 
+def is_replaced(owner: Any, method: Callable[..., Any]) -> bool:
+    """Whether an object has another method in place of ``method``, by whatever way it came there.
+
+    ``method`` is kept by whoever asks, from before `add_to_class` could replace it.
+    """
+    return getattr(getattr(owner, method.__name__), "__func__", None) is not method
+
+
 class HyperParameters:
     """Base class of what keeps its arguments as attributes.
 

@@ -15,7 +15,7 @@ from gradlab.nn.parameter import UninitializedParameter
 from gradlab.optim import SGD, Optimizer
 from gradlab.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from gradlab.tensor import Tensor
-from gradlab.training.hyperparameters import HyperParameters
+from gradlab.training.hyperparameters import HyperParameters, is_replaced
 from gradlab.viz.board import ProgressBoard
 
 if TYPE_CHECKING:
@@ -255,9 +255,7 @@ def require_module(model: Any) -> None:
 
 def require_validation(model: Module) -> None:
     """Refuse a model that cannot validate: without a validation_step, and without its parts."""
-    own_step = getattr(model.validation_step, "__func__", None) is not _VALIDATION_STEP
-    own_loss = getattr(model.loss, "__func__", None) is not _LOSS
-    if not (own_step or own_loss):
+    if not (is_replaced(model, _VALIDATION_STEP) or is_replaced(model, _LOSS)):
         raise _undefined(
             model,
             "validation_step",
