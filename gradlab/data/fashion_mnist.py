@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 70,000 pictures of clothes, read from a folder or fetched into it."""
+"""Fashion-MNIST: 70,000 images of clothes, read from a folder or fetched into it."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class ReadingSpeed(NamedTuple):
 
 
 class FashionMNIST(Dataset[tuple[Any, Any]]):
-    """Pictures of clothes with ten labels, 60,000 to train on and 10,000 to test with [1]_.
+    """Images of clothes with ten labels, 60,000 to train on and 10,000 to test with [1]_.
 
     A sample is a pair (image, label): float32 of shape (1, 28, 28) in [0, 1], and an int. A batch
-    of a `DataLoader` is float32 (n, 1, 28, 28) and int64 (n,). In memory the pictures are uint8,
+    of a `DataLoader` is float32 (n, 1, 28, 28) and int64 (n,). In memory the images are uint8,
     and each batch is converted at once.
 
     Parameters
@@ -73,33 +73,33 @@ class FashionMNIST(Dataset[tuple[Any, Any]]):
     root: the folder of the data. The files, packed (``.gz``) or not, lie in it or in
         ``FashionMNIST/raw`` below it, where torchvision has them too. By default the folder that
         the environment variable ``GRADLAB_DATA`` names, else ``~/.cache/gradlab``.
-    train: the pictures to train on, or those to test with.
+    train: the images to train on, or those to test with.
     download: fetch what is missing (30 MB) to ``FashionMNIST/raw``, and check its hash.
     transform: a function of one image that takes its place in a sample. It is called for each
         sample, which is slower than batches without it.
-    resize: (height, width), or one number for both: scale the pictures once while loading, as
+    resize: (height, width), or one number for both: scale the images once while loading, as
         Pillow does: bilinear with antialiasing, rounded to uint8.
-    device: where the pictures are kept, as uint8, and the batches are made; None for the CPU.
+    device: where the images are kept, as uint8, and the batches are made; None for the CPU.
 
     ``data[2:5]`` is the batch of these samples, and ``TensorDataset(*data[:])`` the whole
     collection converted once, for four times the memory.
 
     Attributes
     ----------
-    data: the pictures, uint8 (n, height, width).
+    data: the images, uint8 (n, height, width).
     targets: the labels, int64 (n,).
     classes: the ten names that the authors give the labels.
 
     Files that are there need not be the published ones, but must be whole IDX files of the two
-    kinds, one label from 0 to 9 for each picture. Raises `DataError` where they are not, or are
+    kinds, one label from 0 to 9 for each image. Raises `DataError` where they are not, or are
     neither there nor to be had, and `MissingDependencyError` where pooch (to download) or Pillow
     (to resize) is not installed.
 
     >>> import tempfile
     >>> from gradlab.data import DataLoader, write_idx
     >>> folder = tempfile.mkdtemp()  # a tiny collection, as there may be no network
-    >>> pictures = np.arange(3 * 28 * 28).reshape(3, 28, 28)
-    >>> write_idx(folder + "/train-images-idx3-ubyte.gz", pictures.astype(np.uint8))
+    >>> images = np.arange(3 * 28 * 28).reshape(3, 28, 28)
+    >>> write_idx(folder + "/train-images-idx3-ubyte.gz", images.astype(np.uint8))
     >>> write_idx(folder + "/train-labels-idx1-ubyte.gz", np.array([9, 0, 3], np.uint8))
     >>> train = FashionMNIST(folder)
     >>> train
@@ -148,7 +148,7 @@ class FashionMNIST(Dataset[tuple[Any, Any]]):
 
     @property
     def data(self) -> Tensor:
-        """All pictures, uint8 (n, height, width), sharing the memory of the data set."""
+        """All images, uint8 (n, height, width), sharing the memory of the data set."""
         return self._rows.tensors[0]
 
     @property
@@ -158,7 +158,7 @@ class FashionMNIST(Dataset[tuple[Any, Any]]):
 
     @property
     def device(self) -> Device:
-        """The device the pictures lie on, and the batches are made on."""
+        """The device the images lie on, and the batches are made on."""
         return self._rows.device
 
     def __repr__(self) -> str:
@@ -342,7 +342,7 @@ def _resized(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
         raise missing_dependency("pillow", "data", f"{_NAME}(resize=...)") from None
     height, width = size
     made = np.empty((len(pixels), height, width), np.uint8)
-    for i, picture in enumerate(pixels):
-        scaled = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+    for i, image in enumerate(pixels):
+        scaled = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
         made[i] = np.asarray(scaled)
     return made

@@ -52,7 +52,7 @@ def load_array(data_arrays: Sequence[Any], batch_size: int, is_train: bool = Tru
 def load_data_fashion_mnist(
     batch_size: int, resize: int | tuple[int, int] | None = None, root: Any = None
 ) -> tuple[DataLoader, DataLoader]:
-    """The loaders of Fashion-MNIST: the pictures to train on, in random order, and to test with.
+    """The loaders of Fashion-MNIST: the images to train on, in random order, and to test with.
 
     ``resize`` and ``root`` are those of `gradlab.data.FashionMNIST`.
     """
@@ -141,7 +141,7 @@ def evaluate_loss(
 def evaluate_accuracy(
     net: Callable[[Any], Tensor], data_iter: Iterable[Any], device: DeviceLike = None
 ) -> float:
-    """The part of a data set that a model classifies rightly, in evaluation mode.
+    """The fraction of a data set that a model classifies correctly, in evaluation mode.
 
     ``device`` is where the batches go; by default where the parameters of an `nn.Module` are. To
     any other function they are given as they come.

@@ -60,7 +60,7 @@ class Classifier(Module):
         return cross_entropy(Y_hat.reshape(-1, classes), Y, reduction=reduction)
 
     def accuracy(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
-        """The share of right predictions, float32; without ``averaged``, 1 or 0 for each sample.
+        """The fraction of correct predictions, float32; if not ``averaged``, 1 or 0 for each sample.
 
         ``Y_hat`` are scores (..., classes), or labels as ``Y`` are.
 
@@ -96,7 +96,7 @@ class Classifier(Module):
 
 
 def accuracy(y_hat: Tensor, y: Tensor) -> float:
-    """The number of right predictions among scores (..., classes), or labels, ``y_hat``.
+    """The number of correct predictions among scores (..., classes), or labels, ``y_hat``.
 
     >>> import gradlab as gl
     >>> y_hat = gl.tensor([[0.1, 0.3, 0.6], [0.3, 0.2, 0.5]])
@@ -107,7 +107,7 @@ def accuracy(y_hat: Tensor, y: Tensor) -> float:
 
 
 def _right(operation: str, y_hat: Tensor, y: Tensor) -> Tensor:
-    """For each label, in one axis, whether the prediction is right."""
+    """For each label, in one axis, whether the prediction is correct."""
     if y_hat.numel() != y.numel():  # else they are labels, or the scores of a single class
         if y_hat.ndim == 0 or y_hat.numel() != y.numel() * y_hat.shape[-1]:
             raise ShapeError(

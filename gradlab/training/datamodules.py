@@ -90,15 +90,15 @@ class SyntheticRegressionData(DataModule):
 
 
 class FashionMNIST(DataModule):
-    """Pictures of clothes with ten labels: 60,000 to train on, 10,000 to validate with.
+    """Images of clothes with ten labels: 60,000 to train on, 10,000 to validate with.
 
     Parameters
     ----------
-    batch_size: pictures per batch.
-    resize: (height, width) to scale the pictures to once, while they are loaded.
+    batch_size: images per batch.
+    resize: (height, width) to scale the images to once, while they are loaded.
     root: the folder of the data, that of `gradlab.data.FashionMNIST` by default; what is missing
         there is downloaded.
-    num_workers: for loaders that read ahead; the pictures lie in memory, so that none is fast too.
+    num_workers: for loaders that read ahead; the images lie in memory, so that none is fast too.
 
     A batch is (images, labels): float32 of shape (n, 1, height, width) in [0, 1], and int64 (n,).
     ``train`` and ``val`` are the data sets; ``train.reading_speed()`` measures them.
@@ -123,7 +123,7 @@ class FashionMNIST(DataModule):
         self.val = data.FashionMNIST(root, train=False, resize=resize)
 
     def get_dataloader(self, train: bool) -> Any:
-        """The loader of the pictures to train on, in random order, or to validate with."""
+        """The loader of the images to train on, in random order, or to validate with."""
         return data.DataLoader(
             self.train if train else self.val,
             self.batch_size,
@@ -138,7 +138,7 @@ class FashionMNIST(DataModule):
     def visualize(
         self, batch: Any, nrows: int = 1, ncols: int = 8, labels: Sequence[str] = ()
     ) -> None:
-        """Show the first pictures of a batch, each under its label or another text."""
+        """Show the first images of a batch, each under its label or another text."""
         X, y = batch
         titles = list(labels) or self.text_labels(y)
         show_images(X.squeeze(1), nrows, ncols, titles=titles)

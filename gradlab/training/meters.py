@@ -69,7 +69,7 @@ class Timer:
 
 
 class Accumulator:
-    """Sums of ``n`` quantities, such as a loss, right predictions and their number.
+    """Sums of ``n`` quantities, such as a loss, correct predictions and their number.
 
     A value is a number, or a tensor of one element. Those on a GPU are read, all in one transfer,
     when a sum is asked for: adding them does not wait for the device. Sums are kept in float64.
