@@ -494,10 +494,6 @@ def test_no_gpu(unsaid):
 # ------------------------------------------------------------------------------- the progress bar
 
 
-class Shell:
-    """IPython in a notebook."""
-
-
 @pytest.fixture
 def in_notebook(monkeypatch):
     shell = type("ZMQInteractiveShell", (), {})()
