@@ -60,7 +60,7 @@ class Classifier(Module):
         return cross_entropy(Y_hat.reshape(-1, classes), Y, reduction=reduction)
 
     def accuracy(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
-        """The fraction of correct predictions, float32; if not ``averaged``, 1 or 0 for each sample.
+        """The fraction of correct predictions, float32; if not ``averaged``, 1 or 0 for each.
 
         ``Y_hat`` are scores (..., classes), or labels as ``Y`` are.
 
