@@ -22,7 +22,7 @@ import numpy as np
 from gradlab import dtypes
 from gradlab.data.dataset import TensorDataset
 from gradlab.errors import DataError, OptionError, StateError, message, missing_dependency
-from gradlab.tensor import Tensor
+from gradlab.tensor import Tensor, require_option
 
 Names = str | Sequence[str] | None
 
@@ -340,6 +340,8 @@ class Options(NamedTuple):
         columns = _as_text(operation, "columns", columns)
         target = _as_text(operation, "target", self.target)
         _check_missing(operation, self.missing)
+        for option in ("one_hot", "standardize"):  # "no" would be true
+            require_option(operation, option, getattr(self, option), (True, False))
         if self.standardize and not dtypes.is_floating(dtype):
             raise OptionError(
                 message(

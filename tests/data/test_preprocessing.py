@@ -263,6 +263,7 @@ def test_a_number_for_what_is_missing():
             {"standardize": True, "dtype": "int64"},
             "expected a floating dtype with standardize=True, got int64",
         ),
+        ({"a": [1]}, {"standardize": "no"}, "expected standardize one of True, False, got 'no'"),
         ({"a": [1]}, {"missing": "median"}, "expected missing='error', 'mean' or a number, got "
          "missing='median'"),
         ({"a": [1]}, {"missing": np.zeros(2)}, "expected missing='error', 'mean' or a number, got "
