@@ -55,6 +55,7 @@ from gradlab.formatting import (
     printoptions,
     set_printoptions,
 )
+from gradlab.ops import random
 from gradlab.ops.creation import (
     arange,
     as_tensor,
@@ -325,6 +326,19 @@ from gradlab.ops.special import (
     lgamma,
     polygamma,
 )
+from gradlab.ops.typed import (
+    BFloat16Tensor,
+    BoolTensor,
+    ByteTensor,
+    CharTensor,
+    DoubleTensor,
+    FloatTensor,
+    HalfTensor,
+    IntTensor,
+    LongTensor,
+    ShortTensor,
+    set_default_tensor_type,
+)
 from gradlab.serialization import (
     load,
     save,
@@ -342,6 +356,9 @@ __version__ = "0.1.0"
 # PyTorch's other names of dtypes. Below, `bool`, `float` and `int` are these and not Python's.
 half, double, long = float16, float64, int64
 bool, float, int = dtypes.bool_, float32, int32
+
+# What shapes and dtypes are here, under PyTorch's names of their classes.
+Size, dtype = tuple, dtypes.DType
 
 e, inf, nan, pi, newaxis = math.e, math.inf, math.nan, math.pi, None
 
@@ -369,8 +386,19 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "BFloat16Tensor",
+    "BoolTensor",
+    "ByteTensor",
+    "CharTensor",
     "Device",
+    "DoubleTensor",
+    "FloatTensor",
     "Generator",
+    "HalfTensor",
+    "IntTensor",
+    "LongTensor",
+    "ShortTensor",
+    "Size",
     "Tensor",
     "__version__",
     "abs",
@@ -453,6 +481,7 @@ __all__ = [
     "dot",
     "double",
     "dropout",
+    "dtype",
     "dtypes",
     "e",
     "einsum",
@@ -598,6 +627,7 @@ __all__ = [
     "randint",
     "randn",
     "randn_like",
+    "random",
     "randperm",
     "ravel",
     "reciprocal",
@@ -615,6 +645,7 @@ __all__ = [
     "searchsorted",
     "seed",
     "set_default_dtype",
+    "set_default_tensor_type",
     "set_float32_matmul_precision",
     "set_grad_enabled",
     "set_printoptions",

@@ -46,6 +46,17 @@ _BY_NAME: dict[Any, DType] = {dtype.name: dtype for dtype in ALL} | {
     "double": float64,
     "long": int64,
     "int": int32,
+    # PyTorch's older names, of which `gradlab.FloatTensor` and its kin are the constructors.
+    "torch.FloatTensor": float32,
+    "torch.DoubleTensor": float64,
+    "torch.HalfTensor": float16,
+    "torch.BFloat16Tensor": bfloat16,
+    "torch.CharTensor": int8,
+    "torch.ShortTensor": int16,
+    "torch.IntTensor": int32,
+    "torch.LongTensor": int64,
+    "torch.ByteTensor": uint8,
+    "torch.BoolTensor": bool_,
 }
 _KNOWN = frozenset(ALL)
 _default = float32
@@ -87,7 +98,7 @@ def as_dtype(dtype: Any) -> DType:
     ('bfloat16', 'float64')
     """
     try:
-        known = _BY_NAME.get(dtype)
+        known = _BY_NAME.get(getattr(dtype, "dtype", dtype))  # a FloatTensor stands for its dtype
         # np.dtype(None) would be float64.
         found: Any = np.dtype(dtype) if known is None and dtype is not None else known
     except TypeError:

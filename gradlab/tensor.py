@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 class Tensor(TensorMethods):
     """An array of numbers of one dtype on one device, which may record what made it.
 
-    Make one with `gradlab.tensor`, `gradlab.zeros`, `gradlab.from_numpy` and so on.
+    Make one with `gradlab.tensor`, `gradlab.zeros`, `gradlab.from_numpy` and so on. The class
+    itself, as PyTorch's, makes the default floating dtype of whatever it is given, unless ``dtype``
+    says otherwise: ``Tensor([1, 2])`` holds float32. Given sizes, as in ``Tensor(2, 3)``, it makes
+    a tensor of that shape with whatever values the memory held.
 
     >>> import gradlab as gl
     >>> x = gl.tensor([1.0, 2.0], requires_grad=True)
@@ -60,13 +63,12 @@ class Tensor(TensorMethods):
 
     def __init__(
         self,
-        data: Any = (),
-        *,
+        *data: Any,
         dtype: Any = None,
         device: DeviceLike = None,
         requires_grad: bool = False,
     ) -> None:
-        made = from_value(data, find_device(device), dtype=dtype, copy=True, move=True)
+        made = _construct(data, dtypes.get_default_dtype() if dtype is None else dtype, device)
         self._array, self.device = made._array, made.device
         self.grad = self._node = self._version = self._view = None
         if requires_grad:
@@ -457,6 +459,22 @@ def _rebuild(kind: type[Tensor], array: np.ndarray, device: str, requires_grad: 
     made._array, made.device = there.backend.from_host(array), there
     made.grad = made._node = made._version = made._view = None
     return made.requires_grad_(requires_grad)
+
+
+def _construct(data: tuple[Any, ...], dtype: Any, device: DeviceLike) -> Tensor:
+    """The tensor of what the constructor was given: values, sizes, or nothing."""
+    where = find_device(device)
+    if len(data) == 1 and not is_integer(data[0]):
+        return from_value(data[0], where, dtype=dtype, copy=True, operation="Tensor", move=True)
+    if not all(is_integer(size) and size >= 0 for size in data):
+        raise OptionError(
+            message(
+                "Tensor",
+                expected="the values as one list, array or tensor, or the sizes as integers",
+                got=", ".join(map(repr, data)),
+            )
+        )
+    return Tensor._wrap(where.xp.empty(data or (0,), dtypes.as_dtype(dtype)), where)
 
 
 def _at_axis(operation: str, values: tuple[int, ...], axis: int) -> int:

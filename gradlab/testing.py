@@ -19,7 +19,7 @@ from gradlab.autograd import enable_grad, grad, no_grad
 from gradlab.devices import Device, find_device, is_available
 from gradlab.errors import GradientError, GradlabError, OptionError, message
 from gradlab.ops.core import BOOL, FLOAT, OWN, PROMOTE, REGISTRY, Op
-from gradlab.ops.creation import from_numpy
+from gradlab.ops.creation import from_numpy, tensor
 from gradlab.ops.samples import Sample
 from gradlab.ops.user import Elementwise
 from gradlab.tensor import Tensor
@@ -246,7 +246,7 @@ class _Point:
     """Where a function is checked: its arguments, and the numbers of those that are checked."""
 
     def __init__(self, given: Sequence[Any]) -> None:
-        self.arguments = [Tensor(each) if isinstance(each, np.ndarray) else each for each in given]
+        self.arguments = [tensor(each) if isinstance(each, np.ndarray) else each for each in given]
         self.values: dict[int, np.ndarray] = {}
         asked = set()
         for i, each in enumerate(self.arguments):
@@ -274,7 +274,7 @@ class _Point:
         ]
 
     def _tensor(self, i: int, values: np.ndarray) -> Tensor:
-        return Tensor(values, device=self.arguments[i].device)
+        return tensor(values, device=self.arguments[i].device)
 
 
 def _floating_results(results: Any) -> list[Tensor]:
@@ -334,10 +334,10 @@ def _gradients(
 ) -> list[Tensor]:
     recorded = [(y, w) for y, w in zip(results, weights, strict=True) if y.requires_grad]
     if not recorded:
-        return [Tensor(np.zeros(x.shape), device=x.device) for x in leaves]
+        return [tensor(np.zeros(x.shape), device=x.device) for x in leaves]
     outputs, starts = zip(*recorded, strict=True)
     starts = tuple(
-        w if isinstance(w, Tensor) else Tensor(w, dtype=y.dtype, device=y.device)
+        w if isinstance(w, Tensor) else tensor(w, dtype=y.dtype, device=y.device)
         for y, w in recorded
     )
     return list(grad(outputs, leaves, starts, create_graph=create_graph, materialize_grads=True))
@@ -436,7 +436,7 @@ def _gradient_of(
             return tuple(_gradients(made, leaves, arguments[count:], create_graph=True))
 
     gradients.__name__ = _name(function)
-    incoming = [Tensor(random.standard_normal(y.shape), device=y.device) for y in results]
+    incoming = [tensor(random.standard_normal(y.shape), device=y.device) for y in results]
     return gradients, _Point([*point.tracked(), *(w.requires_grad_() for w in incoming)])
 
 
@@ -542,14 +542,14 @@ class _Call:
         ]
 
     def tensors(self, device: Any = None) -> list[Tensor]:
-        return [Tensor(array, device=device) for array in self.arrays]
+        return [tensor(array, device=device) for array in self.arrays]
 
 
 def _replace_floats(value: Any, take: Callable[[np.ndarray], Any], device: Any = None) -> Any:
     """``value`` with ``take(array)`` for floating arrays and tensors for the other arrays."""
     if isinstance(value, np.ndarray | np.floating):  # arithmetic on arrays without axes gives these
         value = np.asarray(value)
-        return take(value) if value.dtype.kind in "fV" else Tensor(value, device=device)
+        return take(value) if value.dtype.kind in "fV" else tensor(value, device=device)
     if isinstance(value, list | tuple):
         return type(value)([_replace_floats(each, take, device) for each in value])
     return copy.deepcopy(value)  # a random generator starts each call in the same state
@@ -593,7 +593,7 @@ def _check_dtypes(call: _Call) -> None:
         cast = [_in_range(array, dtype) for array in call.arrays]
         takes = dtype.kind in op.kinds
         try:
-            results = call.run([Tensor(array, dtype=dtype) for array in cast])
+            results = call.run([tensor(array, dtype=dtype) for array in cast])
         except GradlabError as error:
             # A function may be narrower than its op, and integers may be no probabilities.
             if takes and dtypes.is_floating(dtype):
@@ -602,7 +602,7 @@ def _check_dtypes(call: _Call) -> None:
         if not takes and dtypes.is_floating(dtype):
             raise CheckError(f"{dtype.name} is not among the op's kinds, yet gave a result")
         wide = dtypes.complex128 if dtypes.is_complex(dtype) else dtypes.float64
-        expected = call.run([Tensor(array.astype(wide)) for array in cast])
+        expected = call.run([tensor(array.astype(wide)) for array in cast])
         for y, reference in zip(results, expected, strict=True):
             _check_dtype_rule(call, y, dtype)
             _check_against(f"in {dtype.name}", y, reference)
@@ -664,9 +664,9 @@ def _limits(dtype: Any) -> tuple[float, float]:
 
 
 def _check_layouts(call: _Call) -> None:
-    expected = call.run([Tensor(array.copy()) for array in call.arrays])
+    expected = call.run([tensor(array.copy()) for array in call.arrays])
     for name, arrange in _LAYOUTS.items():
-        # `Tensor(array)` would copy to a contiguous one; this shares the memory, strides and all.
+        # `tensor(array)` would copy to a contiguous one; this shares the memory, strides and all.
         strided = [from_numpy(arrange(array)) for array in call.arrays]
         for y, reference in zip(call.run(strided), expected, strict=True):
             _compare(f"inputs laid out {name}", y, reference, (1e-12, 1e-12, True, True, True))
@@ -729,10 +729,10 @@ def _check_gradients(call: _Call) -> None:
 
 def _check_fused(call: _Call, function: Callable[..., Any], arrays: list[np.ndarray]) -> None:
     """The quick backward pass gives what the differentiable one gives, in fresh memory."""
-    inputs = [Tensor(array, requires_grad=True) for array in arrays]
+    inputs = [tensor(array, requires_grad=True) for array in arrays]
     results = [y for y in _floating_results(function(*inputs)) if y.requires_grad]
     random = np.random.default_rng(1)
-    starts = [Tensor(random.standard_normal(y.shape)).astype(y.dtype) for y in results]
+    starts = [tensor(random.standard_normal(y.shape)).astype(y.dtype) for y in results]
     before = [start.numpy().copy() for start in starts]
     options = {"retain_graph": True, "materialize_grads": True}
     plain = grad(results, inputs, starts, create_graph=True, **options)
@@ -751,9 +751,9 @@ def _check_fused(call: _Call, function: Callable[..., Any], arrays: list[np.ndar
 
 def _check_device(call: _Call, device: Device) -> None:
     with no_grad():
-        expected = call.run([Tensor(array, dtype=dtypes.float32) for array in call.arrays])
+        expected = call.run([tensor(array, dtype=dtypes.float32) for array in call.arrays])
         there = call.run(
-            [Tensor(array, dtype=dtypes.float32, device=device) for array in call.arrays], device
+            [tensor(array, dtype=dtypes.float32, device=device) for array in call.arrays], device
         )
     for y, reference in zip(there, expected, strict=True):
         if y.device is not device:

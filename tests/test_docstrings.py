@@ -25,7 +25,7 @@ def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(os.environ, "MPLBACKEND", "Agg")
     module = importlib.import_module(name)
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-    failed, _ = doctest.testmod(module, optionflags=flags)
+    failed, _ = doctest.testmod(module, extraglobs={"gl": gradlab}, optionflags=flags)
     assert not failed, f"{failed} examples in {name} print something else; see above"
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Function",
+    "Variable",
     "backward",
     "enable_grad",
     "grad",
@@ -44,6 +45,19 @@ def __getattr__(name: str) -> Any:
 
         return getattr(testing, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def Variable(data: Tensor, requires_grad: bool = False) -> Tensor:  # noqa: N802 - PyTorch's name
+    """Return a tensor that shares the memory of ``data`` and has no history.
+
+    PyTorch's wrapper from before tensors had gradients of their own; a plain tensor does.
+
+    >>> import gradlab as gl
+    >>> gl.autograd.Variable(gl.ones(2), requires_grad=True)
+    tensor([1., 1.], requires_grad=True)
+    """
+    _check_tensors("Variable", "a tensor", [data])
+    return data.detach().requires_grad_(requires_grad)
 
 
 def _as_tuple(values: Any) -> tuple[Any, ...]:

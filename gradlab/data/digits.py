@@ -6,6 +6,7 @@ import numpy as np
 
 from gradlab.data.dataset import TensorDataset
 from gradlab.errors import OptionError, message, missing_dependency
+from gradlab.ops.creation import tensor
 from gradlab.ops.random import Generator, randperm
 from gradlab.tensor import Tensor
 
@@ -59,7 +60,7 @@ def load_digits(
         images, labels = images[rows], labels[rows]
     if normalize:
         images = images / np.float32(16)
-    return Tensor(images), Tensor(labels)
+    return tensor(images), tensor(labels)
 
 
 def _read() -> tuple[np.ndarray, np.ndarray]:

@@ -267,4 +267,4 @@ def sparse_(
     # The rank of a random key among its column's is a random order of the rows.
     ranks = keys.numpy().argsort(axis=0).argsort(axis=0)
     kept = ranks >= math.ceil(sparsity * rows)
-    return _fill(tensor, tensor * Tensor(kept, device=tensor.device))
+    return _fill(tensor, tensor * Tensor(kept, dtype=tensor.dtype, device=tensor.device))

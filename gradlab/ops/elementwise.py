@@ -74,7 +74,7 @@ ADD = _binary("add", "add", gradients={"x1": lambda gy: gy, "x2": lambda gy: gy}
 def add(x1: TensorLike, x2: TensorLike, *, alpha: float = 1) -> Tensor:
     """Return ``x1 + alpha·x2``, element by element.
 
-    >>> add(Tensor([1.0, 2.0]), 1)
+    >>> add(gl.tensor([1.0, 2.0]), 1)
     tensor([2., 3.])
     """
     return apply(ADD, (x1, x2 if alpha == 1 else mul(x2, alpha)))
@@ -102,7 +102,7 @@ MUL = _binary("mul", "multiply", gradients={
 def mul(x1: TensorLike, x2: TensorLike) -> Tensor:
     """Return ``x1 · x2``, element by element (the Hadamard product).
 
-    >>> mul(Tensor([1.0, 2.0]), Tensor([3.0, 4.0]))
+    >>> mul(gl.tensor([1.0, 2.0]), gl.tensor([3.0, 4.0]))
     tensor([3., 8.])
     """
     return apply(MUL, (x1, x2))
@@ -203,7 +203,7 @@ POW = _binary(
 def pow(x1: TensorLike, x2: TensorLike) -> Tensor:
     """Return ``x1 ** x2``, element by element.
 
-    >>> pow(Tensor([1.0, 2.0, 3.0]), 2)
+    >>> pow(gl.tensor([1.0, 2.0, 3.0]), 2)
     tensor([1., 4., 9.])
     """
     if x2.__class__ is int and x2 == 2 and isinstance(x1, Tensor) and x1.dtype.kind in "fV":
@@ -592,7 +592,7 @@ RELU = _unary(
 def relu(x: TensorLike) -> Tensor:
     """Return ``max(x, 0)``; its gradient at 0 is 0.
 
-    >>> relu(Tensor([-1.0, 0.0, 2.0]))
+    >>> relu(gl.tensor([-1.0, 0.0, 2.0]))
     tensor([0., 0., 2.])
     """
     return apply(RELU, (x,))
@@ -892,7 +892,7 @@ ASTYPE = Op(
 def astype(x: Tensor, dtype: Any, *, copy: bool = True) -> Tensor:
     """Return ``x`` in another dtype; with ``copy=False`` itself where it has it already.
 
-    >>> Tensor([1.7, -1.7]).astype("int64")
+    >>> gl.tensor([1.7, -1.7]).astype("int64")
     tensor([ 1, -1])
     """
     wanted = dtypes.as_dtype(dtype)

@@ -177,7 +177,7 @@ def embedding(weight: Tensor, indices: Any, padding_idx: int | None = None) -> T
     Raises `AxisError` naming the first index out of range (on the CPU; on a GPU it is not
     checked, as that would wait for the values), `DTypeError` where indices are not integers.
 
-    >>> embedding(Tensor([[0.0, 1.0], [2.0, 3.0]]), Tensor([1, 1, 0]))
+    >>> embedding(gl.tensor([[0.0, 1.0], [2.0, 3.0]]), gl.tensor([1, 1, 0]))
     tensor([[2., 3.],
             [2., 3.],
             [0., 1.]])

@@ -272,7 +272,7 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     Raises `LinAlgError` for a singular matrix (on a GPU the result is infinite or NaN instead),
     `ShapeError` for matrices that are not square or do not fit, `DTypeError` for integers.
 
-    >>> solve(Tensor([[2.0, 0.0], [1.0, 4.0]]), Tensor([2.0, 9.0]))
+    >>> solve(gl.tensor([[2.0, 0.0], [1.0, 4.0]]), gl.tensor([2.0, 9.0]))
     tensor([1., 2.])
     """
     A = _matrices("solve", A, square=True, kinds=_INEXACT)
@@ -355,7 +355,8 @@ def solve_triangular(
 
     Raises `LinAlgError` for a 0 on the diagonal (infinite or NaN on a GPU).
 
-    >>> solve_triangular(Tensor([[2.0, 7.0], [1.0, 4.0]]), Tensor([[2.0], [9.0]]), upper=False)
+    >>> lower = gl.tensor([[2.0, 7.0], [1.0, 4.0]])
+    >>> solve_triangular(lower, gl.tensor([[2.0], [9.0]]), upper=False)
     tensor([[1.],
             [2.]])
     """
@@ -388,7 +389,7 @@ def inv(A: Tensor) -> Tensor:
     Raises `LinAlgError` for a singular matrix (on a GPU the result is infinite or NaN instead),
     `ShapeError` for matrices that are not square, `DTypeError` for integers.
 
-    >>> inv(Tensor([[1.0, 2.0], [0.0, 4.0]]))
+    >>> inv(gl.tensor([[1.0, 2.0], [0.0, 4.0]]))
     tensor([[ 1.0000, -0.5000],
             [ 0.0000,  0.2500]])
     """
@@ -465,7 +466,7 @@ def pinv(
     With ``hermitian`` only the lower triangle is read. The gradient is that of matrices whose rank
     does not change.
 
-    >>> pinv(Tensor([[1.0, 1.0], [1.0, 1.0]]))
+    >>> pinv(gl.tensor([[1.0, 1.0], [1.0, 1.0]]))
     tensor([[0.2500, 0.2500],
             [0.2500, 0.2500]])
     """
@@ -526,7 +527,7 @@ def det(A: Tensor) -> Tensor:
     Its gradient, the matrix of cofactors, is right for singular matrices too; the gradient of that
     needs an inverse.
 
-    >>> det(Tensor([[1.0, 2.0], [3.0, 4.0]]))
+    >>> det(gl.tensor([[1.0, 2.0], [3.0, 4.0]]))
     tensor(-2.)
     """
     return apply(DET, (_matrices("det", A, square=True, kinds=_INEXACT),))
@@ -561,7 +562,7 @@ def slogdet(A: Tensor) -> SignAndLogDet:
     A determinant overflows and underflows easily; this does not. A singular matrix gives sign 0 (on
     a GPU 1 or -1) and -inf. The sign has no gradient.
 
-    >>> slogdet(Tensor([[0.0, 1.0], [1.0, 0.0]]))
+    >>> slogdet(gl.tensor([[0.0, 1.0], [1.0, 0.0]]))
     SignAndLogDet(sign=tensor(-1.), logabsdet=tensor(0.))
     """
     both = apply(SLOGDET, (_matrices("slogdet", A, square=True),))
@@ -572,7 +573,7 @@ def slogdet(A: Tensor) -> SignAndLogDet:
 def logdet(A: Tensor) -> Tensor:
     """Return ``log det A`` of real square matrices: -inf where it is 0, NaN where it is negative.
 
-    >>> logdet(Tensor([[2.0, 0.0], [0.0, 0.5]]))
+    >>> logdet(gl.tensor([[2.0, 0.0], [0.0, 0.5]]))
     tensor(0.)
     """
     sign, logabsdet = slogdet(_matrices("logdet", A, square=True))
@@ -651,7 +652,7 @@ def lstsq(
     with k = 1 for vectors; empty unless m > n), ``rank`` (int64) and ``singular_values``. Every
     ``driver`` of PyTorch is accepted, and none used: the singular value decomposition computes all.
 
-    >>> found = lstsq(Tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), Tensor([2.0, 3.0, 4.0]))
+    >>> found = lstsq(gl.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), gl.tensor([2.0, 3.0, 4.0]))
     >>> found.solution, found.residuals
     (tensor([1., 3.]), tensor([16.]))
     """
@@ -743,7 +744,7 @@ def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
 
     Raises `LinAlgError` for a matrix that is not positive definite (all NaN on a GPU instead).
 
-    >>> cholesky(Tensor([[4.0, 2.0], [2.0, 5.0]]))
+    >>> cholesky(gl.tensor([[4.0, 2.0], [2.0, 5.0]]))
     tensor([[2., 0.],
             [1., 2.]])
     """
@@ -812,7 +813,7 @@ def qr(A: Tensor, mode: str = "reduced") -> QR:
     square Q, without gradient where m > n; ``"r"`` an empty Q. The gradient needs the first k
     columns of ``A`` to be linearly independent.
 
-    >>> qr(Tensor([[3.0], [4.0]])).R.abs()
+    >>> qr(gl.tensor([[3.0], [4.0]])).R.abs()
     tensor([[5.]])
     """
     require_option("qr", "mode", mode, ("reduced", "complete", "r"))
@@ -878,7 +879,7 @@ def eigh(A: Tensor, UPLO: str = "L") -> Eigh:
     triangle of ``A`` is read (``UPLO="U"``: the upper); the gradient is symmetric. It exists for
     the eigenvectors where no two eigenvalues are equal.
 
-    >>> eigh(Tensor([[2.0, 0.0], [0.0, 1.0]])).eigenvalues
+    >>> eigh(gl.tensor([[2.0, 0.0], [0.0, 1.0]])).eigenvalues
     tensor([1., 2.])
     """
     require_option("eigh", "UPLO", UPLO, ("L", "U"))
@@ -889,7 +890,7 @@ def eigh(A: Tensor, UPLO: str = "L") -> Eigh:
 def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
     """Return the eigenvalues (…, n), ascending, of symmetric matrices ``A`` (…, n, n).
 
-    >>> eigvalsh(Tensor([[0.0, 1.0], [1.0, 0.0]]))
+    >>> eigvalsh(gl.tensor([[0.0, 1.0], [1.0, 0.0]]))
     tensor([-1.,  1.])
     """
     return eigh(A, UPLO).eigenvalues
@@ -956,7 +957,7 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> 
     other sign. The gradient exists where no two singular values are equal. ``driver`` is accepted
     and not used.
 
-    >>> svd(Tensor([[0.0, 2.0], [3.0, 0.0]])).S
+    >>> svd(gl.tensor([[0.0, 2.0], [3.0, 0.0]])).S
     tensor([3., 2.])
     """
     A = _matrices("svd", A)
@@ -974,7 +975,7 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> 
 def matrix_power(A: Tensor, n: int) -> Tensor:
     """Return the product of ``n`` times the square matrices ``A``; of the inverse if ``n < 0``.
 
-    >>> matrix_power(Tensor([[1, 1], [0, 1]]), 5)
+    >>> matrix_power(gl.tensor([[1, 1], [0, 1]]), 5)
     tensor([[1, 5],
             [0, 1]])
     """
@@ -1007,7 +1008,7 @@ def matrix_rank(
     ``rtol`` is ``max(m, n)`` times the dtype's epsilon by default, or 0 if ``atol`` (also called
     ``tol``) is given. With ``hermitian``, eigenvalues stand for singular values. int64.
 
-    >>> matrix_rank(Tensor([[1.0, 1.0], [1.0, 1.0]]))
+    >>> matrix_rank(gl.tensor([[1.0, 1.0], [1.0, 1.0]]))
     tensor(1)
     """
     A = _matrices("matrix_rank", A, square=hermitian).detach()
@@ -1033,7 +1034,7 @@ def norm(
     a tensor of any number of axes. `gradlab.norm`, as ``torch.norm``, takes a matrix for one long
     vector instead.
 
-    >>> A = Tensor([[3.0, 0.0], [0.0, 4.0]])
+    >>> A = gl.tensor([[3.0, 0.0], [0.0, 4.0]])
     >>> norm(A), norm(A, 2), norm(A, 2, axis=0)
     (tensor(5.), tensor(4.), tensor([3., 4.]))
     """
@@ -1061,7 +1062,7 @@ def cond(A: Tensor, p: str | float | None = None) -> Tensor:
     None is 2: the largest singular value over the smallest, also of matrices that are not square.
     Infinite for singular matrices; for 2, as large as rounding lets it be, and NaN for zeros.
 
-    >>> cond(Tensor([[2.0, 0.0], [0.0, 0.5]]))
+    >>> cond(gl.tensor([[2.0, 0.0], [0.0, 0.5]]))
     tensor(4.)
     """
     A = _matrices("cond", A, square=p not in (None, 2, -2))

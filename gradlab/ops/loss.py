@@ -202,7 +202,7 @@ def mse_loss(input: TensorLike, target: TensorLike, reduction: str = "mean") -> 
 
     Raises `ShapeError`, `OptionError`.
 
-    >>> mse_loss(Tensor([1.0, 2.0]), Tensor([0.0, 0.0]))
+    >>> mse_loss(gl.tensor([1.0, 2.0]), gl.tensor([0.0, 0.0]))
     tensor(2.5000)
     """
     if reduction not in _REDUCTIONS:
@@ -249,7 +249,7 @@ def l1_loss(input: TensorLike, target: TensorLike, reduction: str = "mean") -> T
 
     Shapes as for `mse_loss`.
 
-    >>> l1_loss(Tensor([1.0, 2.0]), Tensor([0.0, 0.0]))
+    >>> l1_loss(gl.tensor([1.0, 2.0]), gl.tensor([0.0, 0.0]))
     tensor(1.5000)
     """
     _check_reduction("l1_loss", reduction)
@@ -310,7 +310,7 @@ def huber_loss(
 
     ``d`` is ``input - target``; ``delta`` is positive. Shapes as for `mse_loss`.
 
-    >>> huber_loss(Tensor([0.5, 3.0]), Tensor([0.0, 0.0]), reduction="none")
+    >>> huber_loss(gl.tensor([0.5, 3.0]), gl.tensor([0.0, 0.0]), reduction="none")
     tensor([0.1250, 2.5000])
 
     .. [1] P. Huber, Robust Estimation of a Location Parameter, 1964.
@@ -329,7 +329,7 @@ def smooth_l1_loss(
 
     ``d`` is ``input - target``. With ``beta=0`` it is `l1_loss`. Shapes as for `mse_loss`.
 
-    >>> smooth_l1_loss(Tensor([0.5, 3.0]), Tensor([0.0, 0.0]), reduction="none", beta=2.0)
+    >>> smooth_l1_loss(gl.tensor([0.5, 3.0]), gl.tensor([0.0, 0.0]), reduction="none", beta=2.0)
     tensor([0.0625, 2.0000])
     """
     _check_reduction("smooth_l1_loss", reduction)
@@ -487,7 +487,7 @@ def binary_cross_entropy(
 
     Raises `ShapeError`; `DataError` for an input outside 0 to 1 (checked on the CPU).
 
-    >>> binary_cross_entropy(Tensor([0.5, 0.8]), Tensor([1.0, 0.0]), reduction="none")
+    >>> binary_cross_entropy(gl.tensor([0.5, 0.8]), gl.tensor([1.0, 0.0]), reduction="none")
     tensor([0.6931, 1.6094])
     """
     _check_reduction("binary_cross_entropy", reduction)
@@ -608,7 +608,8 @@ def binary_cross_entropy_with_logits(
 
     Raises `ShapeError`, `OptionError`.
 
-    >>> binary_cross_entropy_with_logits(Tensor([0.0, 100.0]), Tensor([1.0, 0.0]), reduction="none")
+    >>> target = gl.tensor([1.0, 0.0])
+    >>> binary_cross_entropy_with_logits(gl.tensor([0.0, 100.0]), target, reduction="none")
     tensor([  0.6931, 100.0000])
     """
     name = "binary_cross_entropy_with_logits"
@@ -682,7 +683,7 @@ def kl_div(
     ``log_target``). As in PyTorch ``"mean"`` divides by the number of elements;
     ``reduction="batchmean"`` divides by the length of the first axis, as the definition does.
 
-    >>> kl_div(log(Tensor([[0.5, 0.5]])), Tensor([[1.0, 0.0]]), reduction="batchmean")
+    >>> kl_div(log(gl.tensor([[0.5, 0.5]])), gl.tensor([[1.0, 0.0]]), reduction="batchmean")
     tensor(0.6931)
     """
     require_option("kl_div", "reduction", reduction, (*_REDUCTIONS, "batchmean"))
@@ -1111,7 +1112,7 @@ def cross_entropy(
     range. On a GPU, where looking at the labels would wait for it, the loss and the gradient of
     such a row are NaN.
 
-    >>> cross_entropy(Tensor([[2.0, 0.0], [0.0, 0.0]]), Tensor([0, 1]), reduction="none")
+    >>> cross_entropy(gl.tensor([[2.0, 0.0], [0.0, 0.0]]), gl.tensor([0, 1]), reduction="none")
     tensor([0.1269, 0.6931])
 
     .. [1] Szegedy et al., https://arxiv.org/abs/1512.00567
@@ -1325,7 +1326,7 @@ def nll_loss(
     labels of shape (N,), () or (N, d1, …). ``weight``, ``ignore_index`` and errors as for
     `cross_entropy`, which takes unnormalised scores instead.
 
-    >>> nll_loss(Tensor([[-0.1, -2.4], [-0.7, -0.7]]), Tensor([0, 1]))
+    >>> nll_loss(gl.tensor([[-0.1, -2.4], [-0.7, -0.7]]), gl.tensor([0, 1]))
     tensor(0.4000)
     """
     _check_reduction("nll_loss", reduction)

@@ -273,7 +273,7 @@ def matmul(x1: TensorLike, x2: TensorLike) -> Tensor:
 
     Raises `ShapeError` where the inner axes differ, `DTypeError` for bool.
 
-    >>> matmul(Tensor([[1.0, 2.0], [3.0, 4.0]]), Tensor([1.0, 10.0]))
+    >>> matmul(gl.tensor([[1.0, 2.0], [3.0, 4.0]]), gl.tensor([1.0, 10.0]))
     tensor([21., 43.])
     """
     return apply(MATMUL, (x1, x2))
@@ -306,7 +306,7 @@ def _product(operation: str, x1: Any, x2: Any) -> Tensor:
 def mm(x1: TensorLike, x2: TensorLike) -> Tensor:
     """Return the product of two matrices, (m, k) and (k, n): shape (m, n).
 
-    >>> mm(Tensor([[1, 2]]), Tensor([[3], [4]]))
+    >>> mm(gl.tensor([[1, 2]]), gl.tensor([[3], [4]]))
     tensor([[11]])
     """
     hint = "use mv for a matrix and a vector, bmm for batches, matmul for any shapes"
@@ -318,7 +318,7 @@ def mm(x1: TensorLike, x2: TensorLike) -> Tensor:
 def mv(x1: TensorLike, x2: TensorLike) -> Tensor:
     """Return the product of a matrix (m, k) and a vector (k,): shape (m,).
 
-    >>> mv(Tensor([[1, 2], [3, 4]]), Tensor([1, 1]))
+    >>> mv(gl.tensor([[1, 2], [3, 4]]), gl.tensor([1, 1]))
     tensor([3, 7])
     """
     hint = "use mm for two matrices, dot for two vectors, matmul for any shapes"
@@ -365,7 +365,7 @@ def dot(x1: TensorLike, x2: TensorLike) -> Tensor:
 
     As in PyTorch it takes vectors only; for matrices there is `matmul`.
 
-    >>> dot(Tensor([1.0, 2.0]), Tensor([3.0, 4.0]))
+    >>> dot(gl.tensor([1.0, 2.0]), gl.tensor([3.0, 4.0]))
     tensor(11.)
     """
     _two_vectors("dot", x1, x2)
@@ -394,7 +394,7 @@ def inner(x1: Tensor, x2: Tensor) -> Tensor:
 def outer(x1: Tensor, x2: Tensor) -> Tensor:
     """Return all products of the elements of two vectors, (m,) and (n,): shape (m, n).
 
-    >>> outer(Tensor([1, 2]), Tensor([1, 10, 100]))
+    >>> outer(gl.tensor([1, 2]), gl.tensor([1, 10, 100]))
     tensor([[  1,  10, 100],
             [  2,  20, 200]])
     """
@@ -406,7 +406,7 @@ def outer(x1: Tensor, x2: Tensor) -> Tensor:
 def vecdot(x1: Tensor, x2: Tensor, axis: int = -1) -> Tensor:
     """Return the scalar products along ``axis`` of tensors that broadcast, ``x1`` conjugated.
 
-    >>> vecdot(Tensor([[1, 2], [3, 4]]), Tensor([1, 1]))
+    >>> vecdot(gl.tensor([[1, 2], [3, 4]]), gl.tensor([1, 1]))
     tensor([3, 7])
     """
     if not x1.ndim or not x2.ndim:
@@ -453,7 +453,7 @@ def tensordot(x1: Tensor, x2: Tensor, dims: Any = 2, *, axes: Any = None) -> Ten
     ``dims`` (``axes`` in the array API) is a number n, for the last n axes of ``x1`` and the
     first n of ``x2``, or a pair of lists of axes.
 
-    >>> tensordot(Tensor([[1, 2], [3, 4]]), Tensor([1, 1]), dims=1)
+    >>> tensordot(gl.tensor([[1, 2], [3, 4]]), gl.tensor([1, 1]), dims=1)
     tensor([3, 7])
     """
     axes1, axes2 = _contracted_axes(x1, x2, dims if axes is None else axes)
@@ -665,7 +665,7 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
 
     Raises `ShapeError` where these do not fit.
 
-    >>> linear(Tensor([[1.0, 2.0]]), Tensor([[3.0, 4.0]]), Tensor([0.5]))
+    >>> linear(gl.tensor([[1.0, 2.0]]), gl.tensor([[3.0, 4.0]]), gl.tensor([0.5]))
     tensor([[11.5000]])
     """
     return apply(LINEAR, (x, weight) if bias is None else (x, weight, bias))
@@ -778,7 +778,8 @@ def linear_act(
 
     Raises `ShapeError` where the shapes do not fit, `OptionError` for another activation.
 
-    >>> linear_act(Tensor([[1.0, 2.0]]), Tensor([[3.0, 4.0], [-3.0, 1.0]]), Tensor([0.5, 0.0]))
+    >>> weight = gl.tensor([[3.0, 4.0], [-3.0, 1.0]])
+    >>> linear_act(gl.tensor([[1.0, 2.0]]), weight, gl.tensor([0.5, 0.0]))
     tensor([[11.5000,  0.0000]])
     """
     require_option("linear_act", "activation", activation, _ACTIVATIONS)
@@ -1039,9 +1040,9 @@ def einsum(equation: str, *operands: Any) -> Tensor:
 
     Raises `OptionError` for an equation that cannot be read, `ShapeError` for sizes that differ.
 
-    >>> einsum("ij,jk->ik", Tensor([[1, 2]]), Tensor([[3], [4]]))
+    >>> einsum("ij,jk->ik", gl.tensor([[1, 2]]), gl.tensor([[3], [4]]))
     tensor([[11]])
-    >>> einsum("ii", Tensor([[1, 2], [3, 4]]))
+    >>> einsum("ii", gl.tensor([[1, 2], [3, 4]]))
     tensor(5)
 
     .. [1] https://numpy.org/doc/stable/reference/generated/numpy.einsum.html
@@ -1146,7 +1147,7 @@ def diagonal(x: Tensor, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tens
     ``offset`` counts diagonals above the main one (below, if negative). ``dim1`` and ``dim2`` name
     the axes too. Writing to the view writes to ``x``.
 
-    >>> diagonal(Tensor([[1, 2], [3, 4]]))
+    >>> diagonal(gl.tensor([[1, 2], [3, 4]]))
     tensor([1, 4])
     """
     if x.ndim < 2:
@@ -1163,7 +1164,7 @@ def diagonal(x: Tensor, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tens
 def diag_embed(x: Tensor, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Tensor:
     """Return zeros with the last axis of ``x`` on the diagonal of two new axes.
 
-    >>> diag_embed(Tensor([1, 2]))
+    >>> diag_embed(gl.tensor([1, 2]))
     tensor([[1, 0],
             [0, 2]])
     """
@@ -1181,7 +1182,7 @@ def diag_embed(x: Tensor, offset: int = 0, axis1: int = -2, axis2: int = -1) -> 
 def diag(x: Tensor, diagonal: int = 0) -> Tensor:
     """Return the diagonal of a matrix, or the matrix with a vector on its diagonal.
 
-    >>> diag(Tensor([[1, 2], [3, 4]]))
+    >>> diag(gl.tensor([[1, 2], [3, 4]]))
     tensor([1, 4])
     """
     if x.ndim == 1:
@@ -1201,7 +1202,7 @@ def trace(x: Tensor, offset: int = 0) -> Tensor:
 
     Integers are summed in int64.
 
-    >>> trace(Tensor([[1, 2], [3, 4]]))
+    >>> trace(gl.tensor([[1, 2], [3, 4]]))
     tensor(5)
     """
     if x.ndim < 2:

@@ -269,7 +269,7 @@ def layer_norm(
 
     Raises `ShapeError` where the shapes do not fit.
 
-    >>> layer_norm(Tensor([[1.0, 3.0]]), 2, eps=0.0)
+    >>> layer_norm(gl.tensor([[1.0, 3.0]]), 2, eps=0.0)
     tensor([[-1.,  1.]])
 
     .. [1] Ba et al., https://arxiv.org/abs/1607.06450
@@ -351,7 +351,7 @@ def rms_norm(
     ``normalized_shape`` as for `layer_norm`; ``eps=None`` is the machine epsilon of the dtype of
     ``x``.
 
-    >>> rms_norm(Tensor([[3.0, 4.0]]), 2)
+    >>> rms_norm(gl.tensor([[3.0, 4.0]]), 2)
     tensor([[0.8485, 1.1314]])
 
     .. [1] Zhang and Sennrich, https://arxiv.org/abs/1910.07467
@@ -526,7 +526,7 @@ def batch_norm(
     Raises `ShapeError` where shapes do not fit, and in training for a batch that has one value per
     channel; `OptionError` in evaluation without running statistics.
 
-    >>> batch_norm(Tensor([[1.0], [3.0]]), None, None, training=True, eps=0.0)
+    >>> batch_norm(gl.tensor([[1.0], [3.0]]), None, None, training=True, eps=0.0)
     tensor([[-1.],
             [ 1.]])
 
@@ -589,7 +589,7 @@ def _batch_statistics(
 def normalize(x: Tensor, p: float = 2.0, axis: Axis = 1, eps: float = 1e-12) -> Tensor:
     """Return ``x / max(‖x‖ₚ, eps)``: vectors along ``axis`` of norm 1, those of norm 0 as they are.
 
-    >>> normalize(Tensor([[3.0, 4.0], [0.0, 0.0]]))
+    >>> normalize(gl.tensor([[3.0, 4.0], [0.0, 0.0]]))
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """

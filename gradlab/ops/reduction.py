@@ -308,7 +308,7 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dtype: Any = No
     bool and integers give int64 (uint64 stays), all else its own dtype; with ``dtype`` the
     elements are cast first.
 
-    >>> sum(Tensor([[1, 2], [3, 4]]), axis=0)
+    >>> sum(gl.tensor([[1, 2], [3, 4]]), axis=0)
     tensor([4, 6])
     """
     if axis is None and dtype is None and not keepdims:
@@ -343,7 +343,7 @@ def mean(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dtype: Any = N
     ``x`` is floating or complex; with ``dtype`` the elements are cast first, so
     ``mean(x, dtype=gradlab.float32)`` averages integers.
 
-    >>> mean(Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
+    >>> mean(gl.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
     tensor([1.5000, 3.5000])
     """
     if axis is None and dtype is None and not keepdims:
@@ -398,7 +398,7 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dtype: Any = N
 
     bool and integers give int64 (uint64 stays). The gradient is right for any number of zeros.
 
-    >>> prod(Tensor([[1, 2], [3, 4]]), axis=1)
+    >>> prod(gl.tensor([[1, 2], [3, 4]]), axis=1)
     tensor([ 2, 12])
     """
     return _reduce(PROD, x, axis, keepdims, dtype)
@@ -458,9 +458,9 @@ def var(
     PyTorch's older names of the two. NaN where ``n <= correction`` leaves 0 / 0. ``x`` is floating
     or complex; of complex values the variance is real.
 
-    >>> var(Tensor([1.0, 2.0, 3.0, 4.0]))
+    >>> var(gl.tensor([1.0, 2.0, 3.0, 4.0]))
     tensor(1.6667)
-    >>> var(Tensor([1.0, 2.0, 3.0, 4.0]), correction=0)
+    >>> var(gl.tensor([1.0, 2.0, 3.0, 4.0]), correction=0)
     tensor(1.2500)
     """
     correction = _correction("var", axis, correction, unbiased)
@@ -533,7 +533,7 @@ def std(
 
     Where all values are equal its gradient is 0.
 
-    >>> std(Tensor([1.0, 2.0, 3.0, 4.0]))
+    >>> std(gl.tensor([1.0, 2.0, 3.0, 4.0]))
     tensor(1.2910)
     """
     correction = _correction("std", axis, correction, unbiased)
@@ -681,7 +681,7 @@ def argmax(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor
 
     With ``axis=None`` the place in the flattened tensor.
 
-    >>> argmax(Tensor([[1, 5], [3, 4]]), axis=1)
+    >>> argmax(gl.tensor([[1, 5], [3, 4]]), axis=1)
     tensor([1, 1])
     """
     return _arg_reduce(ARGMAX, x, axis, keepdims)
@@ -695,7 +695,7 @@ def argmin(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor
 
     With ``axis=None`` the place in the flattened tensor.
 
-    >>> argmin(Tensor([[1, 5], [3, 4]]))
+    >>> argmin(gl.tensor([[1, 5], [3, 4]]))
     tensor(0)
     """
     return _arg_reduce(ARGMIN, x, axis, keepdims)
@@ -740,9 +740,9 @@ def _max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Any:
     ``max(x, dim=1)`` gives the pair ``(values, indices)``, and ``max(x, other)`` is `maximum`.
     Raises `ShapeError` where there is nothing to choose from.
 
-    >>> max(Tensor([[1, 5], [3, 4]]), axis=0)
+    >>> max(gl.tensor([[1, 5], [3, 4]]), axis=0)
     tensor([3, 5])
-    >>> max(Tensor([[1, 5], [3, 4]]), dim=1).indices
+    >>> max(gl.tensor([[1, 5], [3, 4]]), dim=1).indices
     tensor([1, 1])
     """
     return amax(x, axis, keepdims)
@@ -755,7 +755,7 @@ def _min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Any:
     ``min(x, dim=1)`` gives the pair ``(values, indices)``, and ``min(x, other)`` is `minimum`.
     Raises `ShapeError` where there is nothing to choose from.
 
-    >>> min(Tensor([[1, 5], [3, 4]]), axis=1)
+    >>> min(gl.tensor([[1, 5], [3, 4]]), axis=1)
     tensor([1, 3])
     """
     return amin(x, axis, keepdims)
@@ -805,7 +805,7 @@ ALL = Op(
 def any(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Return True where at least one element over ``axis`` is not 0; NaN counts as true.
 
-    >>> any(Tensor([[0, 1], [0, 0]]), axis=1)
+    >>> any(gl.tensor([[0, 1], [0, 0]]), axis=1)
     tensor([ True, False])
     """
     return _reduce(ANY, x, axis, keepdims)
@@ -816,7 +816,7 @@ def any(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 def all(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Return True where no element over ``axis`` is 0; NaN counts as true.
 
-    >>> all(Tensor([[0, 1], [2, 3]]), axis=1)
+    >>> all(gl.tensor([[0, 1], [2, 3]]), axis=1)
     tensor([False,  True])
     """
     return _reduce(ALL, x, axis, keepdims)
@@ -840,7 +840,7 @@ COUNT_NONZERO = Op(
 def count_nonzero(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Return how many elements over ``axis`` are not 0, as int64.
 
-    >>> count_nonzero(Tensor([[0, 1], [2, 3]]), axis=0)
+    >>> count_nonzero(gl.tensor([[0, 1], [2, 3]]), axis=0)
     tensor([1, 2])
     """
     return _reduce(COUNT_NONZERO, x, axis, keepdims)
@@ -851,7 +851,7 @@ def count_nonzero(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tenso
 def nansum(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
     """Return the `sum` of the elements that are not NaN.
 
-    >>> nansum(Tensor([1.0, float("nan"), 2.0]))
+    >>> nansum(gl.tensor([1.0, float("nan"), 2.0]))
     tensor(3.)
     """
     x = operand("nansum", x)
@@ -863,7 +863,7 @@ def nansum(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dtype: Any =
 def nanmean(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
     """Return the `mean` of the elements that are not NaN; NaN where there is none.
 
-    >>> nanmean(Tensor([1.0, float("nan"), 2.0]))
+    >>> nanmean(gl.tensor([1.0, float("nan"), 2.0]))
     tensor(1.5000)
     """
     x = operand("nanmean", x)
@@ -918,7 +918,7 @@ def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     Its gradient is the softmax of ``x``. -inf where there is nothing to sum; integers give the
     default floating dtype.
 
-    >>> logsumexp(Tensor([1000.0, 1000.0]))
+    >>> logsumexp(gl.tensor([1000.0, 1000.0]))
     tensor(1000.6932)
     """
     return _reduce(LOGSUMEXP, x, axis, keepdims)
@@ -977,7 +977,7 @@ def cumsum(x: Tensor, axis: int | None = None, *, dtype: Any = None) -> Tensor:
 
     bool and integers give int64 (uint64 stays); with ``dtype`` the elements are cast first.
 
-    >>> cumsum(Tensor([[1, 2], [3, 4]]), axis=1)
+    >>> cumsum(gl.tensor([[1, 2], [3, 4]]), axis=1)
     tensor([[1, 3],
             [3, 7]])
     """
@@ -1054,7 +1054,7 @@ def cumprod(x: Tensor, axis: int | None = None, *, dtype: Any = None) -> Tensor:
 
     bool and integers give int64 (uint64 stays). The gradient is right for any number of zeros.
 
-    >>> cumprod(Tensor([1, 2, 3, 4]), axis=0)
+    >>> cumprod(gl.tensor([1, 2, 3, 4]), axis=0)
     tensor([ 1,  2,  6, 24])
     """
     return _cumulate(CUMPROD, x, axis, dtype)
@@ -1124,9 +1124,9 @@ def vector_norm(
     many are not 0). Several axes, and None for all, are taken as one vector. Where the norm is 0
     its gradient is 0.
 
-    >>> vector_norm(Tensor([3.0, 4.0]))
+    >>> vector_norm(gl.tensor([3.0, 4.0]))
     tensor(5.)
-    >>> vector_norm(Tensor([[3.0, -4.0], [1.0, 0.0]]), ord=1, axis=1)
+    >>> vector_norm(gl.tensor([[3.0, -4.0], [1.0, 0.0]]), ord=1, axis=1)
     tensor([7., 1.])
     """
     return _vector_norm("vector_norm", x, ord, axis, keepdims, dtype)
@@ -1182,7 +1182,7 @@ def matrix_norm(
     ``inf``, ``-inf``  the largest, the smallest sum of ``|x|`` over a row
     =================  ==========================================================
 
-    >>> matrix_norm(Tensor([[3.0, 0.0], [0.0, -4.0]]), ord="nuc")
+    >>> matrix_norm(gl.tensor([[3.0, 0.0], [0.0, -4.0]]), ord="nuc")
     tensor(7.)
     """
     x = operand("matrix_norm", x)
@@ -1235,9 +1235,9 @@ def norm(
     (also of a matrix); ``"fro"`` the same as 2; ``"nuc"`` the sum of the singular values of the
     matrices in two axes. The norms of linear algebra are `vector_norm` and `matrix_norm`.
 
-    >>> norm(Tensor([[3.0, 0.0], [0.0, 4.0]]))
+    >>> norm(gl.tensor([[3.0, 0.0], [0.0, 4.0]]))
     tensor(5.)
-    >>> norm(Tensor([3.0, -4.0]), float("inf"))
+    >>> norm(gl.tensor([3.0, -4.0]), float("inf"))
     tensor(4.)
     """
     x = operand("norm", x)
@@ -1370,7 +1370,7 @@ def svdvals(x: Tensor) -> Tensor:
 
     Differentiable twice, where the singular values differ; their sum also where they are equal.
 
-    >>> svdvals(Tensor([[3.0, 0.0], [0.0, -4.0]]))
+    >>> svdvals(gl.tensor([[3.0, 0.0], [0.0, -4.0]]))
     tensor([4., 3.])
     """
     x = operand("svdvals", x)

@@ -120,7 +120,7 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
 
     The memory is shared where the layout allows it, as for every contiguous tensor.
 
-    >>> reshape(Tensor([1, 2, 3, 4]), (2, -1))
+    >>> reshape(gl.tensor([1, 2, 3, 4]), (2, -1))
     tensor([[1, 2],
             [3, 4]])
     """
@@ -417,7 +417,7 @@ FLIP = Op(
 def flip(x: Tensor, axis: Axis = None) -> Tensor:
     """Return a copy with the order along ``axis`` (all, if None) reversed.
 
-    >>> flip(Tensor([1, 2, 3]), axis=0)
+    >>> flip(gl.tensor([1, 2, 3]), axis=0)
     tensor([3, 2, 1])
     """
     return apply(FLIP, (x,), {"axis": canonical_axes("flip", axis, x.ndim)})
@@ -512,7 +512,7 @@ CAT = Op("cat", _cat_forward, inputs=("*xs",), gradients={"*": _cat_gradient}, s
 def cat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Join tensors along an axis they have; all other sizes must agree.
 
-    >>> cat([Tensor([1, 2]), Tensor([3])])
+    >>> cat([gl.tensor([1, 2]), gl.tensor([3])])
     tensor([1, 2, 3])
     """
     xs = _sequence("cat", tensors)
@@ -560,7 +560,7 @@ def _sequence(operation: str, tensors: Any) -> tuple[Tensor, ...]:
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis.
 
-    >>> stack([Tensor([1, 2]), Tensor([3, 4])])
+    >>> stack([gl.tensor([1, 2]), gl.tensor([3, 4])])
     tensor([[1, 2],
             [3, 4]])
     """
@@ -604,7 +604,7 @@ def split(x: Tensor, split_size: int | Sequence[int], axis: int = 0) -> tuple[Te
     """Cut ``x`` along ``axis`` into views of ``split_size`` (the last may be smaller), or of the
     sizes given as a list.
 
-    >>> split(Tensor([1, 2, 3]), 2)
+    >>> split(gl.tensor([1, 2, 3]), 2)
     (tensor([1, 2]), tensor([3]))
     """
     at = canonical_axis("split", axis, x.ndim)

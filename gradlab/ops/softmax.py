@@ -151,7 +151,7 @@ def softmax(x: TensorLike, axis: int = -1, dtype: Any = None) -> Tensor:
 
     Raises `AxisError` for an axis out of range.
 
-    >>> softmax(Tensor([[0.0, 0.0], [1000.0, 0.0]]))
+    >>> softmax(gl.tensor([[0.0, 0.0], [1000.0, 0.0]]))
     tensor([[0.5000, 0.5000],
             [1.0000, 0.0000]])
     """
@@ -213,7 +213,7 @@ def log_softmax(x: TensorLike, axis: int = -1, dtype: Any = None) -> Tensor:
 
     ``dtype`` and -inf as in `softmax`.
 
-    >>> log_softmax(Tensor([0.0, -1000.0]))
+    >>> log_softmax(gl.tensor([0.0, -1000.0]))
     tensor([    0., -1000.])
     """
     return _run("log_softmax", LOG_SOFTMAX, x, axis, dtype)

@@ -109,7 +109,7 @@ def argsort(x: Tensor, axis: int = -1, descending: bool = False, stable: bool = 
 
     With ``stable`` equal values keep the order they had.
 
-    >>> argsort(Tensor([3, 1, 2]))
+    >>> argsort(gl.tensor([3, 1, 2]))
     tensor([1, 2, 0])
     """
     rows, at = _along("argsort", x, axis)
@@ -127,7 +127,7 @@ def sort(
     NaN comes last, or first with ``descending``. With ``stable`` equal values keep the order they
     had.
 
-    >>> values, indices = sort(Tensor([3.0, 1.0, 2.0]), descending=True)
+    >>> values, indices = sort(gl.tensor([3.0, 1.0, 2.0]), descending=True)
     >>> values, indices
     (tensor([3., 2., 1.]), tensor([0, 2, 1]))
     """
@@ -197,7 +197,7 @@ def topk(
     The best comes first, unless ``sorted=False``, which leaves the order open. Raises
     `ShapeError` where the axis has fewer than ``k`` values.
 
-    >>> topk(Tensor([1.0, 5.0, 3.0]), 2).values
+    >>> topk(gl.tensor([1.0, 5.0, 3.0]), 2).values
     tensor([5., 3.])
     """
     rows, at = _along("topk", x, axis)
@@ -261,7 +261,7 @@ _check_by_values(RANK)
 def kthvalue(x: Tensor, k: int, axis: int = -1, keepdims: bool = False) -> ValuesAndIndices:
     """Return the ``k``-th smallest value along ``axis``, counted from 1, and where it stands.
 
-    >>> kthvalue(Tensor([3.0, 1.0, 2.0]), 1)
+    >>> kthvalue(gl.tensor([3.0, 1.0, 2.0]), 1)
     ValuesAndIndices(values=tensor(1.), indices=tensor(1))
     """
     rows, at = _along("kthvalue", x, axis)
@@ -283,7 +283,7 @@ def median(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor
     Of an even number of values the lower of the two in the middle, as in PyTorch, so that it is
     one of the values; ``quantile(x, 0.5)`` gives their mean. Only the values come back.
 
-    >>> median(Tensor([4.0, 1.0, 3.0, 2.0]))
+    >>> median(gl.tensor([4.0, 1.0, 3.0, 2.0]))
     tensor(2.)
     """
     rows, at, kept = _flattened("median", x, axis, keepdims)
@@ -329,7 +329,7 @@ def quantile(
     them ``interpolation`` decides: ``"linear"``, ``"lower"``, ``"higher"``, ``"nearest"`` or
     ``"midpoint"``. NaN where one value is NaN.
 
-    >>> quantile(Tensor([1.0, 2.0, 3.0, 4.0]), 0.5)
+    >>> quantile(gl.tensor([1.0, 2.0, 3.0, 4.0]), 0.5)
     tensor(2.5000)
     """
     require_option("quantile", "interpolation", interpolation, _INTERPOLATIONS)
@@ -487,7 +487,7 @@ def unique(
     ``return_counts`` how often each occurs: then a tuple. With ``axis`` the slices along it are
     compared. Each NaN is distinct. The gradient of a value flows to its first occurrence.
 
-    >>> unique(Tensor([3, 1, 3]), return_counts=True)
+    >>> unique(gl.tensor([3, 1, 3]), return_counts=True)
     (tensor([1, 3]), tensor([1, 2]))
     """
     del sorted
@@ -542,7 +542,7 @@ def searchsorted(
     axes of ``values`` but for the last, and each row is searched for its own values. That it is
     in order is not checked.
 
-    >>> searchsorted(Tensor([1, 3, 5]), Tensor([0, 3, 9]))
+    >>> searchsorted(gl.tensor([1, 3, 5]), gl.tensor([0, 3, 9]))
     tensor([0, 1, 3])
     """
     require_option("searchsorted", "side", side, ("left", "right"))
@@ -564,7 +564,7 @@ def bucketize(x: Any, boundaries: Tensor, *, right: bool = False) -> Tensor:
     """Return the number of the bucket each value falls into, as int64: `searchsorted` with its
     arguments exchanged.
 
-    >>> bucketize(Tensor([0, 3, 9]), Tensor([1, 3, 5]))
+    >>> bucketize(gl.tensor([0, 3, 9]), gl.tensor([1, 3, 5]))
     tensor([0, 1, 3])
     """
     return searchsorted(boundaries, x, right=right)
@@ -610,7 +610,7 @@ def bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Te
     weights keep their dtype and gradient, integers give float64. The result has ``max(x) + 1``
     elements, or ``minlength`` if that is more.
 
-    >>> bincount(Tensor([1, 3, 1]))
+    >>> bincount(gl.tensor([1, 3, 1]))
     tensor([0, 2, 0, 1])
     """
     x = operand("bincount", x)

@@ -32,7 +32,7 @@ ERFINV = Op(
 def erfinv(x: TensorLike) -> Tensor:
     """Return the y with ``erf(y) = x``: ±inf at ±1, NaN beyond.
 
-    >>> erfinv(Tensor([0.0, 0.5, 1.0]))
+    >>> erfinv(gl.tensor([0.0, 0.5, 1.0]))
     tensor([0.0000, 0.4769,    inf])
     """
     return apply(ERFINV, (x,))
@@ -60,7 +60,7 @@ LGAMMA = Op(
 def lgamma(x: TensorLike) -> Tensor:
     """Return ``log |Γ(x)|``; ``Γ(n + 1)`` is n factorial. inf at 0, -1, -2, ….
 
-    >>> lgamma(Tensor([1.0, 2.0, 5.0])).exp()
+    >>> lgamma(gl.tensor([1.0, 2.0, 5.0])).exp()
     tensor([ 1.,  1., 24.])
     """
     return apply(LGAMMA, (x,))
@@ -81,7 +81,7 @@ DIGAMMA = Op(
 def digamma(x: TensorLike) -> Tensor:
     """Return the derivative of `lgamma`.
 
-    >>> digamma(Tensor([1.0]))
+    >>> digamma(gl.tensor([1.0]))
     tensor([-0.5772])
     """
     return apply(DIGAMMA, (x,))
@@ -113,7 +113,7 @@ POLYGAMMA = Op(
 def polygamma(n: int, x: TensorLike) -> Tensor:
     """Return the n-th derivative of `digamma`; ``n`` is from 0 to 170, as 171! has no float64.
 
-    >>> polygamma(1, Tensor([1.0]))
+    >>> polygamma(1, gl.tensor([1.0]))
     tensor([1.6449])
     """
     if type(n) is not int or not 0 <= n <= 170:

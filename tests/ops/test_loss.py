@@ -19,16 +19,17 @@ from gradlab.errors import (
     ShapeError,
 )
 from gradlab.ops import embedding as E, loss as L
+from gradlab.ops.creation import tensor
 from gradlab.tensor import Tensor
 from gradlab.testing import assert_close, gradcheck
 
 
 def zeros(*shape: int, dtype: Any = "float32") -> Tensor:
-    return Tensor(np.zeros(shape), dtype=dtype)
+    return tensor(np.zeros(shape), dtype=dtype)
 
 
 def labels(*values: Any, dtype: Any = "int64") -> Tensor:
-    return Tensor(np.array(values), dtype=dtype)
+    return tensor(np.array(values), dtype=dtype)
 
 
 # ---------------------------------------------------------------------------- shapes of targets
@@ -55,13 +56,13 @@ def test_a_target_that_broadcasts_to_the_input_is_welcome(shape1, shape2):
     x, target = (
         a[: int(np.prod(shape))].reshape(shape) for a, shape in ((x, shape1), (target, shape2))
     )
-    assert_close(L.mse_loss(Tensor(x), Tensor(target)), np.mean((x - target) ** 2))
+    assert_close(L.mse_loss(tensor(x), tensor(target)), np.mean((x - target) ** 2))
     assert gradcheck(L.mse_loss, [x, target], order=2)
 
 
 def test_a_number_as_target():
-    assert L.mse_loss(Tensor([1.0, 3.0]), 1).item() == 2
-    assert L.l1_loss(Tensor([1.0, 3.0]), [1.0, 1.0]).item() == 1
+    assert L.mse_loss(tensor([1.0, 3.0]), 1).item() == 2
+    assert L.l1_loss(tensor([1.0, 3.0]), [1.0, 1.0]).item() == 1
 
 
 def test_a_mean_of_nothing():
@@ -69,22 +70,22 @@ def test_a_mean_of_nothing():
         assert np.isnan(loss(zeros(0), zeros(0)).item())
         assert loss(zeros(0), zeros(0), reduction="sum").item() == 0
     assert np.isnan(L.cross_entropy(zeros(0, 3), labels()).item())
-    x = Tensor(np.zeros((0, 3)), requires_grad=True)
+    x = tensor(np.zeros((0, 3)), requires_grad=True)
     assert grad(L.cross_entropy(x, labels(), reduction="sum"), x)[0].shape == (0, 3)
 
 
 def test_integers_become_floating():
-    loss = L.mse_loss(Tensor([1, 2]), Tensor([2, 4]))
+    loss = L.mse_loss(tensor([1, 2]), tensor([2, 4]))
     assert loss.item() == 2.5
     assert loss.dtype == dtypes.float32
 
 
 def test_labels_of_probabilities_may_be_integers():
-    expected = L.binary_cross_entropy(Tensor([0.3, 0.6]), Tensor([1.0, 0.0]))
-    assert L.binary_cross_entropy(Tensor([0.3, 0.6]), Tensor([1, 0])).item() == expected.item()
-    logits = Tensor([0.3, -2.0])
-    expected = L.binary_cross_entropy_with_logits(logits, Tensor([1.0, 0.0]))
-    found = L.binary_cross_entropy_with_logits(logits, Tensor([True, False]))
+    expected = L.binary_cross_entropy(tensor([0.3, 0.6]), tensor([1.0, 0.0]))
+    assert L.binary_cross_entropy(tensor([0.3, 0.6]), tensor([1, 0])).item() == expected.item()
+    logits = tensor([0.3, -2.0])
+    expected = L.binary_cross_entropy_with_logits(logits, tensor([1.0, 0.0]))
+    found = L.binary_cross_entropy_with_logits(logits, tensor([True, False]))
     assert found.item() == expected.item()
 
 
@@ -94,14 +95,14 @@ def test_labels_of_probabilities_may_be_integers():
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint32", "int64", "uint64"])
 def test_labels_of_every_integer_dtype(dtype):
     x = np.random.default_rng(0).standard_normal((3, 4))
-    expected = L.cross_entropy(Tensor(x), labels(3, 0, 2))
-    assert L.cross_entropy(Tensor(x), labels(3, 0, 2, dtype=dtype)).item() == expected.item()
+    expected = L.cross_entropy(tensor(x), labels(3, 0, 2))
+    assert L.cross_entropy(tensor(x), labels(3, 0, 2, dtype=dtype)).item() == expected.item()
     with pytest.raises(DataError, match="got 4 at position 1"):
-        L.cross_entropy(Tensor(x), labels(3, 4, 2, dtype=dtype))
+        L.cross_entropy(tensor(x), labels(3, 4, 2, dtype=dtype))
 
 
 def test_labels_as_lists_and_arrays():
-    x = Tensor(np.eye(3))
+    x = tensor(np.eye(3))
     expected = L.cross_entropy(x, labels(2, 1, 0)).item()
     assert L.cross_entropy(x, [2, 1, 0]).item() == expected
     assert L.cross_entropy(x, np.array([2, 1, 0])).item() == expected
@@ -109,7 +110,7 @@ def test_labels_as_lists_and_arrays():
 
 def test_forward_stores_no_probabilities():
     """What is kept for the backward pass grows with the rows, not with the classes."""
-    x = Tensor(np.zeros((4, 1000)), requires_grad=True)
+    x = tensor(np.zeros((4, 1000)), requires_grad=True)
     node = L.cross_entropy(x, labels(0, 1, 2, 3)).grad_fn
     peak, sums, found = node.aux
     assert [each.size for each in (peak, sums, found.places)] == [4, 4, 4]
@@ -121,11 +122,11 @@ def test_rows_gone_through_in_pieces(classes):
     rng = np.random.default_rng(0)
     x, target = rng.standard_normal((rows, classes)), rng.integers(0, classes, rows)
     exact = np.log(np.exp(x).sum(1)) - x[np.arange(rows), target]
-    tensor = Tensor(x, requires_grad=True)
-    loss = L.cross_entropy(tensor, Tensor(target), label_smoothing=0.0, reduction="none")
+    leaf = tensor(x, requires_grad=True)
+    loss = L.cross_entropy(leaf, tensor(target), label_smoothing=0.0, reduction="none")
     assert_close(loss.detach(), exact)
     start = rng.standard_normal(rows)
-    (found,) = grad(loss, tensor, Tensor(start))
+    (found,) = grad(loss, leaf, tensor(start))
     p = np.exp(x) / np.exp(x).sum(1, keepdims=True)
     p[np.arange(rows), target] -= 1
     assert_close(found, p * start[:, None])
@@ -134,18 +135,18 @@ def test_rows_gone_through_in_pieces(classes):
 def test_transposed_scores():
     x = np.random.default_rng(0).standard_normal((4, 6))
     target = labels(0, 1, 2, 3, 0, 1)
-    tensor, contiguous = Tensor(x, requires_grad=True), Tensor(x.T.copy(), requires_grad=True)
-    (found,) = grad(L.cross_entropy(tensor.T, target), tensor)
+    leaf, contiguous = tensor(x, requires_grad=True), tensor(x.T.copy(), requires_grad=True)
+    (found,) = grad(L.cross_entropy(leaf.T, target), leaf)
     (expected,) = grad(L.cross_entropy(contiguous, target), contiguous)
     assert_close(found, expected.numpy().T)
 
 
 def test_weights_have_no_gradient():
-    weight = Tensor(np.ones(3), requires_grad=True)
+    weight = tensor(np.ones(3), requires_grad=True)
     with pytest.raises(
         GradientError, match="no gradient with respect to weight: weights are const"
     ):
-        L.cross_entropy(Tensor(np.eye(3)), labels(0, 1, 2), weight)
+        L.cross_entropy(tensor(np.eye(3)), labels(0, 1, 2), weight)
 
 
 # -------------------------------------------------------------------------------------- errors
@@ -189,12 +190,12 @@ MESSAGES = [
      "cross_entropy: expected no ignore_index with probabilities as target, got 0"),
     (lambda: L.mse_loss(zeros(3), zeros(4)), ShapeError, "got (3,) and (4,)"),
     (lambda: L.mse_loss(zeros(3), zeros(3), reduction="max"), OptionError, "mse_loss: expected"),
-    (lambda: L.mse_loss(Tensor([1j]), zeros(1)), DTypeError, "mse_loss: expected bool or integer"),
+    (lambda: L.mse_loss(tensor([1j]), zeros(1)), DTypeError, "mse_loss: expected bool or integer"),
     (lambda: L.huber_loss(zeros(3), zeros(3), delta=0), OptionError,
      "expected delta above 0, got 0"),
     (lambda: L.smooth_l1_loss(zeros(3), zeros(3), beta=-1), OptionError,
      "beta of 0 or more, got -1"),
-    (lambda: L.binary_cross_entropy(Tensor([0.5, 1.5]), zeros(2)), DataError,
+    (lambda: L.binary_cross_entropy(tensor([0.5, 1.5]), zeros(2)), DataError,
      "binary_cross_entropy: expected probabilities from 0 to 1 as input, got 1.5 at "
      "position 1; take "
      "sigmoid first, or use binary_cross_entropy_with_logits"),
@@ -234,9 +235,9 @@ def test_message(call, kind, text):
 
 
 def test_padding_gets_no_gradient_of_any_order():
-    table = Tensor(np.ones((3, 2)), requires_grad=True)
+    table = tensor(np.ones((3, 2)), requires_grad=True)
     rows = E.embedding(table, [0, 1, 1], padding_idx=1)
-    start = Tensor(np.ones((3, 2)), requires_grad=True)
+    start = tensor(np.ones((3, 2)), requires_grad=True)
     (gradient,) = grad(rows, table, start, create_graph=True)
     assert gradient.tolist() == [[1, 1], [0, 0], [0, 0]]
     (second,) = grad(gradient.sum(), start)

@@ -12,12 +12,13 @@ from gradlab.autograd import grad
 from gradlab.errors import AxisError, DTypeError, GradlabError, OptionError, ShapeError
 from gradlab.ops import matmul as M
 from gradlab.ops.core import REGISTRY
+from gradlab.ops.creation import tensor
 from gradlab.tensor import Tensor
 from gradlab.testing import assert_close, gradcheck
 
 
 def zeros(*shape: int, dtype: Any = "float32") -> Tensor:
-    return Tensor(np.zeros(shape), dtype=dtype)
+    return tensor(np.zeros(shape), dtype=dtype)
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -29,7 +30,7 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 def test_operator_takes_arrays_on_either_side():
     a, b = random(2, 3), random(3, 2)
-    for y in (Tensor(a) @ b, a @ Tensor(b), Tensor(a) @ Tensor(b)):
+    for y in (tensor(a) @ b, a @ tensor(b), tensor(a) @ tensor(b)):
         assert_close(y, a @ b)
 
 
@@ -41,20 +42,20 @@ def test_dtypes_promote():
 
 
 def test_halves_are_summed_in_float32():
-    x = Tensor(np.ones((1, 4096)), dtype="float16")
+    x = tensor(np.ones((1, 4096)), dtype="float16")
     assert (x @ x.T).item() == 4096  # in float16 the sum would stay at 2048
 
 
 def test_complex_products():
     a, b = random(2, 3) + 1j * random(2, 3, seed=1), random(3) + 1j
-    assert_close(Tensor(a) @ Tensor(b), a @ b)
-    assert_close(M.vdot(Tensor(b), Tensor(b)), np.vdot(b, b))
-    assert_close(M.vecdot(Tensor(a), Tensor(b)), np.vecdot(a, b))
+    assert_close(tensor(a) @ tensor(b), a @ b)
+    assert_close(M.vdot(tensor(b), tensor(b)), np.vdot(b, b))
+    assert_close(M.vecdot(tensor(a), tensor(b)), np.vecdot(a, b))
 
 
 def test_results_have_memory_of_their_own():
     """Even where a product with one row or one label could be a view."""
-    x = Tensor(random(3, 4))
+    x = tensor(random(3, 4))
     for y in (M.einsum("ij->ji", x), M.einsum("ij", x), M.einsum("ij->ij", x), M.diag(x)):
         assert not np.shares_memory(y.numpy(), x.numpy())
 
@@ -68,13 +69,13 @@ def test_einsum_of_any_number_of_operands(equation):
         random(*(sizes[label] for label in term), seed=i)
         for i, term in enumerate(equation.split("->")[0].split(","))
     ]
-    assert_close(M.einsum(equation, *map(Tensor, arrays)), np.einsum(equation, *arrays))
+    assert_close(M.einsum(equation, *map(tensor, arrays)), np.einsum(equation, *arrays))
 
 
 def test_einsum_multiplies_the_cheap_pair_first():
     """Left to right, this product would hold 10¹⁰ values on its way."""
     n = 100_000
-    column, row, vector = (Tensor(np.ones(shape)) for shape in ((n, 1), (1, n), (n,)))
+    column, row, vector = (tensor(np.ones(shape)) for shape in ((n, 1), (1, n), (n,)))
     y = M.einsum("ij,jk,k->i", column, row, vector)
     assert y.shape == (n,)
     assert y[0].item() == n
@@ -110,8 +111,8 @@ def test_only_what_is_needed_is_computed():
 
 def test_gradients_have_memory_of_their_own():
     """For a vector the gradient of the bias equals the incoming one; it must be a copy."""
-    x, weight, bias = (Tensor(a, requires_grad=True) for a in (random(3), random(4, 3), random(4)))
-    start = Tensor(random(4))
+    x, weight, bias = (tensor(a, requires_grad=True) for a in (random(3), random(4, 3), random(4)))
+    start = tensor(random(4))
     for gradient in grad(M.linear(x, weight, bias), [x, weight, bias], start):
         assert not np.shares_memory(gradient.numpy(), start.numpy())
 

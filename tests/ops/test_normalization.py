@@ -11,12 +11,13 @@ from gradlab import dtypes
 from gradlab.autograd import grad
 from gradlab.errors import DTypeError, GradientError, GradlabError, OptionError, ShapeError
 from gradlab.ops import normalization as N
+from gradlab.ops.creation import tensor
 from gradlab.tensor import Tensor
 from gradlab.testing import assert_close, gradcheck
 
 
 def zeros(*shape: int, dtype: Any = "float32") -> Tensor:
-    return Tensor(np.zeros(shape), dtype=dtype)
+    return tensor(np.zeros(shape), dtype=dtype)
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -24,7 +25,7 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def test_layer_norm_has_mean_0_and_variance_1():
-    y = N.layer_norm(Tensor(random(5, 100) * 7 + 3), 100).numpy()
+    y = N.layer_norm(tensor(random(5, 100) * 7 + 3), 100).numpy()
     np.testing.assert_allclose(y.mean(1), 0, atol=1e-12)
     np.testing.assert_allclose(y.var(1), 1, atol=1e-5)
 
@@ -34,29 +35,29 @@ def test_large_offsets_keep_precision():
     x = (random(4, 1000) + 1e4).astype(np.float32)
     wide = x.astype(np.float64)
     expected = (wide - wide.mean(1, keepdims=True)) / wide.std(1, keepdims=True)
-    np.testing.assert_allclose(N.layer_norm(Tensor(x), 1000).numpy(), expected, atol=2e-3)
+    np.testing.assert_allclose(N.layer_norm(tensor(x), 1000).numpy(), expected, atol=2e-3)
 
 
 def test_running_statistics_keep_their_memory():
-    mean, var = zeros(3), Tensor(np.ones(3), dtype="float32")
+    mean, var = zeros(3), tensor(np.ones(3), dtype="float32")
     arrays = mean.numpy(), var.numpy()
     x = random(8, 3).astype(np.float32)
-    N.batch_norm(Tensor(x, requires_grad=True), mean, var, training=True, momentum=0.25)
+    N.batch_norm(tensor(x, requires_grad=True), mean, var, training=True, momentum=0.25)
     np.testing.assert_allclose(arrays[0], 0.25 * x.mean(0), rtol=1e-6)
     np.testing.assert_allclose(arrays[1], 0.75 + 0.25 * x.var(0, ddof=1), rtol=1e-6)
     assert not mean.requires_grad
 
 
 def test_evaluation_leaves_the_statistics_alone():
-    mean, var = Tensor(random(3)), Tensor(random(3) ** 2)
+    mean, var = tensor(random(3)), tensor(random(3) ** 2)
     before = mean.tolist(), var.tolist()
-    N.batch_norm(Tensor(random(8, 3)), mean, var)
+    N.batch_norm(tensor(random(8, 3)), mean, var)
     assert (mean.tolist(), var.tolist()) == before
 
 
 def test_backward_after_the_statistics_moved_on_is_refused():
     """In evaluation the gradient needs the running statistics as they were."""
-    x, mean, var = Tensor(random(4, 3), requires_grad=True), zeros(3), zeros(3) + 1.0
+    x, mean, var = tensor(random(4, 3), requires_grad=True), zeros(3), zeros(3) + 1.0
     y = N.batch_norm(x, mean, var)
     N.batch_norm(x.detach(), mean, var, training=True)
     with pytest.raises(GradientError, match="running_average_ changed in place"):
@@ -64,7 +65,7 @@ def test_backward_after_the_statistics_moved_on_is_refused():
 
 
 def test_backward_in_training_does_not_mind():
-    x, mean, var = Tensor(random(4, 3), requires_grad=True), zeros(3), zeros(3) + 1.0
+    x, mean, var = tensor(random(4, 3), requires_grad=True), zeros(3), zeros(3) + 1.0
     first = N.batch_norm(x, mean, var, training=True)
     second = N.batch_norm(x * 2, mean, var, training=True)
     (first + second).sum().backward()
@@ -75,16 +76,16 @@ def test_backward_in_training_does_not_mind():
 def test_halves_keep_float32_statistics(dtype):
     x = random(64, 3) + 100
     mean, var = zeros(3), zeros(3)
-    y = N.batch_norm(Tensor(x, dtype=dtype), mean, var, training=True, momentum=1.0)
+    y = N.batch_norm(tensor(x, dtype=dtype), mean, var, training=True, momentum=1.0)
     assert (y.dtype, mean.dtype) == (dtype, dtypes.float32)
-    exact = Tensor(x, dtype=dtype).astype("float64").numpy()
+    exact = tensor(x, dtype=dtype).astype("float64").numpy()
     np.testing.assert_allclose(mean.numpy(), exact.mean(0), rtol=1e-6)
     np.testing.assert_allclose(y.astype("float64").numpy().std(0), 1, rtol=2e-2)
 
 
 def test_parameters_keep_their_precision_beside_halves():
     """The gradient of a float32 weight is not rounded to float16 on its way."""
-    x, weight = Tensor(random(500, 4), dtype="float16"), Tensor(np.ones(4), dtype="float32")
+    x, weight = tensor(random(500, 4), dtype="float16"), tensor(np.ones(4), dtype="float32")
     weight.requires_grad_()
     (found,) = grad(N.layer_norm(x, 4, weight).sum(), weight)
     h = N.layer_norm(x.astype("float64"), 4)
@@ -92,9 +93,9 @@ def test_parameters_keep_their_precision_beside_halves():
 
 
 def test_normalize():
-    assert_close(N.normalize(Tensor([[3.0, 4.0], [0.0, 0.0]])), [[0.6, 0.8], [0.0, 0.0]])
+    assert_close(N.normalize(tensor([[3.0, 4.0], [0.0, 0.0]])), [[0.6, 0.8], [0.0, 0.0]])
     assert gradcheck(lambda x: N.normalize(x, 3.0, axis=0), random(3, 4), order=2, rtol=1e-5)
-    x = Tensor([[0.0, 0.0]], requires_grad=True)
+    x = tensor([[0.0, 0.0]], requires_grad=True)
     N.normalize(x).sum().backward()
     assert np.isfinite(x.grad.numpy()).all()
 

@@ -15,8 +15,7 @@ from gradlab import dtypes
 from gradlab.autograd import grad
 from gradlab.errors import AxisError, DTypeError, GradientError, OptionError, ShapeError
 from gradlab.ops import reduction as R
-from gradlab.ops.creation import from_numpy
-from gradlab.tensor import Tensor
+from gradlab.ops.creation import from_numpy, tensor
 from gradlab.testing import assert_close, gradcheck
 
 INF, NAN = math.inf, math.nan
@@ -126,7 +125,7 @@ NARROW = [dtypes.bool_, dtypes.int8, dtypes.uint8, dtypes.int32, dtypes.int64]
 
 @pytest.mark.parametrize("dtype", [*FLOATS, dtypes.complex64, dtypes.complex128], ids=str)
 def test_inexact_dtypes_stay(dtype: Any) -> None:
-    x = Tensor(np.ones((2, 3)), dtype=dtype)
+    x = tensor(np.ones((2, 3)), dtype=dtype)
     for f in (R.sum, R.prod, R.mean, R.cumsum, R.cumprod):
         assert f(x, 0).dtype == dtype
     if not dtypes.is_complex(dtype):
@@ -136,7 +135,7 @@ def test_inexact_dtypes_stay(dtype: Any) -> None:
 
 @pytest.mark.parametrize("dtype", NARROW, ids=str)
 def test_integers_accumulate_in_int64(dtype: Any) -> None:
-    x = Tensor(np.ones((300, 2)), dtype=dtype)
+    x = tensor(np.ones((300, 2)), dtype=dtype)
     for f in (R.sum, R.cumsum):
         y = f(x, 0)
         assert y.dtype == dtypes.int64
@@ -146,40 +145,40 @@ def test_integers_accumulate_in_int64(dtype: Any) -> None:
 
 
 def test_uint64_accumulates_in_uint64() -> None:
-    x = Tensor(np.array([2**63, 1]), dtype=dtypes.uint64)
+    x = tensor(np.array([2**63, 1]), dtype=dtypes.uint64)
     assert R.sum(x).dtype == dtypes.uint64
     assert R.sum(x).item() == 2**63 + 1
 
 
 def test_halves_accumulate_in_float32() -> None:
-    ones = Tensor(np.ones(4096), dtype=dtypes.bfloat16)
+    ones = tensor(np.ones(4096), dtype=dtypes.bfloat16)
     assert R.sum(ones).item() == 4096  # in bfloat16, 256 + 1 is 256
-    large = Tensor(np.full(100, 1000.0), dtype=dtypes.float16)
+    large = tensor(np.full(100, 1000.0), dtype=dtypes.float16)
     assert R.mean(large).item() == 1000  # the sum is beyond float16
     assert R.var(large).item() == 0
     assert R.norm(large).item() == 10000
-    assert R.nanmean(Tensor(np.full(70_000, 2.0), dtype=dtypes.float16)).item() == 2
+    assert R.nanmean(tensor(np.full(70_000, 2.0), dtype=dtypes.float16)).item() == 2
 
 
 def test_gradient_of_a_half_mean_over_many() -> None:
-    x = Tensor(np.ones(100_000), dtype=dtypes.float16, requires_grad=True)
-    R.mean(x).backward(Tensor(1000.0, dtype=dtypes.float16))
+    x = tensor(np.ones(100_000), dtype=dtypes.float16, requires_grad=True)
+    R.mean(x).backward(tensor(1000.0, dtype=dtypes.float16))
     assert x.grad is not None
     assert x.grad.dtype == dtypes.float16
     assert_close(x.grad[0].item(), 0.01, 1e-3)
 
 
 def test_dtype_casts_first() -> None:
-    x = Tensor([200, 100], dtype=dtypes.uint8)
+    x = tensor([200, 100], dtype=dtypes.uint8)
     assert R.sum(x, dtype=dtypes.uint8).dtype == dtypes.uint8
     assert R.sum(x, dtype=dtypes.uint8).item() == 300 - 256
     assert R.mean(x, dtype=dtypes.float32).item() == 150
-    assert R.sum(Tensor([1.7, 1.7]), dtype="int64").item() == 2
+    assert R.sum(tensor([1.7, 1.7]), dtype="int64").item() == 2
     assert R.sum(x, dtype="bool").item() is True
     assert R.prod(x, dtype="float64").dtype == dtypes.float64
     assert R.cumsum(x, 0, dtype="int16").dtype == dtypes.int16
     assert R.norm(x, dtype="float32").dtype == dtypes.float32
-    assert R.sum(Tensor([60000.0] * 2, dtype="float16"), dtype="float32").item() == 120_000
+    assert R.sum(tensor([60000.0] * 2, dtype="float16"), dtype="float32").item() == 120_000
 
 
 def test_complex_moments() -> None:
@@ -192,11 +191,11 @@ def test_complex_moments() -> None:
 @pytest.mark.parametrize("name", ["mean", "var", "std", "nanmean"])
 def test_integers_have_no_mean(name: str) -> None:
     with pytest.raises(DTypeError, match=r"expected floating or complex values, got int64; cast "):
-        getattr(R, name)(Tensor([1, 2]))
+        getattr(R, name)(tensor([1, 2]))
 
 
 def test_complex_values_have_no_order() -> None:
-    x = Tensor([1j])
+    x = tensor([1j])
     with pytest.raises(DTypeError, match="max: expected bool or integer or floating values, got c"):
         R.max(x)
     with pytest.raises(DTypeError, match="argmin: "):
@@ -207,17 +206,17 @@ def test_complex_values_have_no_order() -> None:
 
 
 def test_pytorch_names_of_axis_and_keepdims() -> None:
-    x = Tensor([[1.0, 2.0], [3.0, 5.0]])
+    x = tensor([[1.0, 2.0], [3.0, 5.0]])
     for name in ("sum", "mean", "prod", "amax", "amin", "argmax", "any", "var", "std", "logsumexp",
                  "count_nonzero", "nansum", "aminmax"):  # fmt: skip
         method = getattr(x, name)
         assert_close(method(dim=1, keepdim=True), method(axis=1, keepdims=True))
-    assert_close(x.norm(1, dim=0), Tensor([4.0, 7.0]))
+    assert_close(x.norm(1, dim=0), tensor([4.0, 7.0]))
     assert_close(x.cumsum(dim=1), x.cumsum(1))
 
 
 def test_scalars_have_one_axis_to_name() -> None:
-    x = Tensor(2.0)
+    x = tensor(2.0)
     for name in ("sum", "mean", "prod", "max", "logsumexp", "argmax", "norm"):
         y = getattr(R, name)(x, axis=-1)
         assert y.shape == ()
@@ -225,7 +224,7 @@ def test_scalars_have_one_axis_to_name() -> None:
 
 
 def test_no_axes_reduce_nothing() -> None:
-    x = Tensor([[1.0, 2.0]])
+    x = tensor([[1.0, 2.0]])
     for f in (R.sum, R.max, R.mean, R.prod):
         y = f(x, ())
         assert_close(y, x)
@@ -244,11 +243,11 @@ def test_axis_out_of_range(name: str) -> None:
     with pytest.raises(
         AxisError, match=r"expected an axis from -2 to 1, for a tensor of 2 axes, got 2"
     ):
-        getattr(R, name)(Tensor(np.ones((2, 3))), axis=2)
+        getattr(R, name)(tensor(np.ones((2, 3))), axis=2)
 
 
 def test_axis_twice_or_no_integer() -> None:
-    x = Tensor(np.ones((2, 3)))
+    x = tensor(np.ones((2, 3)))
     with pytest.raises(AxisError, match=r"sum: expected different axes, got \(0, -2\)"):
         x.sum((0, -2))
     with pytest.raises(AxisError, match="mean: expected an integer axis, got 'rows' of type str"):
@@ -259,7 +258,7 @@ def test_axis_twice_or_no_integer() -> None:
 
 
 def test_empty_sums() -> None:
-    x = Tensor(np.ones((0, 3)))
+    x = tensor(np.ones((0, 3)))
     assert_close(R.sum(x, 0), [0.0] * 3)
     assert_close(R.prod(x, 0), [1.0] * 3)
     assert_close(R.mean(x, 0), [NAN] * 3, equal_nan=True)
@@ -274,7 +273,7 @@ def test_empty_sums() -> None:
 
 @pytest.mark.parametrize("name", ["max", "min", "argmax", "argmin"])
 def test_nothing_to_choose_from(name: str) -> None:
-    x = Tensor(np.ones((0, 3)))
+    x = tensor(np.ones((0, 3)))
     match = rf"^{name}: expected at least one element to choose from, got shape \(0, 3\)$"
     with pytest.raises(ShapeError, match=match):
         getattr(R, name)(x)
@@ -283,7 +282,7 @@ def test_nothing_to_choose_from(name: str) -> None:
 
 
 def test_gradients_of_empty_tensors() -> None:
-    x = Tensor(np.ones((0, 3)), requires_grad=True)
+    x = tensor(np.ones((0, 3)), requires_grad=True)
     total = R.sum(x) + R.prod(x) + R.sum(R.mean(x, 0)) + R.sum(R.cumprod(x, 0)) + R.norm(x)
     (gx,) = grad(total, x)
     assert gx.shape == (0, 3)
@@ -294,7 +293,7 @@ def test_gradients_of_empty_tensors() -> None:
 
 def test_gradients_are_as_large_as_the_input() -> None:
     for shape in ((4, 5), (400, 50)):  # copied, and stretched without a copy
-        x = Tensor(np.ones(shape), requires_grad=True)
+        x = tensor(np.ones(shape), requires_grad=True)
         (gx,) = grad(R.sum(R.mean(x, 0) * 3), x)
         assert_close(gx, np.full(shape, 3 / shape[0]))
         R.sum(x).backward()
@@ -305,22 +304,22 @@ def test_gradients_are_as_large_as_the_input() -> None:
 def test_two_passes_keep_the_digits_of_a_variance() -> None:
     x = np.random.default_rng(0).standard_normal(1000) + 1e8
     assert_close(R.var(from_numpy(x)), x.var(ddof=1), 1e-6)
-    assert_close(R.std(Tensor([10000.0, 10001.0, 10002.0])).item(), 1.0)
+    assert_close(R.std(tensor([10000.0, 10001.0, 10002.0])).item(), 1.0)
 
 
 def test_correction() -> None:
-    x = Tensor([1.0, 2.0, 4.0])
+    x = tensor([1.0, 2.0, 4.0])
     assert_close(R.var(x).item(), 7 / 3)
     assert_close(x.var(correction=0).item(), 14 / 9)
     assert_close(x.var(unbiased=False).item(), 14 / 9)
     assert_close(x.std(unbiased=True).item(), math.sqrt(7 / 3))
     assert_close(x.var(correction=1.5).item(), 14 / 3 / 1.5)
-    assert math.isnan(R.var(Tensor([1.0])).item())
+    assert math.isnan(R.var(tensor([1.0])).item())
     assert R.var(x, correction=3).item() == INF
 
 
 def test_correction_messages() -> None:
-    x = Tensor([1.0, 2.0])
+    x = tensor([1.0, 2.0])
     with pytest.raises(
         AxisError, match="var: expected an integer axis, got False; name it unbiased="
     ):
@@ -330,7 +329,7 @@ def test_correction_messages() -> None:
 
 
 def test_std_of_equal_values_has_gradient_0() -> None:
-    x = Tensor(np.ones(3), requires_grad=True)
+    x = tensor(np.ones(3), requires_grad=True)
     (gx,) = grad(R.std(x), x, create_graph=True)
     assert_close(gx, np.zeros(3))
     assert_close(grad(R.sum(gx), x)[0], np.zeros(3))
@@ -340,17 +339,17 @@ def test_std_of_equal_values_has_gradient_0() -> None:
 def test_prod_gradient_with_zeros(zeros: int) -> None:
     x = np.array([2.0, 3.0, -1.5, 0.5])
     x[:zeros] = 0
-    gradcheck(R.prod, [Tensor(x, dtype="float64")], order=3)
+    gradcheck(R.prod, [tensor(x, dtype="float64")], order=3)
     expected = [np.prod(np.delete(x, i)) for i in range(4)]
-    tensor = Tensor(x, requires_grad=True)
-    assert_close(grad(R.prod(tensor), tensor)[0], expected)
+    leaf = tensor(x, requires_grad=True)
+    assert_close(grad(R.prod(leaf), leaf)[0], expected)
 
 
 # ------------------------------------------------------------------------- largest, smallest
 
 
 def test_ties_share_the_gradient() -> None:
-    x = Tensor([[1.0, 2.0, 2.0], [3.0, 3.0, 3.0]], requires_grad=True)
+    x = tensor([[1.0, 2.0, 2.0], [3.0, 3.0, 3.0]], requires_grad=True)
     (gx,) = grad(R.sum(R.max(x, 1)), x)
     assert_close(gx, [[0, 0.5, 0.5], [1 / 3] * 3])
     (gx,) = grad(R.min(-x), x)
@@ -358,7 +357,7 @@ def test_ties_share_the_gradient() -> None:
 
 
 def test_nan_wins_and_owns_the_gradient() -> None:
-    x = Tensor([[1.0, NAN, 3.0], [1.0, 2.0, 3.0]], requires_grad=True)
+    x = tensor([[1.0, NAN, 3.0], [1.0, 2.0, 3.0]], requires_grad=True)
     for f in (R.max, R.min):
         y = f(x, 1)
         assert math.isnan(y[0].item())
@@ -370,14 +369,14 @@ def test_nan_wins_and_owns_the_gradient() -> None:
 
 
 def test_argmax_takes_the_first() -> None:
-    x = Tensor([[1, 3, 3], [5, 5, 0]])
+    x = tensor([[1, 3, 3], [5, 5, 0]])
     assert R.argmax(x, 1).tolist() == [1, 0]
     assert R.argmax(x, 1, keepdims=True).tolist() == [[1], [0]]
     assert R.argmax(x).item() == 3
     assert R.argmax(x, keepdims=True).shape == (1, 1)
     assert R.argmin(x, dim=0).tolist() == [0, 0, 1]
     assert R.argmax(x).dtype == dtypes.int64
-    assert R.argmax(Tensor([False, True])).item() == 1
+    assert R.argmax(tensor([False, True])).item() == 1
 
 
 @given(case=cases())
@@ -389,19 +388,19 @@ def test_arguments_of_the_extrema(case: tuple[np.ndarray, Any, bool]) -> None:
 
 
 def test_two_tensors_are_compared() -> None:
-    x, y = Tensor([1.0, 5.0]), Tensor([2.0, 3.0])
+    x, y = tensor([1.0, 5.0]), tensor([2.0, 3.0])
     assert R.max(x, y).tolist() == [2, 5]
     assert R.min(x, y).tolist() == [1, 3]
 
 
 def test_aminmax() -> None:
-    found = R.aminmax(Tensor([[1, 5], [3, 4]]), axis=1)
+    found = R.aminmax(tensor([[1, 5], [3, 4]]), axis=1)
     assert found.min.tolist() == [1, 3]
     assert found.max.tolist() == [5, 4]
 
 
 def test_infinities() -> None:
-    x = Tensor([-INF, 1.0, INF])
+    x = tensor([-INF, 1.0, INF])
     assert R.max(x).item() == INF
     assert R.min(x).item() == -INF
     assert math.isnan(R.sum(x).item())
@@ -411,7 +410,7 @@ def test_infinities() -> None:
 
 
 def test_nan_is_true() -> None:
-    x = Tensor([NAN, 0.0])
+    x = tensor([NAN, 0.0])
     assert R.any(x).item()
     assert not R.all(x).item()
     assert R.count_nonzero(x).item() == 1
@@ -420,25 +419,25 @@ def test_nan_is_true() -> None:
 
 
 def test_nan_left_out() -> None:
-    x = Tensor([[1.0, NAN], [NAN, NAN]], requires_grad=True)
+    x = tensor([[1.0, NAN], [NAN, NAN]], requires_grad=True)
     assert_close(R.nansum(x, 1), [1.0, 0.0])
     assert_close(R.nanmean(x, 1), [1.0, NAN], equal_nan=True)
     assert_close(grad(R.nanmean(x), x)[0], [[1.0, 0.0], [0.0, 0.0]])
-    assert R.nansum(Tensor([1, 2])).item() == 3
+    assert R.nansum(tensor([1, 2])).item() == 3
 
 
 # -------------------------------------------------------------------------------- logsumexp
 
 
 def test_logsumexp_does_not_overflow() -> None:
-    assert_close(R.logsumexp(Tensor([1e4, 1e4])).item(), 1e4 + math.log(2))
-    assert_close(R.logsumexp(Tensor([-1e4, -1e4])).item(), -1e4 + math.log(2))
-    assert R.logsumexp(Tensor([0, 0])).dtype == dtypes.float32
-    assert R.logsumexp(Tensor([60000.0, 60000.0], dtype="float16")).item() == 60000
+    assert_close(R.logsumexp(tensor([1e4, 1e4])).item(), 1e4 + math.log(2))
+    assert_close(R.logsumexp(tensor([-1e4, -1e4])).item(), -1e4 + math.log(2))
+    assert R.logsumexp(tensor([0, 0])).dtype == dtypes.float32
+    assert R.logsumexp(tensor([60000.0, 60000.0], dtype="float16")).item() == 60000
 
 
 def test_logsumexp_of_infinities() -> None:
-    x = Tensor([[-INF, -INF], [-INF, 1.0], [INF, 1.0], [INF, -INF], [NAN, 1.0]], requires_grad=True)
+    x = tensor([[-INF, -INF], [-INF, 1.0], [INF, 1.0], [INF, -INF], [NAN, 1.0]], requires_grad=True)
     y = R.logsumexp(x, 1)
     assert_close(y, [-INF, 1.0, INF, INF, NAN], equal_nan=True)
     (gx,) = grad(R.sum(y[:2]), x)
@@ -469,7 +468,7 @@ def test_cumprod_gradient_with_zeros(size: int) -> None:
     if size:
         gradcheck(lambda x: R.cumprod(x, 1), [x], order=2)
         gradcheck(lambda x: R.cumprod(x, 0), [x], order=2)
-    leaf = Tensor(x, requires_grad=True)
+    leaf = tensor(x, requires_grad=True)
     assert grad(R.sum(R.cumprod(leaf, 1)), leaf)[0].shape == (2, size)
 
 
@@ -503,7 +502,7 @@ def test_matrix_norm(ord: Any) -> None:
 
 
 def test_norm_follows_torch() -> None:
-    x = Tensor([[3.0, 0.0], [0.0, 4.0]])
+    x = tensor([[3.0, 0.0], [0.0, 4.0]])
     for p in ("fro", None, 2):
         assert R.norm(x, p).item() == 5  # a number means all elements as one vector
     assert_close(R.norm(x, "nuc").item(), 7.0)
@@ -512,14 +511,14 @@ def test_norm_follows_torch() -> None:
 
 @pytest.mark.parametrize("ord", [2, 1, 3, 1.5, 0.5, -1, INF, 0])
 def test_norm_of_zeros_has_gradient_0(ord: float) -> None:
-    x = Tensor(np.zeros((2, 3)), requires_grad=True)
+    x = tensor(np.zeros((2, 3)), requires_grad=True)
     assert_close(grad(R.sum(R.norm(x, ord, 1)), x)[0], np.zeros((2, 3)))
 
 
 def test_high_orders_do_not_overflow() -> None:
-    assert_close(R.norm(Tensor([1e5, 1e5]), 20).item(), 1e5 * 2**0.05)
-    assert R.norm(Tensor([INF, 1.0]), 3).item() == INF
-    assert math.isnan(R.norm(Tensor([NAN, 1.0]), 3).item())
+    assert_close(R.norm(tensor([1e5, 1e5]), 20).item(), 1e5 * 2**0.05)
+    assert R.norm(tensor([INF, 1.0]), 3).item() == INF
+    assert math.isnan(R.norm(tensor([NAN, 1.0]), 3).item())
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (5, 3), (2, 4), (2, 3, 2)])
@@ -534,7 +533,7 @@ def test_nuclear_norm_of_equal_singular_values() -> None:
 
 
 def test_third_derivative_of_singular_values_is_refused() -> None:
-    x = Tensor([[1.0, 2.0], [3.0, 5.0]], requires_grad=True)
+    x = tensor([[1.0, 2.0], [3.0, 5.0]], requires_grad=True)
     (g,) = grad(R.norm(x, "nuc"), x, create_graph=True)
     (gg,) = grad(R.sum(g * g), x, create_graph=True)
     with pytest.raises(GradientError, match="third derivative is not available"):
@@ -542,7 +541,7 @@ def test_third_derivative_of_singular_values_is_refused() -> None:
 
 
 def test_norm_messages() -> None:
-    x = Tensor(np.ones((2, 3)))
+    x = tensor(np.ones((2, 3)))
     with pytest.raises(OptionError, match="norm: expected p a number, 'fro' or 'nuc', got 'max'"):
         R.norm(x, "max")
     with pytest.raises(OptionError, match="vector_norm: expected a number as the order, got 'fro'"):
@@ -550,8 +549,8 @@ def test_norm_messages() -> None:
     with pytest.raises(OptionError, match="matrix_norm: expected ord one of 'fro', 'nuc', inf, "):
         R.matrix_norm(x, 3)
     with pytest.raises(DTypeError, match="norm: expected floating or complex values, got int64"):
-        R.norm(Tensor([1, 2]))
+        R.norm(tensor([1, 2]))
     with pytest.raises(ShapeError, match=r"svdvals: expected at least two axes, got shape \(1,\)"):
-        R.svdvals(Tensor([1.0]))
+        R.svdvals(tensor([1.0]))
     with pytest.raises(AxisError, match=r"matrix_norm: expected two axes, as \(-2, -1\), got 0"):
         R.norm(x, "nuc", axis=0)

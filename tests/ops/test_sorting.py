@@ -13,8 +13,7 @@ from gradlab import dtypes
 from gradlab.autograd import grad
 from gradlab.errors import AxisError, DTypeError, OptionError, ShapeError
 from gradlab.ops import sorting as S
-from gradlab.ops.creation import from_numpy
-from gradlab.tensor import Tensor
+from gradlab.ops.creation import from_numpy, tensor
 from gradlab.testing import assert_close, gradcheck
 
 INF, NAN = math.inf, math.nan
@@ -56,7 +55,7 @@ def test_sort(case: tuple[np.ndarray, int], reverse: bool, stable: bool) -> None
 @pytest.mark.parametrize("size", [1, 31, 32, 33, 1023, 1024, 1025])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8", "bool", "uint64"])
 def test_sort_dtypes(size: int, dtype: str) -> None:
-    x = Tensor(np.random.default_rng(0).integers(0, 100, size), dtype=dtype)
+    x = tensor(np.random.default_rng(0).integers(0, 100, size), dtype=dtype)
     y, indices = x.sort()
     assert y.dtype == x.dtype
     assert_close(y.double(), np.sort(x.double().numpy()))
@@ -64,7 +63,7 @@ def test_sort_dtypes(size: int, dtype: str) -> None:
 
 
 def test_nan_is_largest() -> None:
-    x = Tensor([1.0, NAN, -INF, INF])
+    x = tensor([1.0, NAN, -INF, INF])
     assert_close(S.sort(x).values, [-INF, 1.0, INF, NAN], equal_nan=True)
     assert_close(S.sort(x, descending=True).values, [NAN, INF, 1.0, -INF], equal_nan=True)
     assert_close(S.topk(x, 2).values, [NAN, INF], equal_nan=True)
@@ -73,7 +72,7 @@ def test_nan_is_largest() -> None:
 
 
 def test_scalars() -> None:
-    x = Tensor(3.0)
+    x = tensor(3.0)
     assert S.sort(x).values.shape == S.sort(x).indices.shape == ()
     assert S.argsort(x, 0).item() == 0
     assert S.topk(x, 1).values.shape == ()
@@ -83,7 +82,7 @@ def test_scalars() -> None:
 
 
 def test_names() -> None:
-    x = Tensor([[2.0, 1.0], [3.0, 4.0]])
+    x = tensor([[2.0, 1.0], [3.0, 4.0]])
     found = x.sort(dim=0, descending=True)
     assert found.values.tolist() == [[3, 4], [2, 1]]
     assert found.indices.tolist() == [[1, 1], [0, 0]]
@@ -97,12 +96,12 @@ def test_names() -> None:
 @pytest.mark.parametrize("name", ["sort", "argsort", "median"])
 def test_axis_out_of_range(name: str) -> None:
     with pytest.raises(AxisError, match=rf"{name}: expected an axis from -1 to 0, .*, got 1"):
-        getattr(S, name)(Tensor([1.0]), axis=1)
+        getattr(S, name)(tensor([1.0]), axis=1)
 
 
 def test_complex_values_have_no_order() -> None:
     with pytest.raises(DTypeError, match="argsort: expected bool or integer or floating values"):
-        S.sort(Tensor([1j]))
+        S.sort(tensor([1j]))
 
 
 # ----------------------------------------------------------------------- top-k, order statistics
@@ -134,18 +133,18 @@ def test_kthvalue(case: tuple[np.ndarray, int], data: Any) -> None:
 @pytest.mark.parametrize("k", [-1, 4])
 def test_topk_beyond_the_axis(k: int) -> None:
     with pytest.raises(ShapeError, match=f"topk: expected k from 0 to 3, .* axis 0, got {k}"):
-        S.topk(Tensor([1.0, 2.0, 3.0]), k)
+        S.topk(tensor([1.0, 2.0, 3.0]), k)
 
 
 def test_rank_messages() -> None:
     with pytest.raises(ShapeError, match="kthvalue: expected k from 1 to 2, the size of axis 0, g"):
-        S.kthvalue(Tensor([1.0, 2.0]), 0)
+        S.kthvalue(tensor([1.0, 2.0]), 0)
     with pytest.raises(OptionError, match=r"topk: expected an integer k, got 1\.5"):
-        S.topk(Tensor([1.0, 2.0]), 1.5)
+        S.topk(tensor([1.0, 2.0]), 1.5)
     with pytest.raises(ShapeError, match=r"median: expected at least one element to choose from, "):
-        S.median(Tensor(np.ones((0, 3))))
+        S.median(tensor(np.ones((0, 3))))
     with pytest.raises(ShapeError, match=r"got shape \(0, 3\) along axis 0"):
-        S.median(Tensor(np.ones((0, 3))), 0)
+        S.median(tensor(np.ones((0, 3))), 0)
 
 
 @pytest.mark.parametrize("shape", [(5,), (4,), (3, 4), (2, 3, 5)])
@@ -162,7 +161,7 @@ def test_median(shape: tuple[int, ...]) -> None:
 
 
 def test_median_of_nan() -> None:
-    x = Tensor([[1.0, NAN, 3.0], [1.0, 2.0, 3.0]])
+    x = tensor([[1.0, NAN, 3.0], [1.0, 2.0, 3.0]])
     assert_close(S.median(x, 1), [NAN, 2.0], equal_nan=True)
     assert math.isnan(S.median(x).item())
     assert_close(S.quantile(x, 0.1, 1), [NAN, 1.2], equal_nan=True)
@@ -180,28 +179,28 @@ def test_quantile(method: str, keepdims: bool) -> None:
 
 
 def test_quantile_of_infinities() -> None:
-    x = Tensor([-INF, 1.0, INF])
+    x = tensor([-INF, 1.0, INF])
     assert S.quantile(x, 0.5).item() == 1
     assert S.quantile(x, 0.25).item() == -INF
-    assert S.quantile(x, Tensor([0.0, 1.0])).tolist() == [-INF, INF]
+    assert S.quantile(x, tensor([0.0, 1.0])).tolist() == [-INF, INF]
 
 
 def test_quantile_messages() -> None:
-    x = Tensor([1.0, 2.0])
+    x = tensor([1.0, 2.0])
     with pytest.raises(OptionError, match=r"quantile: expected q a number or vector within \[0, 1"):
         S.quantile(x, 1.5)
     with pytest.raises(OptionError, match="quantile: expected interpolation one of 'linear', "):
         S.quantile(x, 0.5, interpolation="cubic")
     with pytest.raises(DTypeError, match="quantile: expected floating values, got int64; cast"):
-        S.quantile(Tensor([1, 2]), 0.5)
+        S.quantile(tensor([1, 2]), 0.5)
 
 
 # ------------------------------------------------------------------------------- gradients
 
 
 def test_gradients_go_to_where_values_came_from() -> None:
-    x = Tensor([3.0, 1.0, 2.0], requires_grad=True)
-    weights = Tensor([1.0, 10.0, 100.0])
+    x = tensor([3.0, 1.0, 2.0], requires_grad=True)
+    weights = tensor([1.0, 10.0, 100.0])
     assert grad((S.sort(x).values * weights).sum(), x)[0].tolist() == [100, 1, 10]
     assert grad((S.topk(x, 2).values * weights[:2]).sum(), x)[0].tolist() == [1, 0, 10]
     assert grad(S.kthvalue(x, 2).values, x)[0].tolist() == [0, 0, 1]
@@ -241,7 +240,7 @@ def test_unique() -> None:
 
 
 def test_unique_options() -> None:
-    x = Tensor([[3, 1], [1, 1]])
+    x = tensor([[3, 1], [1, 1]])
     assert x.unique().tolist() == [1, 3]
     values, inverse = S.unique(x, return_inverse=True)
     assert inverse.tolist() == [[1, 0], [0, 0]]
@@ -253,7 +252,7 @@ def test_unique_options() -> None:
 
 
 def test_unique_slices() -> None:
-    x = Tensor([[1, 2], [0, 5], [1, 2]])
+    x = tensor([[1, 2], [0, 5], [1, 2]])
     values, inverse, counts = S.unique(x, return_inverse=True, return_counts=True, dim=0)
     assert values.tolist() == [[0, 5], [1, 2]]
     assert inverse.tolist() == [1, 0, 1]
@@ -262,8 +261,8 @@ def test_unique_slices() -> None:
 
 
 def test_every_nan_is_unique() -> None:
-    assert S.unique(Tensor([NAN, 1.0, NAN])).numel() == 3
-    assert S.unique(Tensor(np.zeros((0, 2)))).shape == (0,)
+    assert S.unique(tensor([NAN, 1.0, NAN])).numel() == 3
+    assert S.unique(tensor(np.zeros((0, 2)))).shape == (0,)
 
 
 # ------------------------------------------------------------------------ binary search, counts
@@ -281,12 +280,12 @@ def test_searchsorted(side: str) -> None:
 
 
 def test_searchsorted_in_rows() -> None:
-    rows = Tensor([[1, 3, 5], [2, 4, 6]])
-    wanted = Tensor([[3, 6], [3, 6]])
+    rows = tensor([[1, 3, 5], [2, 4, 6]])
+    wanted = tensor([[3, 6], [3, 6]])
     assert S.searchsorted(rows, wanted).tolist() == [[1, 3], [1, 2]]
     assert S.searchsorted(rows, wanted, right=True).tolist() == [[2, 3], [1, 3]]
     with pytest.raises(ShapeError, match=r"searchsorted: .* got shapes \(2, 3\) and \(3,\)"):
-        S.searchsorted(rows, Tensor([1, 2, 3]))
+        S.searchsorted(rows, tensor([1, 2, 3]))
     with pytest.raises(OptionError, match="searchsorted: expected side one of 'left', 'right'"):
         S.searchsorted(rows, wanted, side="middle")
 
@@ -295,27 +294,27 @@ def test_bincount() -> None:
     x = np.random.default_rng(0).integers(0, 9, 200)
     assert_close(S.bincount(from_numpy(x)), np.bincount(x))
     assert S.bincount(from_numpy(x), minlength=20).shape == (20,)
-    assert S.bincount(Tensor([], dtype="int64")).shape == (0,)
+    assert S.bincount(tensor([], dtype="int64")).shape == (0,)
     weights = np.random.default_rng(1).random(200)
     assert_close(S.bincount(from_numpy(x), from_numpy(weights)), np.bincount(x, weights))
-    assert S.bincount(from_numpy(x), Tensor(weights, dtype="float32")).dtype == dtypes.float32
-    assert S.bincount(Tensor([1, 1]), Tensor([2, 3])).tolist() == [0, 5]
-    assert Tensor([1, 1], dtype="uint8").bincount().tolist() == [0, 2]
+    assert S.bincount(from_numpy(x), tensor(weights, dtype="float32")).dtype == dtypes.float32
+    assert S.bincount(tensor([1, 1]), tensor([2, 3])).tolist() == [0, 5]
+    assert tensor([1, 1], dtype="uint8").bincount().tolist() == [0, 2]
 
 
 def test_bincount_gradient() -> None:
-    x = Tensor([1, 3, 1])
+    x = tensor([1, 3, 1])
     gradcheck(lambda w: S.bincount(x, w), [np.array([0.5, 1.0, 2.0])], order=2)
 
 
 def test_bincount_messages() -> None:
     with pytest.raises(OptionError, match="bincount: expected numbers of 0 or more, got -2"):
-        S.bincount(Tensor([1, -2]))
+        S.bincount(tensor([1, -2]))
     with pytest.raises(DTypeError, match="bincount: expected integers, got float32"):
-        S.bincount(Tensor([1.0]))
+        S.bincount(tensor([1.0]))
     with pytest.raises(ShapeError, match=r"bincount: expected a vector, got shape \(1, 2\)"):
-        S.bincount(Tensor([[1, 2]]))
+        S.bincount(tensor([[1, 2]]))
     with pytest.raises(ShapeError, match=r"bincount: expected weights of shape \(2,\), got \(3,\)"):
-        S.bincount(Tensor([1, 2]), Tensor([1.0, 2.0, 3.0]))
+        S.bincount(tensor([1, 2]), tensor([1.0, 2.0, 3.0]))
     with pytest.raises(OptionError, match="bincount: expected minlength of 0 or more, got -1"):
-        S.bincount(Tensor([1]), minlength=-1)
+        S.bincount(tensor([1]), minlength=-1)

@@ -11,7 +11,7 @@ import pytest
 
 from gradlab.autograd import grad
 from gradlab.ops import embedding as E, loss as L, softmax as S
-from gradlab.tensor import Tensor
+from gradlab.ops.creation import tensor
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -44,14 +44,14 @@ def compare(
     rtol: float = 1e-9,
 ) -> None:
     """Values and gradients by ``arrays``; ``fixed`` are passed on as tensors."""
-    xs = [Tensor(a, requires_grad=True) for a in arrays]
+    xs = [tensor(a, requires_grad=True) for a in arrays]
     ts = [torch.tensor(a, requires_grad=True) for a in arrays]
-    y = ours(*xs, *(Tensor(a) for a in fixed))
+    y = ours(*xs, *(tensor(a) for a in fixed))
     t = theirs(*ts, *(torch.tensor(a) for a in fixed))
     close(y, t, rtol)
     start = random(*y.shape, seed=1).astype(arrays[0].dtype)
-    plain = grad(y, xs, Tensor(start), create_graph=True)
-    quick = grad(y, xs, Tensor(start), retain_graph=True)
+    plain = grad(y, xs, tensor(start), create_graph=True)
+    quick = grad(y, xs, tensor(start), retain_graph=True)
     wanted = torch.autograd.grad(t, ts, torch.tensor(start), create_graph=second)
     for a, b, c in zip(plain, quick, wanted, strict=True):
         close(a, c, rtol)
@@ -112,7 +112,7 @@ def test_targets_that_broadcast(reduction):
 def test_mse_loss_of_many_values():
     x, y = (random(300_000, seed=seed).astype(np.float32) for seed in (0, 1))
     exact = np.mean((x.astype(np.float64) - y) ** 2)
-    assert L.mse_loss(Tensor(x), Tensor(y)).item() == pytest.approx(exact, rel=1e-6)
+    assert L.mse_loss(tensor(x), tensor(y)).item() == pytest.approx(exact, rel=1e-6)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -124,7 +124,7 @@ def test_binary_cross_entropy(reduction, weighted):
         return {"weight": None if weight is None else make(weight), "reduction": reduction}
 
     compare(
-        lambda x, y: L.binary_cross_entropy(x, y, **options(Tensor)),
+        lambda x, y: L.binary_cross_entropy(x, y, **options(tensor)),
         lambda x, y: F.binary_cross_entropy(x, y, **options(torch.tensor)),
         random(4, 3, low=0.02, high=0.98),
         random(4, 3, seed=1, low=0.0, high=1.0),
@@ -148,7 +148,7 @@ def test_binary_cross_entropy_with_logits(reduction, weighted, positive):
         return {k: make(v) for k, v in given.items() if v is not None} | {"reduction": reduction}
 
     compare(
-        lambda x, y: L.binary_cross_entropy_with_logits(x, y, **options(Tensor)),
+        lambda x, y: L.binary_cross_entropy_with_logits(x, y, **options(tensor)),
         lambda x, y: F.binary_cross_entropy_with_logits(x, y, **options(torch.tensor)),
         random(4, 3, low=-5, high=5),
         random(4, 3, seed=1, low=0.0, high=1.0),
@@ -213,7 +213,7 @@ def test_cross_entropy(shapes, reduction, weighted, ignore_index, smoothing):
     target = _with_ignored(labels(*shapes[1], classes=4), ignore_index)
     options = {"reduction": reduction, "ignore_index": ignore_index, "label_smoothing": smoothing}
     compare(
-        lambda x, y: L.cross_entropy(x, y, None if weight is None else Tensor(weight), **options),
+        lambda x, y: L.cross_entropy(x, y, None if weight is None else tensor(weight), **options),
         lambda x, y: F.cross_entropy(
             x, y, None if weight is None else torch.tensor(weight), **options
         ),
@@ -228,7 +228,7 @@ def test_nll_loss(shapes, reduction, weighted, ignore_index):
     target = _with_ignored(labels(*shapes[1], classes=4), ignore_index)
     options = {"reduction": reduction, "ignore_index": ignore_index}
     compare(
-        lambda x, y: L.nll_loss(x, y, None if weight is None else Tensor(weight), **options),
+        lambda x, y: L.nll_loss(x, y, None if weight is None else tensor(weight), **options),
         lambda x, y: F.nll_loss(x, y, None if weight is None else torch.tensor(weight), **options),
         random(*shapes[0]),
         fixed=(target,),
@@ -243,7 +243,7 @@ def test_cross_entropy_with_probabilities(shape, reduction, weighted, smoothing)
     weight = random(4, low=0.2) if weighted else None
     options = {"reduction": reduction, "label_smoothing": smoothing}
     compare(
-        lambda x, y: L.cross_entropy(x, y, None if weight is None else Tensor(weight), **options),
+        lambda x, y: L.cross_entropy(x, y, None if weight is None else tensor(weight), **options),
         lambda x, y: F.cross_entropy(
             x, y, None if weight is None else torch.tensor(weight), **options
         ),
@@ -264,7 +264,7 @@ def test_precision_far_from_zero():
     """Scores near 10,000 keep the precision of their differences."""
     x = (random(50, 4) + 1e4).astype(np.float32)
     exact = F.cross_entropy(torch.tensor(x.astype(np.float64)), torch.tensor(labels(50, classes=4)))
-    found = L.cross_entropy(Tensor(x), Tensor(labels(50, classes=4)))
+    found = L.cross_entropy(tensor(x), tensor(labels(50, classes=4)))
     assert found.item() == pytest.approx(exact.item(), rel=1e-6)
 
 
@@ -284,8 +284,8 @@ def test_ignored_rows_may_hold_anything():
     x = random(4, 3)
     x[1], x[2] = np.nan, np.inf
     target = np.array([0, -100, -100, 2])
-    x_ours, x_theirs = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
-    close(L.cross_entropy(x_ours, Tensor(target)), F.cross_entropy(x_theirs, torch.tensor(target)))
+    x_ours, x_theirs = tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    close(L.cross_entropy(x_ours, tensor(target)), F.cross_entropy(x_theirs, torch.tensor(target)))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -293,7 +293,7 @@ def test_everything_ignored(reduction):
     target = np.full(3, -100)
     for ours, theirs in ((L.cross_entropy, F.cross_entropy), (L.nll_loss, F.nll_loss)):
         close(
-            ours(Tensor(random(3, 4)), Tensor(target), reduction=reduction),
+            ours(tensor(random(3, 4)), tensor(target), reduction=reduction),
             theirs(torch.tensor(random(3, 4)), torch.tensor(target), reduction=reduction),
         )
 
@@ -310,7 +310,7 @@ def test_cross_entropy_in_float32(shape):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_cross_entropy_in_halves(dtype):
     x, target = random(8, 5), labels(8, classes=5)
-    ours = L.cross_entropy(Tensor(x, dtype=dtype), Tensor(target))
+    ours = L.cross_entropy(tensor(x, dtype=dtype), tensor(target))
     theirs = F.cross_entropy(torch.tensor(x).to(getattr(torch, dtype)), torch.tensor(target))
     assert ours.dtype.name == dtype
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-2)
@@ -343,7 +343,7 @@ def test_softmax_of_extremes(name, rows):
 def test_softmax_casts_first():
     x = np.array([1, 2, 3])
     close(
-        S.softmax(Tensor(x), 0, dtype="float64"), F.softmax(torch.tensor(x), 0, dtype=torch.float64)
+        S.softmax(tensor(x), 0, dtype="float64"), F.softmax(torch.tensor(x), 0, dtype=torch.float64)
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from gradlab.autograd import grad
 from gradlab.ops import matmul as M
-from gradlab.tensor import Tensor
+from gradlab.ops.creation import tensor
 
 torch = pytest.importorskip("torch")
 
@@ -24,7 +24,7 @@ def compare(
     ours: Callable[..., Any], theirs: Callable[..., Any], *arrays: np.ndarray, rtol: float = 1e-10
 ) -> None:
     """Values, gradients, and gradients of a function of the gradients."""
-    xs = [Tensor(a, requires_grad=True) for a in arrays]
+    xs = [tensor(a, requires_grad=True) for a in arrays]
     ts = [torch.tensor(a, requires_grad=True) for a in arrays]
     y, t = ours(*xs), theirs(*ts)
 
@@ -37,8 +37,8 @@ def compare(
 
     close(y, t)
     start = random(*y.shape, seed=1).astype(arrays[0].dtype)
-    plain = grad(y, xs, Tensor(start), create_graph=True)
-    quick = grad(y, xs, Tensor(start), retain_graph=True)
+    plain = grad(y, xs, tensor(start), create_graph=True)
+    quick = grad(y, xs, tensor(start), retain_graph=True)
     wanted = torch.autograd.grad(t, ts, torch.tensor(start), create_graph=True)
     for a, b, c in zip(plain, quick, wanted, strict=True):
         close(a, c)
@@ -84,7 +84,7 @@ def test_matmul_dtypes(dtype):
     x1, x2 = (np.rint(random(*shape) * 3) for shape in ((33, 65), (65, 17)))
     if dtype.startswith("u"):
         x1, x2 = abs(x1), abs(x2)
-    ours = M.matmul(Tensor(x1, dtype=dtype), Tensor(x2, dtype=dtype))
+    ours = M.matmul(tensor(x1, dtype=dtype), tensor(x2, dtype=dtype))
     kind = getattr(torch, dtype)
     theirs = torch.tensor(x1).to(kind) @ torch.tensor(x2).to(kind)
     assert ours.dtype.name == dtype
@@ -199,5 +199,5 @@ def test_diagonals(offset):
 def test_trace():
     compare(M.trace, torch.trace, random(3, 4))
     integers = np.arange(6, dtype=np.int32).reshape(2, 3)
-    ours, theirs = M.trace(Tensor(integers)), torch.trace(torch.tensor(integers))
+    ours, theirs = M.trace(tensor(integers)), torch.trace(torch.tensor(integers))
     assert (ours.item(), ours.dtype.name) == (theirs.item(), "int64")

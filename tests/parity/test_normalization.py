@@ -10,7 +10,7 @@ import pytest
 
 from gradlab.autograd import grad
 from gradlab.ops import normalization as N
-from gradlab.tensor import Tensor
+from gradlab.ops.creation import tensor
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -34,13 +34,13 @@ def compare(
     rtol: float = 1e-9,
     second: bool = True,
 ) -> None:
-    xs = [Tensor(a, requires_grad=True) for a in arrays]
+    xs = [tensor(a, requires_grad=True) for a in arrays]
     ts = [torch.tensor(a, requires_grad=True) for a in arrays]
     y, t = ours(*xs), theirs(*ts)
     close(y, t, rtol)
     start = random(*y.shape, seed=1).astype(arrays[0].dtype)
-    plain = grad(y, xs, Tensor(start), create_graph=True)
-    quick = grad(y, xs, Tensor(start), retain_graph=True)
+    plain = grad(y, xs, tensor(start), create_graph=True)
+    quick = grad(y, xs, tensor(start), retain_graph=True)
     wanted = torch.autograd.grad(t, ts, torch.tensor(start), create_graph=True)
     for a, b, c in zip(plain, quick, wanted, strict=True):
         close(a, c, rtol)
@@ -95,7 +95,7 @@ def test_rms_norm(shape, normalized, eps, weighted):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_halves(dtype):
     x = (random(4, 50) * 3).astype(np.float32)
-    ours = N.layer_norm(Tensor(x, dtype=dtype), 50)
+    ours = N.layer_norm(tensor(x, dtype=dtype), 50)
     theirs = F.layer_norm(torch.tensor(x).to(getattr(torch, dtype)), (50,))
     assert ours.dtype.name == dtype
     np.testing.assert_allclose(ours.astype("float32").numpy(), theirs.float().numpy(), rtol=2e-2)
@@ -110,7 +110,7 @@ SHAPES = [(6, 4), (2, 4, 3), (2, 4, 3, 2), (300, 4)]
 def test_batch_norm(shape, training, parameters):
     statistics = [random(4, seed=4), random(4, seed=5) ** 2 + 0.5]
     arrays = [random(*shape) + 3, random(4, seed=2), random(4, seed=3)]
-    ours = [Tensor(a) for a in statistics]
+    ours = [tensor(a) for a in statistics]
     theirs = [torch.tensor(a) for a in statistics]
 
     def with_statistics(function: Any, running: Any) -> Any:
@@ -139,11 +139,11 @@ def test_batch_norm_without_running_statistics():
 
 def test_running_statistics_in_float32():
     """Bit for bit over many batches, but for the order in which a batch is summed."""
-    ours = [Tensor(np.zeros(4, "f")), Tensor(np.ones(4, "f"))]
+    ours = [tensor(np.zeros(4, "f")), tensor(np.ones(4, "f"))]
     theirs = [torch.zeros(4), torch.ones(4)]
     for seed in range(20):
         x = (random(32, 4, seed=seed) * 2 + 1).astype(np.float32)
-        N.batch_norm(Tensor(x), *ours, training=True)
+        N.batch_norm(tensor(x), *ours, training=True)
         F.batch_norm(torch.tensor(x), *theirs, training=True)
     for a, b in zip(ours, theirs, strict=True):
         close(a, b, 1e-6)

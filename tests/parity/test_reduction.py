@@ -10,6 +10,7 @@ import pytest
 
 import gradlab as gl
 from gradlab.ops import reduction as R, sorting as S
+from gradlab.ops.creation import tensor
 from gradlab.tensor import Tensor
 
 torch = pytest.importorskip("torch")
@@ -52,13 +53,13 @@ def compare(
     ours: Callable[..., Any], theirs: Callable[..., Any], x: np.ndarray, **options: Any
 ) -> None:
     """The values, and the gradients of a random weighting of them."""
-    a = Tensor(x, requires_grad=True)
+    a = tensor(x, requires_grad=True)
     b = torch.tensor(x, requires_grad=True)
     y, z = ours(a, **options), theirs(b, **options)
     assert y.shape == tuple(z.shape)
     close(y.detach().numpy(), z.detach().numpy())
     weights = np.random.default_rng(9).standard_normal(y.shape).astype(np.float32)
-    y.backward(Tensor(weights))
+    y.backward(tensor(weights))
     z.backward(torch.tensor(weights))
     assert a.grad is not None
     # PyTorch leaves out the gradient of a norm of order 0, which is 0.
@@ -139,10 +140,10 @@ def test_second_order() -> None:
     x = values((3, 4), 0)
     x[0, 1] = x[1, 0] = x[1, 2] = 0
     for name in ("prod", "cumprod", "var", "std", "logsumexp", "norm"):
-        a, b = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
-        for tensor in (a, b):
-            y = getattr(tensor, name)(dim=1)
-            grad = _grad(y.sum(), tensor)
+        a, b = tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+        for leaf in (a, b):
+            y = getattr(leaf, name)(dim=1)
+            grad = _grad(y.sum(), leaf)
             (grad * grad).sum().backward()
         assert a.grad is not None
         close(a.grad.numpy(), b.grad.numpy())
@@ -158,7 +159,7 @@ def _grad(y: Any, x: Any) -> Any:
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int8", "int32", "int64", "float16", "float32"])
 def test_result_dtypes(dtype: str) -> None:
-    a = Tensor(np.ones((2, 3)), dtype=dtype)
+    a = tensor(np.ones((2, 3)), dtype=dtype)
     b = torch.ones((2, 3), dtype=getattr(torch, dtype))
     for name in ("sum", "prod", "amax", "argmax", "any", "all", "cumsum", "sort", "mean", "var",
                  "norm", "logsumexp"):  # fmt: skip
@@ -180,16 +181,16 @@ def test_counts_and_search(weighted: bool) -> None:
     x = np.random.default_rng(0).integers(0, 9, 100)
     w = np.random.default_rng(1).random(100).astype(np.float32)
     given = (w,) if weighted else ()
-    ours = S.bincount(Tensor(x), *map(Tensor, given), minlength=12)
+    ours = S.bincount(tensor(x), *map(tensor, given), minlength=12)
     theirs = torch.bincount(torch.tensor(x), *map(torch.tensor, given), minlength=12)
     close(ours.numpy(), theirs.numpy())
     edges, values_ = np.sort(w[:20]).reshape(2, 10), w[20:40].reshape(2, 10)
     for right in (False, True):
-        found = S.searchsorted(Tensor(edges), Tensor(values_), right=right)
+        found = S.searchsorted(tensor(edges), tensor(values_), right=right)
         expected = torch.searchsorted(torch.tensor(edges), torch.tensor(values_), right=right)
         close(found.numpy(), expected.numpy())
     for one, other in zip(
-        S.unique(Tensor(x), return_inverse=True, return_counts=True),
+        S.unique(tensor(x), return_inverse=True, return_counts=True),
         torch.unique(torch.tensor(x), return_inverse=True, return_counts=True),
         strict=True,
     ):
