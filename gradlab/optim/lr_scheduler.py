@@ -22,6 +22,9 @@ from gradlab.optim.optimizer import Optimizer
 class LRScheduler:
     """Base class: a subclass writes ``_rate(base, epoch, group)``, the rate of one group.
 
+    Or, as for PyTorch, ``get_lr()``, the list of the rates of all groups in epoch
+    ``self.last_epoch``; it may look at ``self.base_lrs`` and at the groups' own ``"lr"``.
+
     Call ``step()`` once per epoch (or per batch, if the schedule is to count batches), after the
     optimizer's own step. ``last_epoch`` is -1 to start, or the number of the last epoch that is
     over: the schedule then goes on with the next, from the ``initial_lr`` of the groups.
@@ -44,6 +47,12 @@ class LRScheduler:
 
     # Attributes that belong to the state: the options, and what is counted beside epochs.
     _keeps: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # What others made of the rate is for get_lr to look at, or not.
+        if cls._rate is LRScheduler._rate and "_floor" not in vars(cls):
+            cls._floor = None
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         name = type(self).__name__
@@ -125,7 +134,24 @@ class LRScheduler:
         ]  # fmt: skip
 
     def _rate(self, base: float, epoch: float, group: int) -> float:
-        raise NotImplementedError
+        self.last_epoch = epoch
+        rates = self.get_lr()
+        count = len(self.base_lrs)
+        _require(
+            f"{type(self).__name__}.get_lr", len(rates) == count, f"{count} rates, one per group",
+            len(rates),
+        )  # fmt: skip
+        return rates[group]
+
+    def get_lr(self) -> list[float]:
+        """The rates of epoch ``last_epoch``, one per group, before others changed them.
+
+        `get_last_lr` gives those in use.
+        """
+        if type(self)._rate is LRScheduler._rate:
+            name = type(self).__name__
+            raise NotImplementedError(f"{name}: expected a method get_lr, got none; define it")
+        return self._rates(self.last_epoch)
 
     def _set_momentum(self, epoch: float, group: int) -> None:
         """For schedules that move more than the rate."""
@@ -179,6 +205,9 @@ class LRScheduler:
             own = getattr(self, key)
             if isinstance(own, list) != isinstance(given[key], list | tuple):
                 raise StateError(f"{name}: expected {key} such as {own!r}, got {given[key]!r}")
+
+
+_LRScheduler = LRScheduler  # its name in older programs
 
 
 # -------------------------------------------------------------------------- options and state
@@ -241,19 +270,56 @@ class LambdaLR(LRScheduler):
         lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
         last_epoch: int = -1,
     ) -> None:
-        _check_optimizer("LambdaLR", optimizer)
-        count = len(optimizer.param_groups)
-        functions: list[Any] = [lr_lambda] * count if callable(lr_lambda) else list(lr_lambda)
-        _require(
-            "LambdaLR", len(functions) == count, f"{count} functions, one per group", len(functions)
-        )
-        for function in functions:
-            _require("LambdaLR", callable(function), "functions", type(function).__name__)
-        self.lr_lambdas = functions
+        self.lr_lambdas = _functions("LambdaLR", optimizer, lr_lambda)
         super().__init__(optimizer, last_epoch)
 
     def _rate(self, base: float, epoch: float, group: int) -> float:
         return base * float(self.lr_lambdas[group](epoch))
+
+
+class MultiplicativeLR(LRScheduler):
+    """The rate times ``lr_lambda(epoch)``, epoch by epoch; one function, or one per group.
+
+    Functions are not part of the state: to resume, make the schedule with the same ones.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0)
+    >>> scheduler = MultiplicativeLR(optimizer, lambda epoch: 0.5)
+    >>> scheduler.step()
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.25]
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
+        last_epoch: int = -1,
+    ) -> None:
+        self.lr_lambdas = _functions("MultiplicativeLR", optimizer, lr_lambda)
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        """The rates in use times what the functions say of epoch ``last_epoch``."""
+        rates = self.get_last_lr()
+        if self.last_epoch == 0:
+            return rates
+        return [
+            rate * float(function(self.last_epoch))
+            for rate, function in zip(rates, self.lr_lambdas, strict=True)
+        ]
+
+
+def _functions(name: str, optimizer: Optimizer, given: Any) -> list[Any]:
+    """A function given once for all groups, or a list with one for each."""
+    _check_optimizer(name, optimizer)
+    count = len(optimizer.param_groups)
+    functions: list[Any] = [given] * count if callable(given) else list(given)
+    _require(name, len(functions) == count, f"{count} functions, one per group", len(functions))
+    for function in functions:
+        _require(name, callable(function), "functions", type(function).__name__)
+    return functions
 
 
 class StepLR(LRScheduler):
@@ -601,11 +667,7 @@ class OneCycleLR(LRScheduler):
             name, anneal_strategy in ("cos", "linear"), "anneal_strategy 'cos' or 'linear'",
             repr(anneal_strategy),
         )  # fmt: skip
-        can = "momentum" in optimizer.defaults or "betas" in optimizer.defaults
-        _require(
-            name, can or not cycle_momentum, "an optimizer with momentum or betas",
-            f"{type(optimizer).__name__}; pass cycle_momentum=False",
-        )  # fmt: skip
+        _check_momentum(name, optimizer, cycle_momentum)
         self.pct_start, self.anneal_strategy = pct_start, anneal_strategy
         self.cycle_momentum, self.three_phase = cycle_momentum, three_phase
         self.max_lrs = _per_group(name, "max_lr", optimizer, max_lr)
@@ -654,11 +716,22 @@ class OneCycleLR(LRScheduler):
         highest = self.max_momentums[group]
         levels = {"first": highest, "peak": self.base_momentums[group], "last": highest}
         value = self._between(levels, epoch)
-        options = self.optimizer.param_groups[group]
-        if "betas" in options:
-            options["betas"] = (value, options["betas"][1])
-        else:
-            options["momentum"] = value
+        _write_momentum(self.optimizer.param_groups[group], value)
+
+
+def _write_momentum(options: dict[str, Any], value: float) -> None:
+    if "betas" in options:
+        options["betas"] = (value, options["betas"][1])
+    else:
+        options["momentum"] = value
+
+
+def _check_momentum(name: str, optimizer: Optimizer, cycle_momentum: bool) -> None:
+    can = "momentum" in optimizer.defaults or "betas" in optimizer.defaults
+    _require(
+        name, can or not cycle_momentum, "an optimizer with momentum or betas",
+        f"{type(optimizer).__name__}; pass cycle_momentum=False",
+    )  # fmt: skip
 
 
 def _total_steps(total_steps: Any, epochs: Any, steps_per_epoch: Any) -> int:
@@ -671,6 +744,97 @@ def _total_steps(total_steps: Any, epochs: Any, steps_per_epoch: Any) -> int:
     )  # fmt: skip
     _at_least("OneCycleLR", 1, epochs=epochs, steps_per_epoch=steps_per_epoch)
     return int(epochs) * int(steps_per_epoch)
+
+
+class CyclicLR(LRScheduler):
+    """Up from ``base_lr`` to ``max_lr`` and down again, over and over [1]_.
+
+    Momentum (``momentum``, or the first of ``betas``) goes the other way, from ``max_momentum`` to
+    ``base_momentum`` and back. The schedule counts batches: call ``step()`` after each.
+
+    Parameters
+    ----------
+    base_lr, max_lr, base_momentum, max_momentum: one number, or a list with one per group.
+    step_size_up, step_size_down: the batches of the way up, and of the way down; by default equal.
+    mode: ``"triangular"``; ``"triangular2"`` halves the height after each cycle; ``"exp_range"``
+        multiplies it by ``gamma`` after each batch.
+    scale_fn, scale_mode: a function in place of ``mode``, which gets the number of the cycle, from
+        1 (``"cycle"``), or of the batch (``"iterations"``), and returns the share of the height.
+        It is not part of the state.
+    cycle_momentum: False leaves the momentum alone.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0, momentum=0.9)
+    >>> scheduler = CyclicLR(optimizer, base_lr=0.2, max_lr=1.0, step_size_up=2)
+    >>> rates = []
+    >>> for step in range(6):
+    ...     rates += scheduler.get_last_lr()
+    ...     scheduler.step()
+    >>> [round(rate, 2) for rate in rates]
+    [0.2, 0.6, 1.0, 0.6, 0.2, 0.6]
+
+    .. [1] Smith, https://arxiv.org/abs/1506.01186
+    """
+
+    _floor = None
+    _keeps = (
+        "max_lrs", "step_size_up", "step_size_down", "mode", "gamma", "scale_mode",
+        "cycle_momentum", "base_momentums", "max_momentums",
+    )  # fmt: skip
+
+    def __init__(
+        self, optimizer: Optimizer, base_lr: float | Sequence[float],
+        max_lr: float | Sequence[float], step_size_up: int = 2000,
+        step_size_down: int | None = None, mode: str = "triangular", gamma: float = 1.0,
+        scale_fn: Callable[[float], float] | None = None, scale_mode: str = "cycle",
+        cycle_momentum: bool = True, base_momentum: float | Sequence[float] = 0.8,
+        max_momentum: float | Sequence[float] = 0.9, last_epoch: int = -1,
+    ) -> None:  # fmt: skip
+        name = "CyclicLR"
+        _check_optimizer(name, optimizer)
+        down = step_size_up if step_size_down is None else step_size_down
+        _at_least(name, 1, step_size_up=step_size_up, step_size_down=down)
+        modes = ("triangular", "triangular2", "exp_range")
+        _require(name, scale_fn is not None or mode in modes, f"mode one of {modes}", repr(mode))
+        counts = ("cycle", "iterations")
+        _require(name, scale_mode in counts, f"scale_mode one of {counts}", repr(scale_mode))
+        _check_momentum(name, optimizer, cycle_momentum)
+        self.step_size_up, self.step_size_down = step_size_up, down
+        self.mode, self.gamma = mode, gamma
+        self.scale_fn, self.scale_mode = scale_fn, scale_mode
+        self.cycle_momentum = cycle_momentum
+        self.max_lrs = _per_group(name, "max_lr", optimizer, max_lr)
+        self.base_momentums = _per_group(name, "base_momentum", optimizer, base_momentum)
+        self.max_momentums = _per_group(name, "max_momentum", optimizer, max_momentum)
+        if last_epoch == -1:
+            lowest = _per_group(name, "base_lr", optimizer, base_lr)
+            for group, rate in zip(optimizer.param_groups, lowest, strict=True):
+                group["initial_lr"] = rate
+        super().__init__(optimizer, last_epoch)
+
+    def _height(self, epoch: float) -> float:
+        """How far up the cycle is, from 0 to 1, times the share of the height of this cycle."""
+        length = self.step_size_up + self.step_size_down
+        cycle, within = divmod(epoch, length)
+        up = within / self.step_size_up
+        height = up if within <= self.step_size_up else (length - within) / self.step_size_down
+        return height * self._share(epoch, int(cycle) + 1)
+
+    def _share(self, epoch: float, cycle: int) -> float:
+        if self.scale_fn is not None:
+            return float(self.scale_fn(cycle if self.scale_mode == "cycle" else epoch))
+        if self.mode == "exp_range":
+            return self.gamma**epoch
+        return 0.5 ** (cycle - 1) if self.mode == "triangular2" else 1.0
+
+    def _rate(self, base: float, epoch: float, group: int) -> float:
+        return base + (self.max_lrs[group] - base) * self._height(epoch)
+
+    def _set_momentum(self, epoch: float, group: int) -> None:
+        if self.cycle_momentum:
+            low, high = self.base_momentums[group], self.max_momentums[group]
+            value = high - (high - low) * self._height(epoch)
+            _write_momentum(self.optimizer.param_groups[group], value)
 
 
 # -------------------------------------------------------------------------------- combinations

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import gradlab as gl
+from gradlab.errors import OptionError
 from gradlab.optim import lr_scheduler as lr
 
 
@@ -123,3 +124,61 @@ def test_reprs_are_one_line():
     plateau = repr(lr.ReduceLROnPlateau(optimizer))
     assert plateau.startswith("ReduceLROnPlateau(mode='min', factor=0.1, patience=10, ")
     assert "\n" not in plateau
+
+
+def test_a_schedule_that_says_no_rates():
+    optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=0.8)
+
+    class Nothing(lr.LRScheduler):
+        pass
+
+    class Wrong(lr.LRScheduler):
+        def get_lr(self):
+            return [0.1, 0.2]
+
+    with pytest.raises(NotImplementedError, match="Nothing: expected a method get_lr, got none"):
+        Nothing(optimizer)
+    with pytest.raises(OptionError, match=r"Wrong\.get_lr: expected 1 rates, one per group, got 2"):
+        Wrong(optimizer)
+    assert lr.StepLR(optimizer, 1).get_lr() == [0.8]
+
+
+def test_a_schedule_of_rates_within_a_sequence_and_from_a_file(tmp_path):
+    class Halving(lr.LRScheduler):
+        def get_lr(self):
+            return [rate / 2**self.last_epoch for rate in self.base_lrs]
+
+    def sequence():
+        optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=0.8)
+        parts = [lr.ConstantLR(optimizer, 0.5, 2), Halving(optimizer)]
+        return lr.SequentialLR(optimizer, parts, [2])
+
+    def rates(scheduler, steps):
+        seen = []
+        for _ in range(steps):
+            seen += scheduler.get_last_lr()
+            scheduler.step()
+        return seen
+
+    assert rates(sequence(), 5) == [0.4, 0.4, 0.8, 0.4, 0.2]
+    first = sequence()
+    rates(first, 3)
+    gl.save(first.state_dict(), tmp_path / "schedule")
+    again = sequence()
+    again.load_state_dict(gl.load(tmp_path / "schedule"))
+    assert rates(again, 2) == [0.4, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"mode": "up"}, "CyclicLR: expected mode one of .*, got 'up'"),
+        ({"scale_mode": "up"}, "CyclicLR: expected scale_mode one of .*, got 'up'"),
+        ({"step_size_up": 0}, "CyclicLR: expected step_size_up of 1 or more, got 0"),
+        ({}, "CyclicLR: expected an optimizer with momentum or betas, got Adagrad; pass cycle_mo"),
+    ],
+)
+def test_cycles_refuse(options, text):
+    optimizer = gl.optim.Adagrad([gl.tensor([1.0])], lr=0.8)
+    with pytest.raises(OptionError, match=text):
+        lr.CyclicLR(optimizer, 0.1, 1.0, **options)

@@ -261,6 +261,22 @@ SCHEDULES = {
     "one cycle, no momentum": lambda m, o: m.OneCycleLR(
         o, 1.0, total_steps=60, cycle_momentum=False, pct_start=0.0
     ),
+    "multiplicative": lambda m, o: m.MultiplicativeLR(o, lambda epoch: 1 - 0.3 / epoch),
+    "multiplicative per group": lambda m, o: m.MultiplicativeLR(
+        o, [lambda e: 0.9, lambda e: 0.5 if e == 20 else 1.0]
+    ),
+    "cyclic": lambda m, o: m.CyclicLR(o, 0.1, [1.0, 0.4], step_size_up=7),
+    "cyclic, halving": lambda m, o: m.CyclicLR(
+        o, 0.1, 1.0, step_size_up=3, step_size_down=8, mode="triangular2",
+        base_momentum=[0.5, 0.6], max_momentum=0.95,
+    ),
+    "cyclic, exponential": lambda m, o: m.CyclicLR(
+        o, [0.1, 0.2], 1.0, step_size_up=4, mode="exp_range", gamma=0.97, scale_mode="iterations",
+        cycle_momentum=False,
+    ),
+    "cyclic, own scale": lambda m, o: m.CyclicLR(
+        o, 0.1, 1.0, step_size_up=4, scale_fn=lambda cycle: 1 / cycle
+    ),
     "sequential": lambda m, o: m.SequentialLR(
         o,
         [
@@ -340,6 +356,29 @@ def follow(mine, other, epochs, metrics=None):
 def test_fifty_epochs(name):
     mine, other = optimizers(momentum=0.9)
     follow(SCHEDULES[name](ours, mine), quiet_schedule(SCHEDULES[name], other), EPOCHS)
+
+
+@pytest.mark.parametrize("base", ["LRScheduler", "_LRScheduler"])
+def test_a_schedule_written_for_pytorch(base):
+    def made(library):
+        class WarmUp(getattr(library, base)):
+            def __init__(self, optimizer, epochs, last_epoch=-1):
+                self.epochs = epochs
+                super().__init__(optimizer, last_epoch)
+
+            def get_lr(self):
+                if self.last_epoch > 20:  # from the rates in use, as PyTorch's own do
+                    return [group["lr"] * 0.9 for group in self.optimizer.param_groups]
+                return [
+                    rate * min(1, (self.last_epoch + 1) / self.epochs) for rate in self.base_lrs
+                ]
+
+        return WarmUp
+
+    mine, other = optimizers()
+    mine, other = made(ours)(mine, epochs=5), made(theirs)(other, epochs=5)
+    follow(mine, other, EPOCHS)
+    assert mine.last_epoch == other.last_epoch == EPOCHS
 
 
 @pytest.mark.parametrize("name", PLATEAUS)
