@@ -295,3 +295,69 @@ ADAGRAD = Op(
     mutates=("params", "sums"),
     kernels=[_multi_tensor(_adagrad, cuda.adagrad)],
 )
+
+
+def _adadelta(
+    xp: Any, params: Any, grads: Any, squares: Any, deltas: Any, *, lr: float, rho: float,
+    eps: float, weight_decay: float, maximize: bool,
+) -> None:  # fmt: skip
+    for _, p, g, v, d, t, u in walk(xp, params, grads, squares, deltas):
+        rate, decay, keep, new, epsilon = _scalars(xp, p.dtype, lr, weight_decay, rho, 1 - rho, eps)
+        if weight_decay or maximize:
+            g = _effective(xp, g, p, decay if weight_decay else None, maximize, t)
+        u = xp.multiply(g, g, out=u)
+        _decayed_sum(xp, v, u, keep, new)
+        xp.add(v, epsilon, out=u)
+        xp.sqrt(u, out=u)
+        xp.divide(g, u, out=u)
+        t = xp.add(d, epsilon, out=t)
+        xp.sqrt(t, out=t)
+        xp.multiply(u, t, out=u)
+        xp.multiply(u, u, out=t)
+        _decayed_sum(xp, d, t, keep, new)
+        xp.multiply(u, rate, out=u)
+        xp.subtract(p, u, out=p)
+
+
+def _decayed_sum(xp: Any, mean: Any, value: Any, keep: Any, new: Any) -> None:
+    """Move ``mean`` to ``keep·mean + new·value``; ``value`` is used up."""
+    xp.multiply(mean, keep, out=mean)
+    xp.multiply(value, new, out=value)
+    xp.add(mean, value, out=mean)
+
+
+ADADELTA = Op(
+    "adadelta_step",
+    _adadelta,
+    inputs=("params", "grads", "squares", "deltas"),
+    mutates=("params", "squares", "deltas"),
+)
+
+
+def _adamax(
+    xp: Any, params: Any, grads: Any, means: Any, largest: Any, *, lr: float,
+    betas: tuple[float, float], eps: float, weight_decay: float, maximize: bool, steps: list[int],
+) -> None:  # fmt: skip
+    beta1, beta2 = betas
+    for i, p, g, m, top, t, u in walk(xp, params, grads, means, largest):
+        rate, keep1, new1, keep2, epsilon, decay = _scalars(
+            xp, p.dtype, lr / (1 - beta1 ** steps[i]), beta1, 1 - beta1, beta2, eps, weight_decay
+        )
+        if weight_decay or maximize:
+            g = _effective(xp, g, p, decay if weight_decay else None, maximize, t)
+        u = _average(xp, m, g, keep1, new1, u)
+        xp.multiply(top, keep2, out=top)
+        xp.absolute(g, out=u)
+        xp.add(u, epsilon, out=u)
+        xp.maximum(top, u, out=top)
+        xp.divide(m, top, out=u)
+        xp.multiply(u, rate, out=u)
+        xp.subtract(p, u, out=p)
+
+
+ADAMAX = Op(
+    "adamax_step",
+    _adamax,
+    inputs=("params", "grads", "means", "largest"),
+    mutates=("params", "means", "largest"),
+)

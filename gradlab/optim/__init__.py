@@ -2,6 +2,16 @@
 
 from gradlab.optim import lr_scheduler
 from gradlab.optim.optimizer import Optimizer
-from gradlab.optim.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from gradlab.optim.optimizers import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "lr_scheduler"]
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Optimizer",
+    "RMSprop",
+    "lr_scheduler",
+]

@@ -1,4 +1,4 @@
-"""SGD, Adam, AdamW, RMSprop and Adagrad, with PyTorch's arguments and arithmetic.
+"""SGD, Adam and its kin, RMSprop, Adagrad and Adadelta, with PyTorch's arguments and arithmetic.
 
 Common to all: ``params`` is what `Optimizer` takes; ``lr`` is the learning rate, which may be
 changed in ``param_groups`` between steps; ``weight_decay`` λ adds ``λ·p`` to the gradient ``g`` of
@@ -12,7 +12,7 @@ from typing import Any
 
 from gradlab.errors import OptionError, message
 from gradlab.ops.core import update
-from gradlab.ops.update import ADAGRAD, ADAM, RMSPROP, SGD as SGD_STEP
+from gradlab.ops.update import ADADELTA, ADAGRAD, ADAM, ADAMAX, RMSPROP, SGD as SGD_STEP
 from gradlab.optim.optimizer import Optimizer, Params
 from gradlab.tensor import Tensor
 
@@ -155,6 +155,50 @@ class AdamW(Adam):
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
 
 
+class Adamax(Optimizer):
+    """Adam by the largest gradient in place of the mean square [1]_.
+
+    ``m ← β₁·m + (1 - β₁)·g``, ``u ← max(β₂·u, |g| + eps)``, and in step ``t``
+    ``p ← p - lr/(1 - β₁ᵗ)·m/u``.
+
+    Parameters
+    ----------
+    params, lr, weight_decay, maximize: as for every optimizer.
+    betas: (β₁, β₂), each in [0, 1).
+    eps: added to the absolute gradient.
+
+    >>> import gradlab as gl
+    >>> w = gl.tensor([4.0, -2.0], requires_grad=True)
+    >>> optimizer = gl.optim.Adamax([w], lr=0.5)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()  # the first step is lr in every direction
+    >>> w.detach()
+    tensor([ 3.5000, -1.5000])
+
+    .. [1] Kingma and Ba, https://arxiv.org/abs/1412.6980, section 7.1
+    """
+
+    _entries = frozenset({"step", "exp_avg", "exp_inf"})
+
+    def __init__(
+        self, params: Params, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0.0, *, maximize: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            params,
+            {
+                "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
+                "maximize": maximize,
+            },
+        )  # fmt: skip
+
+    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        means, largest = self._states(params, "exp_avg"), self._states(params, "exp_inf")
+        options = self._options(group)
+        options["steps"] = self._count_steps(params)
+        update(ADAMAX, (params, grads, means, largest), options)
+
+
 class RMSprop(Optimizer):
     """RMSprop [1]_: steps divided by the root of the running mean square of the gradient.
 
@@ -248,3 +292,52 @@ class Adagrad(Optimizer):
         sums = self._states(params, "sum", options.pop("initial_accumulator_value"))
         options["steps"] = self._count_steps(params)
         update(ADAGRAD, (params, grads, sums), options)
+
+
+class Adadelta(Optimizer):
+    """Adadelta [1]_: steps as large as the last ones, by the size of the gradient.
+
+    ``v ← rho·v + (1 - rho)·g²``, ``Δ ← √(d + eps)/√(v + eps)·g``, ``d ← rho·d + (1 - rho)·Δ²``,
+    ``p ← p - lr·Δ``.
+
+    Parameters
+    ----------
+    params, lr, weight_decay, maximize: as for every optimizer.
+    rho: the share of the means that is kept in a step, in [0, 1].
+    eps: added under the roots; the first steps are of its size.
+
+    >>> import gradlab as gl
+    >>> w = gl.tensor([4.0, -2.0], requires_grad=True)
+    >>> optimizer = gl.optim.Adadelta([w], eps=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w.detach()
+    tensor([ 3.0077, -1.0299])
+
+    .. [1] Zeiler, https://arxiv.org/abs/1212.5701
+    """
+
+    _entries = frozenset({"step", "square_avg", "acc_delta"})
+
+    def __init__(
+        self, params: Params, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6,
+        weight_decay: float = 0.0, *, maximize: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            params,
+            {
+                "lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay,
+                "maximize": maximize,
+            },
+        )  # fmt: skip
+
+    def _check_options(self, group: dict[str, Any]) -> None:
+        super()._check_options(group)
+        rho = group["rho"]
+        if not (isinstance(rho, int | float) and 0 <= rho <= 1):
+            raise OptionError(message("Adadelta", expected="rho in [0, 1]", got=repr(rho)))
+
+    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        self._count_steps(params)
+        squares, deltas = self._states(params, "square_avg"), self._states(params, "acc_delta")
+        update(ADADELTA, (params, grads, squares, deltas), self._options(group))

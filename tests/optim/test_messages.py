@@ -152,6 +152,10 @@ def in_two_groups():
             "Adagrad: expected initial_accumulator_value of 0 or more, got -1",
         ),
         (
+            lambda: gl.optim.Adadelta([leaf(2)], rho=1.1), errors.OptionError,
+            "Adadelta: expected rho in [0, 1], got 1.1",
+        ),
+        (
             lambda: Adam([leaf(2)], betas=(0.9, 1.0)), errors.OptionError,
             "Adam: expected two betas in [0, 1), got (0.9, 1.0)",
         ),

@@ -21,6 +21,8 @@ OPTIMIZERS = {
     "AdamW": lambda params: gl.optim.AdamW(params, lr=0.1, maximize=True),
     "RMSprop": lambda params: gl.optim.RMSprop(params, lr=0.1, momentum=0.9, centered=True),
     "Adagrad": lambda params: gl.optim.Adagrad(params, lr=0.1, initial_accumulator_value=0.1),
+    "Adadelta": lambda params: gl.optim.Adadelta(params, lr=0.1, weight_decay=0.1),
+    "Adamax": lambda params: gl.optim.Adamax(params, lr=0.1, weight_decay=0.1),
 }
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
 

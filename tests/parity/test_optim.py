@@ -59,6 +59,16 @@ ADAGRAD = [
     {"initial_accumulator_value": 0.5, "eps": 1e-3},
     {"lr_decay": 0.1, "weight_decay": 0.1, "maximize": True},
 ]
+ADADELTA = [
+    {},
+    {"rho": 0.5, "eps": 1e-3},
+    {"weight_decay": 0.1, "maximize": True},
+]
+ADAMAX = [
+    {},
+    {"betas": (0.5, 0.9), "eps": 1e-3},
+    {"weight_decay": 0.1, "maximize": True},
+]
 CASES = [
     pytest.param(name, options, id=f"{name}-{'-'.join(options) or 'plain'}")
     for name, all_options in [
@@ -67,6 +77,8 @@ CASES = [
         ("AdamW", ADAM),
         ("RMSprop", RMSPROP),
         ("Adagrad", ADAGRAD),
+        ("Adadelta", ADADELTA),
+        ("Adamax", ADAMAX),
     ]
     for options in all_options
 ]
