@@ -42,8 +42,13 @@ _DTYPES = {
 }
 
 
-def save(obj: Any, path: str | os.PathLike[str]) -> None:
-    """Write ``obj`` to the file ``path``, from which `load` gives it back.
+def save(
+    obj: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    f: str | os.PathLike[str] | None = None,
+) -> None:
+    """Write ``obj`` to the file ``path``, from which `load` gives it back. PyTorch calls it ``f``.
 
     ``obj`` is a tensor, a NumPy array, a number, a string, a bool, None, or dicts, lists and tuples
     of these, nested at will: state dicts of models and optimizers are such. A dict of tensors is
@@ -60,22 +65,23 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
     >>> gl.load(path)
     {'weight': tensor([1., 1.]), 'steps': 3}
     """
-    target = as_path("save", path)
+    target = as_path("save", f if path is None else path)
     structure, arrays = pack(obj)
     write_arrays(target, structure, arrays)
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
     device: DeviceLike = None,
     *,
     map_location: DeviceLike = None,
     weights_only: bool = True,
+    f: str | os.PathLike[str] | None = None,
 ) -> Any:
     """Read what `save` wrote to ``path``, its tensors onto ``device`` (None: the CPU).
 
-    PyTorch calls the device ``map_location``. Its ``weights_only`` may be given; here every file is
-    read so.
+    PyTorch calls the path ``f`` and the device ``map_location``. Its ``weights_only`` may be given;
+    here every file is read so.
 
     A safetensors file that another program wrote is read as a dict of tensors.
 
@@ -83,7 +89,7 @@ def load(
     safetensors file. No file is ever unpickled.
     """
     where = find_device(map_location if device is None else device)
-    content = read_arrays(as_path("load", path))
+    content = read_arrays(as_path("load", f if path is None else path))
     if not content.digest:
         return {name: from_value(array, where) for name, array in content.arrays.items()}
     return unpack(content.structure, content.arrays, where)

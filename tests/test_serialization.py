@@ -55,6 +55,11 @@ def test_views_keep_their_values(path):
         assert value.tolist() == views[name].tolist(), name
 
 
+def test_names_of_arguments_as_in_pytorch(path):
+    gl.save(obj={"weight": gl.ones(2)}, f=path)
+    assert gl.load(f=path, map_location="cpu")["weight"].tolist() == [1, 1]
+
+
 def test_a_nested_object(path):
     obj = {
         "state": {0: {"step": 3, "exp_avg": gl.ones(2)}, 1: {}},

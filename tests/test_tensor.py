@@ -178,6 +178,23 @@ def test_factories():
     assert gl.zeros(2, requires_grad=True).requires_grad
 
 
+def test_bounds_under_pytorchs_names():
+    assert gl.arange(start=1, end=8, step=3).tolist() == [1, 4, 7]
+    assert gl.arange(end=3).tolist() == [0, 1, 2]
+    assert gl.arange(1, end=3.0, dtype=gl.float32).tolist() == [1, 2]
+    assert gl.linspace(start=0, end=1, steps=3).tolist() == [0, 0.5, 1]
+    with pytest.raises(gl.errors.DTypeError, match="arange: expected numbers, got None"):
+        gl.arange()
+
+
+@pytest.mark.parametrize("make", [gl.zeros_like, gl.ones_like, gl.empty_like, gl.rand_like])
+def test_made_alike_with_a_gradient(make):
+    x = make(gl.ones(2, 3), requires_grad=True)
+    assert (x.shape, x.requires_grad, x.is_leaf) == ((2, 3), True, True)
+    assert gl.full_like(x, 7, requires_grad=True).requires_grad
+    assert not make(x).requires_grad
+
+
 def test_ranges():
     assert gl.arange(3).tolist() == [0, 1, 2]
     assert gl.arange(3).dtype == "int64"

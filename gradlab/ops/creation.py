@@ -185,45 +185,60 @@ def empty(
     return _filled("empty", device, requires_grad, sizes, _float_or(dtype))
 
 
-def _like(x: Tensor, dtype: Any, device: DeviceLike) -> dict[str, Any]:
-    return {"dtype": x.dtype if dtype is None else dtype, "device": device or x.device}
+def _like(x: Tensor, dtype: Any, device: DeviceLike, requires_grad: bool = False) -> dict[str, Any]:
+    return {
+        "dtype": x.dtype if dtype is None else dtype,
+        "device": device or x.device,
+        "requires_grad": requires_grad,
+    }
 
 
-def zeros_like(x: Tensor, *, dtype: Any = None, device: DeviceLike = None) -> Tensor:
+def zeros_like(
+    x: Tensor, *, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
     """Make zeros with the shape, dtype and device of ``x``."""
-    return zeros(x.shape, **_like(x, dtype, device))
+    return zeros(x.shape, **_like(x, dtype, device, requires_grad))
 
 
-def ones_like(x: Tensor, *, dtype: Any = None, device: DeviceLike = None) -> Tensor:
+def ones_like(
+    x: Tensor, *, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
     """Make ones with the shape, dtype and device of ``x``."""
-    return ones(x.shape, **_like(x, dtype, device))
+    return ones(x.shape, **_like(x, dtype, device, requires_grad))
 
 
-def empty_like(x: Tensor, *, dtype: Any = None, device: DeviceLike = None) -> Tensor:
+def empty_like(
+    x: Tensor, *, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
     """Make a tensor of unset values with the shape, dtype and device of ``x``."""
-    return empty(x.shape, **_like(x, dtype, device))
+    return empty(x.shape, **_like(x, dtype, device, requires_grad))
 
 
 def full_like(
-    x: Tensor, fill_value: Any, *, dtype: Any = None, device: DeviceLike = None
-) -> Tensor:
+    x: Tensor, fill_value: Any, *, dtype: Any = None, device: DeviceLike = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """Make a tensor of ``fill_value`` with the shape, dtype and device of ``x``."""
-    return full(x.shape, fill_value, **_like(x, dtype, device))
+    return full(x.shape, fill_value, **_like(x, dtype, device, requires_grad))
 
 
 def arange(
-    start: Any, stop: Any = None, step: Any = 1, *, dtype: Any = None, device: DeviceLike = None,
-    requires_grad: bool = False,
+    start: Any = None, stop: Any = None, step: Any = 1, *, dtype: Any = None,
+    device: DeviceLike = None, requires_grad: bool = False, end: Any = None,
 ) -> Tensor:  # fmt: skip
     """Make the values from ``start`` (0 if only one bound is given) up to, not including, ``stop``.
 
-    The dtype is int64 if all arguments are ints, else the default floating dtype.
+    PyTorch calls the second bound ``end``. The dtype is int64 if all arguments are ints, else the
+    default floating dtype.
 
     >>> arange(3), arange(1, 2, 0.5)
     (tensor([0, 1, 2]), tensor([1.0000, 1.5000]))
     """
+    stop = end if stop is None else stop
     if stop is None:
         start, stop = 0, start
+    elif start is None:
+        start = 0
     start, stop, step = _numbers("arange", start, stop, step)
     if not all(map(math.isfinite, (start, stop, step))):
         got = f"{start}, {stop} and {step}"
@@ -242,10 +257,12 @@ def arange(
 
 
 def linspace(
-    start: float, stop: float, num: int = 100, *, endpoint: bool = True, dtype: Any = None,
-    device: DeviceLike = None, requires_grad: bool = False, steps: int | None = None,
+    start: float, stop: float | None = None, num: int = 100, *, endpoint: bool = True,
+    dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False,
+    steps: int | None = None, end: float | None = None,
 ) -> Tensor:  # fmt: skip
-    """Make ``num`` values evenly spaced from ``start`` to ``stop`` (PyTorch: ``steps``)."""
+    """Make ``num`` values evenly spaced from ``start`` to ``stop``; PyTorch: ``steps``, ``end``."""
+    stop = end if stop is None else stop
     count = num if steps is None else steps
     start, stop = _numbers("linspace", start, stop)
     if count < 0:

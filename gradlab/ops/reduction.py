@@ -708,10 +708,16 @@ class Extreme(NamedTuple):
     indices: Tensor
 
 
-def _as_pytorch(function: Callable[..., Any], compare: Any, find: Any) -> Callable[..., Any]:
-    """Let ``max(x, other)`` and ``max(x, dim=…)`` mean what they mean in PyTorch.
+def _axis_of(
+    axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: bool = False
+) -> tuple[Any, bool]:
+    return (axis if dim is None else dim), keepdims or keepdim
 
-    There the first compares two tensors, and the second gives a pair, of which the course notes
+
+def _as_pytorch(function: Callable[..., Any], compare: Any, find: Any) -> Callable[..., Any]:
+    """Let ``max(x, other)``, ``max(x, dim=…)`` and ``max(x, 1, True)`` be what PyTorch has there.
+
+    There the first compares two tensors, and the others give a pair, of which the course notes
     and much other code take ``[1]``. To answer these with values alone would go unnoticed.
     """
 
@@ -721,9 +727,8 @@ def _as_pytorch(function: Callable[..., Any], compare: Any, find: Any) -> Callab
             return compare(x, *args, **kwargs)
         if kwargs.get("out", "") is None:  # np.max(x) calls x.max(axis=None, out=None)
             del kwargs["out"]
-        if "dim" in kwargs:
-            axis = kwargs.pop("dim")
-            keepdims = kwargs.pop("keepdim", kwargs.pop("keepdims", False))
+        if "dim" in kwargs or (args and (len(args) > 1 or "keepdim" in kwargs)):
+            axis, keepdims = _axis_of(*args, **kwargs)
             places = find(x, axis, keepdims=True)
             best = Extreme(take_along_axis(x, places, axis) if x.ndim else x, places)
             return best if keepdims else Extreme(*(squeeze(each, axis) for each in best))

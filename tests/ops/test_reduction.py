@@ -554,3 +554,20 @@ def test_norm_messages() -> None:
         R.svdvals(tensor([1.0]))
     with pytest.raises(AxisError, match=r"matrix_norm: expected two axes, as \(-2, -1\), got 0"):
         R.norm(x, "nuc", axis=0)
+
+
+@pytest.mark.parametrize("best", ["max", "min"])
+def test_pairs_of_values_and_places_as_pytorch_spells_them(best):
+    x = tensor([[1.0, 5.0, 2.0], [7.0, 3.0, 9.0]])
+    place = getattr(R, f"arg{best}")(x, axis=1, keepdims=True)
+    function = getattr(R, best)
+    for values, places in (
+        function(x, dim=1, keepdim=True),
+        function(x, 1, keepdim=True),
+        function(x, 1, True),
+        getattr(x, best)(1, True),
+    ):
+        assert places.tolist() == place.tolist()
+        assert values.tolist() == getattr(x.numpy(), best)(1, keepdims=True).tolist()
+    assert function(x, 1, keepdim=False).indices.shape == (2,)
+    assert function(x, 1, keepdims=True).shape == (2, 1)  # NumPy's name, values alone
