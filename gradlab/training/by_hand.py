@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 from gradlab import nn
@@ -16,7 +15,7 @@ from gradlab.ops.matmul import matmul
 from gradlab.ops.random import normal
 from gradlab.tensor import Tensor
 from gradlab.training.meters import Accumulator
-from gradlab.training.module import evaluating
+from gradlab.training.module import evaluation
 
 # ------------------------------------------------------------------------------------------ data
 
@@ -157,7 +156,7 @@ def evaluate_accuracy(
         device = first.device
     where = None if device is None else find_device(device)
     right = Accumulator(2)
-    with no_grad(), nullcontext() if model is None else evaluating(model):
+    with no_grad() if model is None else evaluation(model):
         for X, y in data_iter:
             if where is not None:
                 X, y = X.to(where), y.to(where)

@@ -11,8 +11,7 @@ from gradlab.errors import OptionError, ShapeError, message
 from gradlab.nn.functional import cross_entropy
 from gradlab.ops.creation import zeros
 from gradlab.tensor import Tensor
-from gradlab.training.evaluation import evaluation
-from gradlab.training.module import Module
+from gradlab.training.module import Module, evaluation
 
 
 class Classifier(Module):

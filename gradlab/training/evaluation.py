@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gradlab.autograd import no_grad
 from gradlab.ops.shape import concat
 from gradlab.tensor import Tensor
 from gradlab.training.datamodule import Batches, size_of_batch
-from gradlab.training.module import evaluating, require_validation
+from gradlab.training.module import evaluation, require_validation
 
 if TYPE_CHECKING:
     from gradlab.training.trainer import Trainer
-
-
-@contextmanager
-def evaluation(model: Any) -> Iterator[None]:
-    """The model in evaluation mode and outside the graph, and afterwards as it was."""
-    with evaluating(model), no_grad():
-        yield
 
 
 def validate(trainer: Trainer, batches: Batches, stops: Callable[[], bool] | None = None) -> bool:

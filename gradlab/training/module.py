@@ -109,7 +109,7 @@ class Module(nn.Module, HyperParameters):
         >>> model.net.weight.tolist()
         [[1.0, 1.0, 1.0]]
         """
-        with evaluating(self), no_grad():
+        with evaluation(self):
             self(*inputs)
         if init is not None:
             getattr(self, "net", self).apply(init)
@@ -218,12 +218,14 @@ def _is_learned(value: Any) -> bool:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, and afterwards each of its modules in the mode it was in."""
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, with nothing recorded for gradients; afterwards each of its
+    modules is in the mode it was in."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        yield
+        with no_grad():
+            yield
     finally:
         for module, was_training in before:
             module.training = was_training

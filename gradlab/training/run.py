@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from gradlab.devices import Device, cpu
@@ -162,17 +163,21 @@ class Run:
             if not every_n:
                 continue
             points = self.undrawn.setdefault(label, [])
-            values = [(e[3], e[1]) for e in entries if e[0] == label and math.isfinite(e[1])]
-            if train and batches:
-                start = self.epoch - 1 / batches  # batches are counted from 1
-                points += [(start + batch / batches, y) for batch, y in values]
-            else:
-                points += [(self.epoch + 1.0, y) for _, y in values]
+            points += self._points(label, entries, batches if train else None)
             ready = len(points) if end else len(points) - len(points) % every_n
             for first in range(0, ready, every_n):
                 xs, ys = zip(*points[first : first + every_n], strict=True)
                 self.model.board.draw(sum(xs) / len(xs), sum(ys) / len(ys), label)
             del points[:ready]
+
+    def _points(
+        self, label: str, entries: list[Entry], batches: int | None
+    ) -> Iterator[tuple[float, float]]:
+        """The values of a curve, each at the part of the run, in epochs, that was done before its
+        batch; without a number of ``batches`` at the end of the epoch."""
+        for name, y, _, batch, _ in entries:
+            if name == label and math.isfinite(y):
+                yield self.epoch + ((batch - 1) / batches if batches else 1.0), y
 
     def note(self, name: str, value: Any, last: bool = False) -> Any:
         """Note a metric; return its value, a number, or a tensor where that is on a device.

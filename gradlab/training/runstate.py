@@ -105,16 +105,13 @@ def set_state(run: Run, state: dict[str, Any]) -> None:
     run.stopping.start(state["seconds"])
     for name, value in place.items():
         setattr(run, name, value)
-    # Checkpoints of earlier versions do not have it.
-    before = place["epoch"] * (run.num_train_batches or 0) + place["batch"]
-    done = state.get("batches_done", {"train": before, "val": 0})
+    done = state["batches_done"]
     run.train_batch_idx, run.val_batch_idx = done["train"], done["val"]
     run.steps_before = run.step - -(-run.batch // run.accumulate_grad_batches)
     if place["batch"]:
         run.train_metrics.load_state_dict(state["metrics"])
     run.history.load_state_dict(state["history"])
-    if "curves" in state:  # not in checkpoints of earlier versions
-        _set_curves(run, state["curves"])
+    _set_curves(run, state["curves"])
     load_callback_states(run.callbacks, state["callbacks"])
     set_random_state(state["random"])
 

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from gradlab.errors import OptionError, message
+from gradlab.tensor import require_integer
 
 
 class Interrupt:
@@ -66,8 +67,9 @@ class Stopping:
         """When to stop, whichever comes first; at least one must be given."""
         if max_epochs is None and max_steps is None and max_time is None:
             raise OptionError("Trainer: say when to stop: give max_epochs, max_steps or max_time")
-        require_at_least("max_epochs", max_epochs, 0)
-        require_at_least("max_steps", max_steps, 0)
+        for name, value in (("max_epochs", max_epochs), ("max_steps", max_steps)):
+            if value is not None:
+                require_integer("Trainer", name, value, 0)
         self.max_epochs, self.max_steps = max_epochs, max_steps
         self.max_seconds = math.inf if max_time is None else read_duration("Trainer", max_time)
 
@@ -112,17 +114,6 @@ class Stopping:
     def is_over(self, epoch: int, step: int) -> bool:
         """Whether no further epoch is to begin."""
         return self.check(step) or self.reached(epoch, step)
-
-
-def require_at_least(name: str, value: Any, least: int, whole: bool = True) -> None:
-    """Refuse an option of the Trainer that is below ``least`` or, where given, no whole number."""
-    if value is None:
-        return
-    kinds = int if whole else int | float
-    if isinstance(value, bool) or not isinstance(value, kinds) or not value >= least:
-        kind = "a whole number" if whole else "a number"
-        expected = f"{name} to be {kind} of {least} or more"
-        raise OptionError(message("Trainer", expected=expected, got=repr(value)))
 
 
 def read_duration(who: str, value: Any) -> float:

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from gradlab.autograd.modes import no_grad
 from gradlab.devices import Device, DeviceLike, cpu, find_device
-from gradlab.errors import OptionError
+from gradlab.errors import OptionError, message
 from gradlab.nn.utils import clip_grad_norm_
 from gradlab.ops.random import manual_seed
 from gradlab.optim import Optimizer
-from gradlab.tensor import Tensor
-from gradlab.training.accelerator import find_gpus
+from gradlab.tensor import Tensor, is_integer, require_integer
 from gradlab.training.callbacks import (
     HOOKS,
     ModelCheckpoint,
@@ -36,11 +35,13 @@ from gradlab.training.datamodule import (
     read_loader,
     size_of_batch,
 )
-from gradlab.training.evaluation import evaluation, predict, validate
+from gradlab.training.evaluation import predict, validate
+from gradlab.training.gpus import find_gpus
 from gradlab.training.history import History, Metrics, Row
-from gradlab.training.hyperparameters import HyperParameters
+from gradlab.training.hyperparameters import HyperParameters, is_replaced
 from gradlab.training.module import (
     Module,
+    evaluation,
     is_lazy,
     read_optimizers,
     require_module,
@@ -58,7 +59,6 @@ from gradlab.training.runstate import (
     set_state,
     was_finished,
 )
-from gradlab.training.stopping import require_at_least
 from gradlab.training.watched import WatchedTraining, WatchedValidation
 
 if TYPE_CHECKING:
@@ -163,11 +163,13 @@ class Trainer(Run, HyperParameters):
     ) -> None:
         self.save_hyperparameters()
         if fast_dev_run:
-            self.max_epochs, limit_batches = 1, int(fast_dev_run)
-        require_at_least("gradient_clip_val", gradient_clip_val, 0, whole=False)
-        require_at_least("accumulate_grad_batches", accumulate_grad_batches, 1)
-        require_at_least("check_val_every_n_epoch", check_val_every_n_epoch, 1)
-        require_at_least("log_every_n_batches", log_every_n_batches, 1)
+            self.max_epochs = 1
+            limit_batches = _number_of_batches(fast_dev_run)
+        _check_norm(gradient_clip_val)
+        require_integer("Trainer", "accumulate_grad_batches", accumulate_grad_batches)
+        require_integer("Trainer", "check_val_every_n_epoch", check_val_every_n_epoch)
+        if log_every_n_batches is not None:
+            require_integer("Trainer", "log_every_n_batches", log_every_n_batches)
         self.stopping.set_limits(self.max_epochs, max_steps, max_time)
         self.gpus = find_gpus(num_gpus, device)
         self.device = None if device is None else find_device(device)
@@ -239,7 +241,7 @@ class Trainer(Run, HyperParameters):
         if self.is_running:
             self.plotted[label] = None
             self.note(label, value)
-        elif getattr(self.fit, "__func__", None) is not _FIT:  # with loops of the user's alone
+        elif is_replaced(self, _FIT):  # with loops of the user's alone
             self.model.draw(self, label, value)
 
     def _run(self) -> None:
@@ -315,13 +317,13 @@ class Trainer(Run, HyperParameters):
             return
         model, stopping, share = self.model.train(), self.stopping, self.accumulate_grad_batches
         hooks = self._hooks["on_batch_end"]
-        is_replaced = getattr(self.prepare_batch, "__func__", None) is not _PREPARE_BATCH
+        own_batches = is_replaced(self, _PREPARE_BATCH)
         for batch in self.train_batches if self.phase == "training" else ():
             if self.batch % share == 0:
                 self.zero_grad()
             self.batch += 1
             batch = self.prepare_batch(batch)
-            if is_replaced:
+            if own_batches:
                 self.batch_size = size_of_batch(batch)
             loss = model.training_step(batch)
             if loss is not self.noted_loss or loss is None:
@@ -588,6 +590,17 @@ class Trainer(Run, HyperParameters):
 
 # As they stand here, whatever is put on the class in their place later.
 _FIT, _PREPARE_BATCH = Trainer.fit, Trainer.prepare_batch
+
+
+def _number_of_batches(fast_dev_run: Any) -> int:
+    return 1 if fast_dev_run is True else require_integer("Trainer", "fast_dev_run", fast_dev_run)
+
+
+def _check_norm(value: Any) -> None:
+    is_number = is_integer(value) or isinstance(value, float)
+    if not (is_number and value >= 0):
+        expected = "gradient_clip_val to be a number of 0 or more"
+        raise OptionError(message("Trainer", expected=expected, got=repr(value)))
 
 
 def _first_given(*values: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from support import Classifier, dataset, loader, make_model, trainer, val_loader
@@ -240,15 +242,15 @@ def test_a_plateau_without_its_metric():
         ({"max_epochs": None}, "Trainer: say when to stop: give max_epochs, max_steps or max_time"),
         (
             {"max_epochs": -1},
-            "Trainer: expected max_epochs to be a whole number of 0 or more, got -1",
+            "Trainer: expected an integer max_epochs of 0 or more, got -1",
         ),
         (
             {"max_epochs": 1.5},
-            "Trainer: expected max_epochs to be a whole number of 0 or more, got 1.5",
+            "Trainer: expected an integer max_epochs of 0 or more, got 1.5",
         ),
         (
             {"max_steps": "9"},
-            "Trainer: expected max_steps to be a whole number of 0 or more, got '9'",
+            "Trainer: expected an integer max_steps of 0 or more, got '9'",
         ),
         (
             {"max_time": "soon"},
@@ -260,7 +262,19 @@ def test_a_plateau_without_its_metric():
         ),
         (
             {"accumulate_grad_batches": 0},
-            "Trainer: expected accumulate_grad_batches to be a whole number of 1 or more, got 0",
+            "Trainer: expected an integer accumulate_grad_batches of 1 or more, got 0",
+        ),
+        (
+            {"check_val_every_n_epoch": None},
+            "Trainer: expected an integer check_val_every_n_epoch of 1 or more, got None",
+        ),
+        (
+            {"gradient_clip_val": math.nan},
+            "Trainer: expected gradient_clip_val to be a number of 0 or more, got nan",
+        ),
+        (
+            {"fast_dev_run": "a"},
+            "Trainer: expected an integer fast_dev_run of 1 or more, got 'a'",
         ),
         (
             {"precision": "16-mixed"},

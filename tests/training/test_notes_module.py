@@ -460,13 +460,13 @@ def test_the_device_wins_over_the_number(fake_cuda):
         "num_gpus=1; leave one of them out"
     )
     assert refusal(Trainer, 1, num_gpus=-1) == (
-        "Trainer: expected num_gpus to be a whole number of 0 or more, got -1"
+        "Trainer: expected an integer num_gpus of 0 or more, got -1"
     )
 
 
 @pytest.fixture
 def unsaid(monkeypatch):
-    monkeypatch.setattr(training.accelerator, "_said", set())
+    monkeypatch.setattr(training.gpus, "_said", set())
 
 
 def test_more_gpus_than_one(fake_cuda, unsaid):
