@@ -28,7 +28,7 @@ _KNOWN = {
     "TensorLike", "bool", "complex", "float", "int", "list", "object", "slice", "str", "tuple",
 }  # fmt: skip
 # Methods of these names hide the builtin types inside the class body of the stub.
-_UNLIKE = ("__iadd__", "__isub__", "__itruediv__")
+_UNLIKE = ("__iadd__", "__imul__", "__isub__", "__itruediv__")
 _HIDDEN = {"bool": "_bool", "float": "_float", "int": "_int"}
 
 
@@ -76,12 +76,18 @@ def _parameters(function: Any) -> list[str]:
         names = [parameter.name for parameter in given]
         parts += [] if keyword_only else ["*"]
         parts += ["dim: Any = ..."] + (["keepdim: _bool = ..."] if "keepdims" in names else [])
-        # With PyTorch's name instead, axis is left out.
-        parts = [
-            part + " = ..." if part.startswith("axis:") and "=" not in part else part
-            for part in parts
-        ]
+        return _with_optional_axis(parts)
     return parts
+
+
+def _with_optional_axis(parts: list[str]) -> list[str]:
+    """With PyTorch's name instead, axis is left out; what follows it needs a default as well."""
+    made: list[str] = []
+    optional = False
+    for part in parts:
+        optional = (optional or part.startswith("axis:")) and not part.startswith("*")
+        made.append(f"{part} = ..." if optional and "=" not in part else part)
+    return made
 
 
 def _method(name: str, value: Any) -> str:

@@ -122,6 +122,8 @@ class Tensor(TensorMethods):
         """The number of elements."""
         return int(self._array.size)
 
+    ndimension, nelement = dim, numel  # as in PyTorch
+
     @property
     def nbytes(self) -> int:
         """The bytes the elements take."""

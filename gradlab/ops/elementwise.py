@@ -12,9 +12,22 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.autograd.modes import mode
 from gradlab.devices import cpu
-from gradlab.errors import DTypeError, OptionError, message
-from gradlab.ops.core import BOOL, FLOAT, OWN, PROMOTE, Kernel, Op, apply, apply_, public
+from gradlab.errors import DTypeError, GradientError, OptionError, message
+from gradlab.ops.core import (
+    BOOL,
+    FLOAT,
+    OWN,
+    PROMOTE,
+    Kernel,
+    Op,
+    apply,
+    apply_,
+    mark_written,
+    public,
+    write,
+)
 from gradlab.ops.samples import Sample, binary, unary, values
 from gradlab.tensor import Tensor, from_value, require_option
 
@@ -31,6 +44,27 @@ def _binary(name: str, ufunc: Any, **options: Any) -> Op:
 def _unary(name: str, ufunc: Any, **options: Any) -> Op:
     options = {"dtype": FLOAT, "samples": unary(), **options}
     return Op(name, ufunc, **options)
+
+
+def write_out(name: str, y: Tensor, out: Tensor) -> Tensor:
+    """Write the result ``y`` into the memory of ``out``; an empty ``out`` gets memory."""
+    if not isinstance(out, Tensor):
+        got = type(out).__name__  # type: ignore[unreachable]
+        raise OptionError(message(name, expected="a tensor as out", got=got))
+    if y.requires_grad or (mode.grad and out.requires_grad):
+        raise GradientError(
+            message(
+                name,
+                expected="no gradients to record where the result is written into out=",
+                got="a tensor that requires a gradient",
+                hint="leave out= away, or compute in no_grad()",
+            )
+        )
+    if out.numel() == 0 and out.shape != y.shape:
+        out._replace(Tensor._wrap(out.device.xp.empty(y.shape, out.dtype), out.device))
+    write(out, y, name)
+    mark_written(out, name)
+    return out
 
 
 def _reflected(op: Op, method: str) -> None:
@@ -71,13 +105,14 @@ ADD = _binary("add", "add", gradients={"x1": lambda gy: gy, "x2": lambda gy: gy}
 
 
 @public(ADD, "__add__", "add")
-def add(x1: TensorLike, x2: TensorLike, *, alpha: float = 1) -> Tensor:
-    """Return ``x1 + alpha·x2``, element by element.
+def add(x1: TensorLike, x2: TensorLike, *, alpha: float = 1, out: Tensor | None = None) -> Tensor:
+    """Return ``x1 + alpha·x2``, element by element; written into ``out`` if given.
 
     >>> add(gl.tensor([1.0, 2.0]), 1)
     tensor([2., 3.])
     """
-    return apply(ADD, (x1, x2 if alpha == 1 else mul(x2, alpha)))
+    y = apply(ADD, (x1, x2 if alpha == 1 else mul(x2, alpha)))
+    return y if out is None else write_out("add", y, out)
 
 
 SUB = _binary("sub", "subtract", kinds="iufcV", gradients={
@@ -87,9 +122,10 @@ SUB = _binary("sub", "subtract", kinds="iufcV", gradients={
 
 
 @public(SUB, "__sub__", "sub", "subtract")
-def sub(x1: TensorLike, x2: TensorLike, *, alpha: float = 1) -> Tensor:
-    """Return ``x1 - alpha·x2``, element by element."""
-    return apply(SUB, (x1, x2 if alpha == 1 else mul(x2, alpha)))
+def sub(x1: TensorLike, x2: TensorLike, *, alpha: float = 1, out: Tensor | None = None) -> Tensor:
+    """Return ``x1 - alpha·x2``, element by element; written into ``out`` if given."""
+    y = apply(SUB, (x1, x2 if alpha == 1 else mul(x2, alpha)))
+    return y if out is None else write_out("sub", y, out)
 
 
 MUL = _binary("mul", "multiply", gradients={
@@ -99,13 +135,14 @@ MUL = _binary("mul", "multiply", gradients={
 
 
 @public(MUL, "__mul__", "mul", "multiply")
-def mul(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """Return ``x1 · x2``, element by element (the Hadamard product).
+def mul(x1: TensorLike, x2: TensorLike, *, out: Tensor | None = None) -> Tensor:
+    """Return ``x1 · x2``, element by element (the Hadamard product); written into ``out`` if given.
 
     >>> mul(gl.tensor([1.0, 2.0]), gl.tensor([3.0, 4.0]))
     tensor([3., 8.])
     """
-    return apply(MUL, (x1, x2))
+    y = apply(MUL, (x1, x2))
+    return y if out is None else write_out("mul", y, out)
 
 
 DIV = _binary("div", "true_divide", dtype=FLOAT, samples=binary(low2=0.5, high2=2.0), gradients={
@@ -115,16 +152,19 @@ DIV = _binary("div", "true_divide", dtype=FLOAT, samples=binary(low2=0.5, high2=
 
 
 @public(DIV, "__truediv__", "div", "divide", "true_divide")
-def div(x1: TensorLike, x2: TensorLike, *, rounding_mode: str | None = None) -> Tensor:
+def div(
+    x1: TensorLike, x2: TensorLike, *, rounding_mode: str | None = None, out: Tensor | None = None
+) -> Tensor:
     """Return ``x1 / x2``, element by element; integers give the default floating dtype.
 
     ``rounding_mode``: None, ``"floor"`` (as `floor_divide`) or ``"trunc"`` (towards zero).
+    Written into ``out`` if given.
     """
     require_option("div", "rounding_mode", rounding_mode, (None, "floor", "trunc"))
-    if rounding_mode == "floor":
-        return floor_divide(x1, x2)
-    quotient = apply(DIV, (x1, x2))
-    return quotient if rounding_mode is None else trunc(quotient)
+    y = floor_divide(x1, x2) if rounding_mode == "floor" else apply(DIV, (x1, x2))
+    if rounding_mode == "trunc":
+        y = trunc(y)
+    return y if out is None else write_out("div", y, out)
 
 
 def _zero_like(gy: Tensor) -> Tensor:
@@ -156,6 +196,23 @@ REMAINDER = _binary(
 def remainder(x1: TensorLike, x2: TensorLike) -> Tensor:
     """Return ``x1 - x2·floor(x1 / x2)``, which has the sign of ``x2``."""
     return apply(REMAINDER, (x1, x2))
+
+
+FMOD = _binary(
+    "fmod", "fmod", kinds="iufV",
+    samples=binary(low=0.82, high=0.9, low2=0.32, high2=0.38),  # quotients from 2.1 to 2.9
+    gradients={"x1": lambda gy: gy, "x2": lambda gy, x1, x2: -gy * trunc(x1 / x2)},
+)  # fmt: skip
+
+
+@public(FMOD, "fmod")
+def fmod(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """Return ``x1 - x2·trunc(x1 / x2)``, which has the sign of ``x1``, as C's ``%``.
+
+    >>> fmod(gl.tensor([-3.0, 3.0]), 2)
+    tensor([-1.,  1.])
+    """
+    return apply(FMOD, (x1, x2))
 
 
 def _pow_forward(xp: Any, x1: Any, x2: Any) -> Any:
@@ -263,6 +320,36 @@ def logaddexp(x1: TensorLike, x2: TensorLike) -> Tensor:
     return apply(LOGADDEXP, (x1, x2))
 
 
+@public(None, "lerp")
+def lerp(x: Tensor, end: Tensor, weight: TensorLike) -> Tensor:
+    """Return ``x + weight·(end - x)``: ``x`` at weight 0, ``end`` at weight 1.
+
+    >>> lerp(gl.tensor([1.0, 2.0]), gl.tensor([3.0, 6.0]), 0.5)
+    tensor([2., 4.])
+    """
+    return x + weight * (end - x)
+
+
+@public(None, "addcmul")
+def addcmul(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    """Return ``x + value·tensor1·tensor2``.
+
+    >>> addcmul(gl.ones(2), gl.tensor([1.0, 2.0]), gl.tensor([3.0, 4.0]), value=2)
+    tensor([ 7., 17.])
+    """
+    return x + value * tensor1 * tensor2
+
+
+@public(None, "addcdiv")
+def addcdiv(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    """Return ``x + value·tensor1 / tensor2``.
+
+    >>> addcdiv(gl.ones(2), gl.tensor([1.0, 2.0]), gl.tensor([2.0, 4.0]), value=2)
+    tensor([2., 2.])
+    """
+    return x + value * tensor1 / tensor2
+
+
 # The names of NumPy and the array API.
 subtract, multiply, divide, true_divide, arctan2 = sub, mul, div, div, atan2
 
@@ -302,7 +389,7 @@ def _comparison(name: str, ufunc: str, method: str, kinds: str, doc: str) -> Any
         return apply(op, (x1, x2))
 
     return _named(
-        compare, name, f"Return bool values: {doc}, element by element.", op, method, name
+        compare, name, f"Return bool values: {doc}, element by element.", op, method, name, ufunc
     )
 
 
@@ -325,7 +412,8 @@ def _equality(name: str, ufunc: str, method: str, doc: str) -> Any:
         return apply(op, (x1, x2))
 
     Tensor._add_method(method, method_)
-    return _named(compare, name, f"Return bool values: {doc}, element by element.", op, name)
+    names = (name, ufunc) if ufunc == "not_equal" else (name,)  # equal() is another function
+    return _named(compare, name, f"Return bool values: {doc}, element by element.", op, *names)
 
 
 eq = _equality("eq", "equal", "__eq__", "x1 equals x2")
@@ -422,8 +510,8 @@ neg = negative = _function(
     dtype=PROMOTE, kinds="iufcV",
 )  # fmt: skip
 abs = absolute = _function(
-    "abs", "absolute", lambda gy, x: gy * sign(x), "Return ``|x|``.", "__abs__", dtype=OWN,
-    kinds="biufcV",
+    "abs", "absolute", lambda gy, x: gy * sign(x), "Return ``|x|``.", "__abs__", "absolute",
+    dtype=OWN, kinds="biufcV",
 )  # fmt: skip
 sign = _function(
     "sign", "sign", lambda gy: _zero_like(gy), "Return -1, 0 or 1. Its gradient is 0.",
@@ -813,6 +901,24 @@ def masked_fill(x: Tensor, mask: Tensor, value: Any) -> Tensor:
     return apply(WHERE, (mask, value.astype(x.dtype, copy=False), x))
 
 
+@public(None, "nan_to_num")
+def nan_to_num(
+    x: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
+    """Return ``x`` with ``nan`` for NaN and, if not given, the dtype's limits for the infinities.
+
+    >>> nan_to_num(gl.tensor([math.nan, math.inf, 1.0]), posinf=9)
+    tensor([0., 9., 1.])
+    """
+    if x.dtype.kind not in "fV":
+        return x
+    limits = dtypes.finfo(x.dtype)
+    high = float(limits.max) if posinf is None else posinf
+    low = float(limits.min) if neginf is None else neginf
+    x = where(isnan(x), nan, x)
+    return where(x == math.inf, high, where(x == -math.inf, low, x))
+
+
 def _clip_samples() -> Any:
     for sample in unary()():
         yield Sample(sample.args, {"min": -1.01, "max": 1.02}, sample.name, large=sample.large)
@@ -925,10 +1031,17 @@ def _cast_method(name: str, dtype: Any) -> None:
 for _name, _dtype in {
     "float": dtypes.float32, "double": dtypes.float64, "half": dtypes.float16,
     "bfloat16": dtypes.bfloat16, "long": dtypes.int64, "int": dtypes.int32, "bool": dtypes.bool_,
+    "short": dtypes.int16, "char": dtypes.int8, "byte": dtypes.uint8,
 }.items():  # fmt: skip
     _cast_method(_name, _dtype)
 
 CLONE = Op("clone", lambda xp, x: x.copy(), gradients={"x": lambda gy: gy}, samples=unary())
+
+
+@public(None, "__pos__", "positive")
+def positive(x: Tensor) -> Tensor:
+    """Return ``x`` itself, which ``+x`` is."""
+    return x
 
 
 @public(CLONE, "clone")

@@ -465,6 +465,7 @@ SCATTER_ADD = Op(
 
 
 @public(GATHER, "gather")
+@accepts_dim
 def gather(x: Tensor, axis: int, index: Tensor) -> Tensor:
     """Return ``y[i][j] = x[i][index[i][j]]`` (for ``axis=1``): elements chosen along an axis.
 
@@ -511,6 +512,7 @@ def check_range(operation: str, index: Tensor, size: int, axis: int) -> None:
 
 
 @public(None, "take_along_dim")
+@accepts_dim
 def take_along_axis(x: Tensor, indices: Tensor, axis: int = -1) -> Tensor:
     """The array API's `gather`: ``indices`` broadcasts against the other axes of ``x``."""
     at = canonical_axis("take_along_axis", axis, x.ndim)
@@ -581,6 +583,7 @@ def take(x: Tensor, indices: Tensor, axis: int | None = None) -> Tensor:
 
 
 @public(None, "index_select")
+@accepts_dim
 def index_select(x: Tensor, axis: int, index: Tensor) -> Tensor:
     """PyTorch's name of `take` along an axis."""
     return take(x, index, axis)
@@ -636,15 +639,97 @@ def _zeros(index: Tensor, like: Tensor) -> Tensor:
 
 
 @public(SCATTER, "scatter")
-def scatter(x: Tensor, axis: int, index: Tensor, src: Any) -> Tensor:
-    """Return ``x`` with ``y[i][index[i][j]] = src[i][j]`` (for ``axis=1``)."""
-    return _scatter("scatter", x, axis, index, src, add=False)
+@accepts_dim
+def scatter(x: Tensor, axis: int, index: Tensor, src: Any = None, *, value: Any = None) -> Tensor:
+    """Return ``x`` with ``y[i][index[i][j]] = src[i][j]`` (for ``axis=1``).
+
+    ``src`` may be a number, which PyTorch calls ``value``. Places that occur twice keep either.
+
+    >>> scatter(gl.zeros(2, 3), 1, gl.tensor([[2], [0]]), 1.0)
+    tensor([[0., 0., 1.],
+            [1., 0., 0.]])
+    """
+    return _scatter("scatter", x, axis, index, value if src is None else src, add=False)
 
 
 @public(None, "scatter_add")
+@accepts_dim
 def scatter_add(x: Tensor, axis: int, index: Tensor, src: Any) -> Tensor:
     """Return ``x`` with ``src[i][j]`` added to ``y[i][index[i][j]]`` (for ``axis=1``)."""
     return _scatter("scatter_add", x, axis, index, src, add=True)
+
+
+def _whole_slices(operation: str, x: Tensor, axis: int, index: Any, source: Any) -> Any:
+    """The axis, and for each element of ``source`` its place along it."""
+    at = canonical_axis(operation, axis, x.ndim)
+    places = from_value(index, x.device, operation=operation)
+    if places.ndim > 1 or source.shape != (*x.shape[:at], places.numel(), *x.shape[at + 1 :]):
+        raise ShapeError(
+            message(
+                operation,
+                expected=f"a vector of indices and as many slices of shape {x.shape} on axis {at}",
+                got=f"indices of shape {places.shape}, values of shape {source.shape}",
+            )
+        )
+    along = [1] * at + [places.numel()] + [1] * (x.ndim - at - 1)
+    return at, places.reshape(along).expand(source.shape)
+
+
+@public(None, "index_add")
+@accepts_dim
+def index_add(x: Tensor, axis: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
+    """Return ``x`` with ``alpha·source[j]`` added to its slice number ``index[j]`` along ``axis``.
+
+    >>> index_add(gl.zeros(3), 0, gl.tensor([2, 2]), gl.tensor([1.0, 4.0]))
+    tensor([0., 0., 5.])
+    """
+    at, places = _whole_slices("index_add", x, axis, index, source)
+    return _scatter("index_add", x, at, places, source if alpha == 1 else alpha * source, add=True)
+
+
+@public(None, "index_copy")
+@accepts_dim
+def index_copy(x: Tensor, axis: int, index: Tensor, source: Tensor) -> Tensor:
+    """Return ``x`` with ``source[j]`` in place of its slice number ``index[j]`` along ``axis``.
+
+    >>> index_copy(gl.zeros(3), 0, gl.tensor([2, 0]), gl.tensor([1.0, 4.0]))
+    tensor([4., 0., 1.])
+    """
+    at, places = _whole_slices("index_copy", x, axis, index, source)
+    return _scatter("index_copy", x, at, places, source, add=False)
+
+
+@public(None, "index_fill")
+@accepts_dim
+def index_fill(x: Tensor, axis: int, index: Tensor, value: Any) -> Tensor:
+    """Return ``x`` with ``value`` in its slices ``index`` along ``axis``.
+
+    >>> index_fill(gl.ones(2, 3), 1, gl.tensor([0, 2]), -1)
+    tensor([[-1.,  1., -1.],
+            [-1.,  1., -1.]])
+    """
+    at = canonical_axis("index_fill", axis, x.ndim)
+    places = from_value(index, x.device, operation="index_fill")
+    y = x.clone()
+    y[(slice(None),) * at + (places,)] = value
+    return y
+
+
+@public(None, "masked_scatter")
+def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """Return ``x`` with the first elements of ``source``, in order, where ``mask`` is true.
+
+    >>> masked_scatter(gl.zeros(3), gl.tensor([True, False, True]), gl.tensor([1.0, 2.0, 3.0]))
+    tensor([1., 0., 2.])
+    """
+    mask = mask.broadcast_to(x.shape)
+    count = int(mask.count_nonzero())
+    if source.numel() < count:
+        expected = f"at least {count} values, one for each place of the mask"
+        raise ShapeError(message("masked_scatter", expected=expected, got=str(source.numel())))
+    y = x.clone()
+    y[mask] = source.reshape(-1)[:count]
+    return y
 
 
 def _scatter(operation: str, x: Tensor, axis: int, index: Tensor, src: Any, add: bool) -> Tensor:

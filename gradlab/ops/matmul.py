@@ -20,7 +20,7 @@ from gradlab.kernels import ladder
 from gradlab.kernels.cuda import matmul as cuda, reduction
 from gradlab.kernels.cuda.driver import current
 from gradlab.ops.core import FLOAT, PROMOTE, Kernel, Op, apply, public
-from gradlab.ops.elementwise import TensorLike, conj, keep, where
+from gradlab.ops.elementwise import TensorLike, conj, keep, where, write_out
 from gradlab.ops.samples import Sample, values
 from gradlab.ops.shape import canonical_axes, canonical_axis, permute, reshape, sum_to
 from gradlab.tensor import Tensor, from_value, require_option
@@ -264,19 +264,21 @@ MATMUL = Op(
 
 
 @public(MATMUL, "__matmul__", "matmul")
-def matmul(x1: TensorLike, x2: TensorLike) -> Tensor:
+def matmul(x1: TensorLike, x2: TensorLike, *, out: Tensor | None = None) -> Tensor:
     """Return the matrix product of ``x1`` (…, m, k) and ``x2`` (…, k, n): shape (…, m, n).
 
     The axes before the last two broadcast. A vector as ``x1`` counts as a row, as ``x2`` as a
     column, and its axis is absent from the result. float16 and bfloat16 are multiplied and summed
-    in float32; integers stay integers and wrap around on overflow, as in NumPy.
+    in float32; integers stay integers and wrap around on overflow, as in NumPy. The product is
+    written into ``out`` if given.
 
     Raises `ShapeError` where the inner axes differ, `DTypeError` for bool.
 
     >>> matmul(gl.tensor([[1.0, 2.0], [3.0, 4.0]]), gl.tensor([1.0, 10.0]))
     tensor([21., 43.])
     """
-    return apply(MATMUL, (x1, x2))
+    y = apply(MATMUL, (x1, x2))
+    return y if out is None else write_out("matmul", y, out)
 
 
 @public(None, "__rmatmul__")
@@ -303,15 +305,18 @@ def _product(operation: str, x1: Any, x2: Any) -> Tensor:
 
 
 @public(None, "mm")
-def mm(x1: TensorLike, x2: TensorLike) -> Tensor:
+def mm(x1: TensorLike, x2: TensorLike, *, out: Tensor | None = None) -> Tensor:
     """Return the product of two matrices, (m, k) and (k, n): shape (m, n).
+
+    It is written into ``out`` if given.
 
     >>> mm(gl.tensor([[1, 2]]), gl.tensor([[3], [4]]))
     tensor([[11]])
     """
     hint = "use mv for a matrix and a vector, bmm for batches, matmul for any shapes"
     _require_axes("mm", "two matrices", hint, (x1, x2), 2, 2)
-    return _product("mm", x1, x2)
+    y = _product("mm", x1, x2)
+    return y if out is None else write_out("mm", y, out)
 
 
 @public(None, "mv")

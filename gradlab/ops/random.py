@@ -356,12 +356,14 @@ def randn_like(x: Tensor, **options: Any) -> Tensor:
     return randn(x.shape, **{"dtype": x.dtype, "device": x.device, **options})
 
 
+@public(None, "bernoulli")
 def bernoulli(p: Any, *, generator: Generator | None = None) -> Tensor:
     """Draw 1 with probability ``p``, element by element, else 0; the dtype of ``p``."""
     p = p if isinstance(p, Tensor) else from_value(p, find_device(None))
     return (rand(p.shape, generator=generator, device=p.device) < p).astype(p.dtype)
 
 
+@public(None, "multinomial")
 def multinomial(
     weights: Tensor, num_samples: int, replacement: bool = False, *,
     generator: Generator | None = None,

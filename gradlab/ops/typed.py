@@ -55,6 +55,6 @@ def set_default_tensor_type(kind: TensorType | str) -> None:
     >>> set_default_tensor_type(FloatTensor)
     """
     if not isinstance(kind, TensorType | str):
-        expected = "FloatTensor, DoubleTensor or another of these types"
+        expected = "FloatTensor, DoubleTensor or another of these types"  # type: ignore[unreachable]
         raise OptionError(message("set_default_tensor_type", expected=expected, got=repr(kind)))
     dtypes.set_default_dtype(dtypes.as_dtype(kind))
