@@ -8,10 +8,10 @@ from gradlab.devices import DeviceLike
 from gradlab.nn.module import Module
 from gradlab.nn.options import require_dim, require_positive, require_size
 from gradlab.nn.parameter import Parameter
-from gradlab.ops import elementwise as ops
+from gradlab.ops import activation as composed, elementwise as ops
 from gradlab.ops.core import REGISTRY, apply_
 from gradlab.ops.creation import full
-from gradlab.ops.softmax import log_softmax, softmax
+from gradlab.ops.softmax import log_softmax, softmax, softmin
 from gradlab.tensor import Tensor, require_option
 
 
@@ -194,6 +194,184 @@ class LogSoftmax(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return log_softmax(x, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class Softmin(Module):
+    """``softmax(-x)`` along an axis."""
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__()
+        self.dim = require_dim("Softmin", dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return softmin(x, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class _Composed(Module):
+    """An activation of `gradlab.ops.activation`; a subclass computes ``_of``."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+    def _of(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.inplace:
+            return self._of(x)
+        return x.copy_(self._of(x.clone()))  # backward needs what is overwritten
+
+    def _options(self) -> str:
+        return ""
+
+    def extra_repr(self) -> str:
+        given = [self._options()] if self._options() else []
+        return ", ".join([*given, "inplace=True"] if self.inplace else given)
+
+
+class Hardtanh(_Composed):
+    """``x`` limited to [``min_val``, ``max_val``]."""
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
+        super().__init__(inplace)
+        self.min_val, self.max_val = min_val, max_val
+
+    def _of(self, x: Tensor) -> Tensor:
+        return composed.hardtanh(x, self.min_val, self.max_val)
+
+    def _options(self) -> str:
+        return f"min_val={self.min_val}, max_val={self.max_val}"
+
+
+class ReLU6(Hardtanh):
+    """``x`` limited to [0, 6]."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(0.0, 6.0, inplace)
+
+    def _options(self) -> str:
+        return ""
+
+
+class SELU(_Composed):
+    """``scale·elu(x, alpha)`` with the constants that keep mean 0 and variance 1 [1]_.
+
+    They do so after `nn.init.kaiming_normal_` with ``nonlinearity="linear"``.
+
+    .. [1] Klambauer et al., https://arxiv.org/abs/1706.02515
+    """
+
+    def _of(self, x: Tensor) -> Tensor:
+        return composed.selu(x)
+
+
+class CELU(_Composed):
+    """``x`` where positive, else ``alpha·(exp(x/alpha) - 1)``, whose slope at 0 is 1."""
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
+        super().__init__(inplace)
+        self.alpha = require_positive("CELU", "alpha", alpha)
+
+    def _of(self, x: Tensor) -> Tensor:
+        return composed.celu(x, self.alpha)
+
+    def _options(self) -> str:
+        return f"alpha={self.alpha}"
+
+
+class Softsign(Module):
+    """``x / (1 + |x|)``, in (-1, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return composed.softsign(x)
+
+
+class Mish(_Composed):
+    """``x·tanh(softplus(x))``."""
+
+    def _of(self, x: Tensor) -> Tensor:
+        return composed.mish(x)
+
+
+class Hardsigmoid(_Composed):
+    """``x/6 + 1/2`` limited to [0, 1]."""
+
+    def _of(self, x: Tensor) -> Tensor:
+        return composed.hardsigmoid(x)
+
+
+class Hardswish(_Composed):
+    """``x·hardsigmoid(x)``."""
+
+    def _of(self, x: Tensor) -> Tensor:
+        return composed.hardswish(x)
+
+
+class Tanhshrink(Module):
+    """``x - tanh(x)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return composed.tanhshrink(x)
+
+
+class Softshrink(Module):
+    """``x`` nearer to 0 by ``lambd``, and 0 what is within that."""
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        super().__init__()
+        self.lambd = lambd
+
+    def forward(self, x: Tensor) -> Tensor:
+        return composed.softshrink(x, self.lambd)
+
+    def extra_repr(self) -> str:
+        return str(self.lambd)
+
+
+class Hardshrink(Module):
+    """``x`` where ``|x|`` is above ``lambd``, else 0."""
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        super().__init__()
+        self.lambd = lambd
+
+    def forward(self, x: Tensor) -> Tensor:
+        return composed.hardshrink(x, self.lambd)
+
+    def extra_repr(self) -> str:
+        return str(self.lambd)
+
+
+class Threshold(_Composed):
+    """``x`` where above ``threshold``, else ``value``."""
+
+    def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
+        super().__init__(inplace)
+        self.threshold, self.value = threshold, value
+
+    def _of(self, x: Tensor) -> Tensor:
+        return composed.threshold(x, self.threshold, self.value)
+
+    def _options(self) -> str:
+        return f"threshold={self.threshold}, value={self.value}"
+
+
+class GLU(Module):
+    """``a·sigmoid(b)``, where ``a`` and ``b`` are the halves of ``x`` along an axis."""
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return composed.glu(x, self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"

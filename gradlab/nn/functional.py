@@ -11,6 +11,21 @@ from __future__ import annotations
 from typing import Any
 
 from gradlab.ops import embedding as embedding_ops
+from gradlab.ops.activation import (
+    celu,
+    glu,
+    hardshrink,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    mish,
+    relu6,
+    selu,
+    softshrink,
+    softsign,
+    tanhshrink,
+    threshold,
+)
 from gradlab.ops.elementwise import (
     elu,
     gelu,
@@ -39,19 +54,25 @@ from gradlab.ops.matmul import linear, linear_act
 from gradlab.ops.normalization import batch_norm, layer_norm, normalize, rms_norm
 from gradlab.ops.random import dropout
 from gradlab.ops.shape import flatten, unflatten
-from gradlab.ops.softmax import log_softmax, softmax
+from gradlab.ops.softmax import log_softmax, softmax, softmin
 from gradlab.tensor import Tensor
 
 __all__ = [
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "celu",
     "cross_entropy",
     "dropout",
     "elu",
     "embedding",
     "flatten",
     "gelu",
+    "glu",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
     "huber_loss",
     "kl_div",
     "l1_loss",
@@ -61,19 +82,27 @@ __all__ = [
     "linear_act",
     "log_softmax",
     "logsigmoid",
+    "mish",
     "mse_loss",
     "nll_loss",
     "normalize",
     "one_hot",
     "prelu",
     "relu",
+    "relu6",
     "rms_norm",
+    "selu",
     "sigmoid",
     "silu",
     "smooth_l1_loss",
     "softmax",
+    "softmin",
     "softplus",
+    "softshrink",
+    "softsign",
     "tanh",
+    "tanhshrink",
+    "threshold",
     "unflatten",
 ]
 

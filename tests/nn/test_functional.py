@@ -7,7 +7,7 @@ import pytest
 
 import gradlab as gl
 import gradlab.nn.functional as F
-from gradlab.errors import OptionError
+from gradlab.errors import OptionError, ShapeError
 
 
 def test_every_name_is_a_function():
@@ -47,3 +47,27 @@ def test_the_usual_names_work_together():
     assert w.grad.shape == (3, 5)
     assert F.softmax(h, dim=1).sum().item() == pytest.approx(8, rel=1e-6)
     assert F.one_hot(gl.tensor([0, 2])).tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda x: F.hardtanh(x, 1.0, 1.0), OptionError, "hardtanh: expected min_val below max_v"),
+        (lambda x: F.celu(x, 0.0), OptionError, "celu: expected alpha above 0, got 0.0"),
+        (lambda x: F.softshrink(x, -1), OptionError, "softshrink: expected lambd of 0 or more, go"),
+        (lambda x: F.glu(x), ShapeError, r"glu: expected an axis of even size, got shape \(2, 3\)"),
+    ],
+)
+def test_activations_refuse(call, error, text):
+    with pytest.raises(error, match=text):
+        call(gl.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["celu", "hardsigmoid", "hardswish", "hardtanh", "mish", "selu", "softsign", "tanhshrink"],
+)
+def test_second_derivatives_of_activations(name):
+    x = gl.tensor([-2.2, -0.7, 0.3, 0.8, 4.1], dtype=gl.float64, requires_grad=True)
+    assert gl.testing.gradcheck(getattr(F, name), [x])
+    assert gl.testing.gradgradcheck(getattr(F, name), [x])
