@@ -538,7 +538,7 @@ def from_value(
         return _from_device_array(value, device, wanted, copy)
     array = _host_array(value, operation)
     if wanted is None:
-        wanted = array.dtype if _has_dtype(value) else dtypes.default_for(array.dtype)
+        wanted = _common_dtype(value, array)
     if copy and isinstance(value, np.ndarray):
         array = array.copy()
     elif array.dtype != wanted and dtypes.is_integer(wanted) and not _has_dtype(value):
@@ -613,7 +613,7 @@ def _numbers(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().numpy(force=True)
     if isinstance(value, list | tuple) and any(
-        isinstance(each, Tensor | list | tuple) for each in value
+        issubclass(kind, Tensor | list | tuple) for kind in set(map(type, value))
     ):
         return [_numbers(each) for each in value]
     return value
@@ -624,6 +624,40 @@ def _kind_name(array: np.ndarray) -> str:
         return "integers beyond 64 bits"
     names = {"U": "text", "S": "bytes", "O": "Python objects", "M": "dates", "m": "time spans"}
     return names.get(array.dtype.kind, array.dtype.name)
+
+
+def _common_dtype(value: Any, array: np.ndarray) -> DType:
+    """The dtype of ``value``, whose numbers are in ``array``: that which its numbers share.
+
+    A number of Python's counts as the default dtype of its kind, so that ``[np.float32(1), 2.0]``
+    is float32, as in PyTorch.
+    """
+    if hasattr(value, "dtype") or hasattr(value, "dtypes"):
+        return array.dtype
+    kinds: set[Any] = set()
+    if isinstance(value, list | tuple):
+        _collect_kinds(value, kinds)
+    if kinds <= _PYTHON_NUMBERS:
+        return dtypes.default_for(array.dtype)
+    return dtypes.result_type(
+        *(dtypes.scalar_dtype(kind) if kind in _PYTHON_NUMBERS else kind for kind in kinds)
+    )
+
+
+_PYTHON_NUMBERS = frozenset({bool, int, float, complex})
+
+
+def _collect_kinds(values: Sequence[Any], kinds: set[Any]) -> None:
+    """Add the Python types and the dtypes of the numbers in nested lists."""
+    types = set(map(type, values))
+    kinds |= types & _PYTHON_NUMBERS
+    if types <= _PYTHON_NUMBERS:
+        return
+    for value in values:
+        if isinstance(value, list | tuple):
+            _collect_kinds(value, kinds)
+        elif hasattr(value, "dtype"):
+            kinds.add(np.dtype(value.dtype))
 
 
 def _has_dtype(value: Any) -> bool:

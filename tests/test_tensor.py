@@ -68,6 +68,23 @@ def test_tensor_always_copies():
     assert not gl.tensor(leaf([1.0])).requires_grad
 
 
+@pytest.mark.parametrize(
+    ("data", "dtype"),
+    [
+        ([np.float32(1), 2.0], "float32"),
+        ([1.0, np.float64(2)], "float64"),
+        ([[1, 2], [np.float16(3), 4]], "float16"),
+        ([gl.tensor(1), 2.5], "float32"),
+        ([True, np.int8(1)], "int8"),
+        ([np.int32(1), np.int32(2)], "int32"),
+        ([np.array([1.0]), np.array([2.0])], "float64"),
+        ([1, 2.5], "float32"),
+    ],
+)
+def test_mixed_numbers_share_a_dtype_in_which_pythons_count_as_the_default(data, dtype):
+    assert gl.tensor(data).dtype == dtype
+
+
 def test_asarray_shares_where_it_can():
     array = np.zeros(2, dtype=np.float32)
     x = gl.asarray(array)

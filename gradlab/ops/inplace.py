@@ -117,10 +117,8 @@ def random_(
 
     Without bounds, from 0 to the largest integer the dtype holds exactly.
     """
-    if high is None:
-        bounds = (0, _largest(x) + 1 if low is None else low)
-    else:
-        bounds = (low or 0, high)
+    alone = _largest(x) + 1 if low is None else low
+    bounds = (0, alone) if high is None else (low or 0, high)
     drawn = random.randint(*bounds, x.shape, generator=generator, device=x.device)
     return indexing.copy_(x, drawn)
 
