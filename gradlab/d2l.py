@@ -85,7 +85,7 @@ from gradlab.training.models import (
     SoftmaxRegression,
     SoftmaxRegressionScratch,
 )
-from gradlab.viz import ProgressBoard
+from gradlab.viz import Animator, ProgressBoard
 from gradlab.viz.plot import plot, set_axes, set_figsize, show_images, use_svg_display
 
 # ------------------------------------------------------- functions for methods, by other names
@@ -175,6 +175,7 @@ __all__ = [
     "MLP",
     "SGD",
     "Accumulator",
+    "Animator",
     "Classifier",
     "DataModule",
     "FashionMNIST",

@@ -24,12 +24,12 @@ from gradlab.tensor import require_integer
 from gradlab.viz.figure import set_axis, write_legend
 from gradlab.viz.images import as_images, as_titles, draw_image, to_numpy
 
-_FORMATS = ("-", "m--", "g-.", "r:")
+FORMATS = ("-", "m--", "g-.", "r:")
 
 
 def __getattr__(name: str) -> Any:
     if name == "plt":
-        return _pyplot("plt")
+        return import_pyplot("plt")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -43,7 +43,7 @@ def plot(
     ylim: Any = None,
     xscale: Any = "linear",
     yscale: Any = "linear",
-    fmts: Sequence[str] = _FORMATS,
+    fmts: Sequence[str] = FORMATS,
     figsize: tuple[float, float] = (3.5, 2.5),
     axes: Any = None,
 ) -> None:
@@ -71,7 +71,7 @@ def plot(
     curves = _pair(X, Y)
     if not fmts:
         raise OptionError(message("plot", expected="at least one format in fmts", got=repr(fmts)))
-    pyplot = _pyplot("plot")
+    pyplot = import_pyplot("plot")
     set_figsize(figsize)
     if axes is None:
         axes = _current_axes(pyplot)
@@ -98,7 +98,7 @@ def set_axes(
 ) -> None:
     """Give Matplotlib axes their labels, limits, scales, legend and a grid.
 
-    >>> figure = _pyplot("example").figure()
+    >>> figure = import_pyplot("example").figure()
     >>> set_axes(figure.gca(), "x", "y", xlim=[0, 10], yscale="log")
     >>> figure.gca().get_yscale()
     'log'
@@ -125,7 +125,7 @@ def set_figsize(figsize: tuple[float, float] = (3.5, 2.5)) -> None:
 
     >>> set_figsize((4.5, 3.5))
     """
-    pyplot = _pyplot("set_figsize")
+    pyplot = import_pyplot("set_figsize")
     use_svg_display()
     pyplot.rcParams["figure.figsize"] = figsize
 
@@ -137,7 +137,7 @@ def use_svg_display() -> None:
     """
     if notebook() is None:
         return
-    _pyplot("use_svg_display")
+    import_pyplot("use_svg_display")
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     set_matplotlib_formats("svg")
@@ -168,7 +168,7 @@ def show_images(
     if titles is None or not len(titles):
         titles = [""] * len(images)
     titles = as_titles("show_images", titles[: len(images)], len(images))
-    pyplot = _pyplot("show_images")
+    pyplot = import_pyplot("show_images")
     use_svg_display()
     figure = pyplot.figure(figsize=(num_cols * scale, num_rows * scale), layout="constrained")
     axes = figure.subplots(num_rows, num_cols, squeeze=False).flatten()
@@ -187,7 +187,8 @@ def _separate(images: Any) -> list[np.ndarray]:
     return list(as_images("show_images", images))
 
 
-def _pyplot(operation: str) -> ModuleType:
+def import_pyplot(operation: str) -> ModuleType:
+    """Matplotlib's pyplot; where it is absent, the error names what needs it."""
     try:
         from matplotlib import pyplot
     except ImportError:
