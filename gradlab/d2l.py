@@ -46,7 +46,7 @@ from gradlab import (
     zeros,
     zeros_like,
 )
-from gradlab.data import DATA_URL, download, extract
+from gradlab.data import DATA_HUB, DATA_URL, download, extract
 from gradlab.nn import Module as nn_Module
 from gradlab.training import (
     Accumulator,
@@ -67,6 +67,7 @@ from gradlab.training import (
 from gradlab.training.by_hand import (
     evaluate_accuracy,
     evaluate_loss,
+    get_dataloader_workers,
     get_fashion_mnist_labels,
     linreg,
     load_array,
@@ -171,6 +172,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "DATA_HUB",
     "DATA_URL",
     "MLP",
     "SGD",
@@ -210,6 +212,7 @@ __all__ = [
     "eye",
     "float32",
     "float64",
+    "get_dataloader_workers",
     "get_fashion_mnist_labels",
     "gpu",
     "int32",

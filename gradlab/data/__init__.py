@@ -10,7 +10,7 @@ from gradlab.data.dataset import (
     random_split,
 )
 from gradlab.data.digits import Digits, load_digits
-from gradlab.data.download import DATA_URL, download, extract
+from gradlab.data.download import DATA_HUB, DATA_URL, download, extract
 from gradlab.data.fashion_mnist import FashionMNIST
 from gradlab.data.idx import read_idx, write_idx
 from gradlab.data.loader import DataLoader
@@ -27,6 +27,7 @@ from gradlab.data.synthetic import make_house_prices
 from gradlab.data.tabular import CSVDataset, from_dataframe, read_csv
 
 __all__ = [
+    "DATA_HUB",
     "DATA_URL",
     "BatchSampler",
     "CSVDataset",

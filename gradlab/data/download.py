@@ -22,6 +22,9 @@ from gradlab.paths import as_path
 DATA_URL = "http://d2l-data.s3-accelerate.amazonaws.com/"
 """Where the data sets of the course notes lie."""
 
+DATA_HUB: dict[str, tuple[str, str]] = {}
+"""The address and the SHA-1 of files by short names of one's own, which `download` then takes."""
+
 _CHUNK = 1 << 16  # bytes per step of the progress bar
 _TIMEOUT = 20  # seconds without an answer
 
@@ -33,7 +36,8 @@ def download(
 
     Parameters
     ----------
-    url: the address, ``http://`` or ``https://``. Its last part is the name of the file.
+    url: the address, ``http://`` or ``https://``, whose last part is the name of the file; or a
+        name in `DATA_HUB`.
     folder: where to put it; made where it is missing. By default ``../data``.
     sha1_hash: the SHA-1 of the file in hexadecimal. A file that is there is kept where it matches,
         and fetched anew where it does not. Without a hash any file of the name is kept.
@@ -46,6 +50,8 @@ def download(
     >>> path = download(DATA_URL + "kaggle_house_pred_train.csv", "data",
     ...                 sha1_hash="585e9cc93e70b39160e7921475f9bcd7d31219ce")  # doctest: +SKIP
     """
+    if isinstance(url, str) and url in DATA_HUB:
+        url, sha1_hash = DATA_HUB[url]
     if sha1_hash is not None and not _is_sha1(sha1_hash):
         raise OptionError(
             message(

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gradlab.data import FashionMNIST, download, extract, write_idx
-from gradlab.errors import MissingDependencyError
+from gradlab.data import DATA_HUB, FashionMNIST, download, extract, write_idx
+from gradlab.errors import MissingDependencyError, OptionError
 from refusals import refusal
 
 pytest.importorskip("pooch")
@@ -82,6 +82,14 @@ def test_a_file_is_fetched_once(server, tmp_path, monkeypatch, capfd):
     assert server.asked == ["/sub/houses.csv?version=2"]
     assert files_in(tmp_path) == ["houses.csv"]
     assert capfd.readouterr() == ("", "")  # no bar where nobody watches, and no log
+
+
+def test_a_file_by_its_short_name(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(DATA_HUB, "houses", (server.url + "houses.csv", SHA1))
+    path = download("houses", tmp_path)
+    assert Path(path).read_bytes() == CONTENT
+    with pytest.raises(OptionError, match="expected an address that begins with http"):
+        download("flats", tmp_path)
 
 
 def test_a_file_with_another_hash_is_fetched_anew(server, tmp_path):
