@@ -50,7 +50,7 @@ def download(
     >>> path = download(DATA_URL + "kaggle_house_pred_train.csv", "data",
     ...                 sha1_hash="585e9cc93e70b39160e7921475f9bcd7d31219ce")  # doctest: +SKIP
     """
-    if isinstance(url, str) and url in DATA_HUB:
+    if url in list(DATA_HUB):  # a list, which has no need of a hash
         url, sha1_hash = DATA_HUB[url]
     if sha1_hash is not None and not _is_sha1(sha1_hash):
         raise OptionError(

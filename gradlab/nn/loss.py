@@ -7,7 +7,7 @@ from typing import Any
 from gradlab.errors import OptionError, message
 from gradlab.nn.module import Module
 from gradlab.nn.options import require_positive, require_probability, require_reduction
-from gradlab.ops import loss as ops
+from gradlab.ops import loss as ops, ranking
 from gradlab.tensor import Tensor
 
 
@@ -187,3 +187,117 @@ class KLDivLoss(Module):
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         options: Any = {"reduction": self.reduction, "log_target": self.log_target}
         return ops.kl_div(x, target, **options)
+
+
+class MarginRankingLoss(_Loss):
+    """The mean of ``max(0, margin - target·(x1 - x2))``; the target 1 ranks ``x1`` higher."""
+
+    def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.margin = margin
+
+    def forward(self, x1: Tensor, x2: Tensor, target: Tensor) -> Tensor:
+        return ranking.margin_ranking_loss(x1, x2, target, self.margin, self.reduction)
+
+
+class HingeEmbeddingLoss(_Loss):
+    """The mean of distances ``x`` where the target is 1, of ``max(0, margin - x)`` where -1."""
+
+    def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.margin = margin
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        return ranking.hinge_embedding_loss(x, target, self.margin, self.reduction)
+
+
+class CosineEmbeddingLoss(_Loss):
+    """The mean of ``1 - cos(x1, x2)`` where the target is 1, ``max(0, cos - margin)`` where -1."""
+
+    def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.margin = margin
+
+    def forward(self, x1: Tensor, x2: Tensor, target: Tensor) -> Tensor:
+        return ranking.cosine_embedding_loss(x1, x2, target, self.margin, self.reduction)
+
+
+class TripletMarginLoss(_Loss):
+    """The mean of ``max(0, d(anchor, positive) - d(anchor, negative) + margin)``.
+
+    ``d`` is the p-norm of the difference; ``swap`` takes the negative's distance from the nearer of
+    anchor and positive.
+    """
+
+    def __init__(
+        self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False,
+        reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        super().__init__(reduction)
+        self.margin, self.p, self.eps, self.swap = margin, p, eps, swap
+
+    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        return ranking.triplet_margin_loss(
+            anchor, positive, negative, self.margin, self.p, self.eps, self.swap, self.reduction
+        )
+
+
+class MultiMarginLoss(_Weighted):
+    """The hinge loss of scores (N, C) with labels (N,), for two classes or more."""
+
+    def __init__(
+        self, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
+        reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        super().__init__(weight, reduction)
+        self.p, self.margin = p, margin
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        return ranking.multi_margin_loss(
+            x, target, self.p, self.margin, self.weight, self.reduction
+        )
+
+
+class SoftMarginLoss(_Loss):
+    """The mean of ``log(1 + exp(-target·x))`` for targets of 1 and -1."""
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        return ranking.soft_margin_loss(x, target, self.reduction)
+
+
+class MultiLabelSoftMarginLoss(_Weighted):
+    """The binary cross-entropy of scores, averaged over the classes in the last axis."""
+
+    def __init__(self, weight: Tensor | None = None, reduction: str = "mean") -> None:
+        super().__init__(weight, reduction)
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        return ranking.multilabel_soft_margin_loss(x, target, self.weight, self.reduction)
+
+
+class PoissonNLLLoss(_Loss):
+    """The negative log-likelihood of counts, of which ``x`` is the (logarithm of the) mean."""
+
+    def __init__(
+        self, log_input: bool = True, full: bool = False, eps: float = 1e-8,
+        reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        super().__init__(reduction)
+        self.log_input, self.full = log_input, full
+        self.eps = require_positive("PoissonNLLLoss", "eps", eps)
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        return ranking.poisson_nll_loss(
+            x, target, self.log_input, self.full, self.eps, self.reduction
+        )
+
+
+class GaussianNLLLoss(_Loss):
+    """The mean of ``½(log var + (x - target)²/var)``; called with ``(x, target, var)``."""
+
+    def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.full, self.eps = full, require_positive("GaussianNLLLoss", "eps", eps)
+
+    def forward(self, x: Tensor, target: Tensor, var: Any) -> Tensor:
+        return ranking.gaussian_nll_loss(x, target, var, self.full, self.eps, self.reduction)

@@ -7,7 +7,7 @@ import pytest
 
 import gradlab as gl
 from gradlab import nn
-from gradlab.errors import DataError, OptionError
+from gradlab.errors import DataError, OptionError, ShapeError
 from refusals import refuses
 
 X = np.array([[0.5, -1.0, 2.0], [0.1, 0.2, -3.0]], dtype="float32")
@@ -123,3 +123,29 @@ def test_other_options_are_checked_at_once():
         nn.SmoothL1Loss(beta=-1)
     with refuses(OptionError, "CrossEntropyLoss: expected label_smoothing from 0 to 1, got 2"):
         nn.CrossEntropyLoss(label_smoothing=2)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (
+            lambda x: nn.MultiMarginLoss()(x, gl.tensor([0, 1, 2])), ShapeError,
+            r"multi_margin_loss: expected scores \(N, C\) and labels \(N,\), got shapes",
+        ),
+        (
+            lambda x: nn.MultiMarginLoss(p=3)(x, gl.tensor([0, 1])), OptionError,
+            "multi_margin_loss: expected p of 1 or 2, got 3",
+        ),
+        (
+            lambda x: nn.functional.soft_margin_loss(x, x, reduction="avg"), OptionError,
+            "soft_margin_loss: expected reduction one of 'mean', 'sum', 'none', got 'avg'",
+        ),
+        (
+            lambda x: nn.TripletMarginLoss(reduction="avg"), OptionError,
+            "TripletMarginLoss: expected reduction",
+        ),
+    ],
+)  # fmt: skip
+def test_comparing_losses_refuse(call, error, text):
+    with pytest.raises(error, match=text):
+        call(gl.ones(2, 3))

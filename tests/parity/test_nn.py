@@ -230,6 +230,59 @@ def test_loss(source):
     losses_agree(source, x, target)
 
 
+COMPARING = [
+    # source, shapes of the inputs, kind of the target
+    ("nn.MarginRankingLoss(0.3)", [(6,), (6,)], "sign"),
+    ("nn.HingeEmbeddingLoss(reduction='sum')", [(6, 5)], "sign"),
+    ("nn.CosineEmbeddingLoss(0.1)", [(6, 5), (6, 5)], "row sign"),
+    ("nn.TripletMarginLoss()", [(6, 5), (6, 5), (6, 5)], ""),
+    ("nn.TripletMarginLoss(2.0, p=1, swap=True, reduction='none')", [(6, 5)] * 3, ""),
+    ("nn.MultiMarginLoss()", [(6, 5)], "label"),
+    ("nn.MultiMarginLoss(2, 0.5, weight=lib.arange(5) / 4)", [(6, 5)], "label"),
+    ("nn.MultiMarginLoss(reduction='none')", [(6, 5)], "label"),
+    ("nn.SoftMarginLoss()", [(6, 5)], "sign"),
+    ("nn.MultiLabelSoftMarginLoss()", [(6, 5)], "0 or 1"),
+    ("nn.MultiLabelSoftMarginLoss(lib.arange(5) / 4, reduction='none')", [(6, 5)], "0 or 1"),
+    ("nn.PoissonNLLLoss()", [(6, 5)], "count"),
+    ("nn.PoissonNLLLoss(full=True, reduction='sum')", [(6, 5)], "count"),
+    ("nn.GaussianNLLLoss()", [(6, 5), (6, 5)], "variance"),
+    ("nn.GaussianNLLLoss(full=True, reduction='none')", [(6, 5), (6, 5)], "one variance"),
+    ("nn.CosineSimilarity()", [(6, 5), (6, 5)], ""),
+    ("nn.CosineSimilarity(dim=-1)", [(6, 1, 5), (3, 5)], ""),
+    ("nn.PairwiseDistance()", [(6, 5), (6, 5)], ""),
+    ("nn.PairwiseDistance(p=1, keepdim=True)", [(6, 5), (5,)], ""),
+]
+
+
+@pytest.mark.parametrize(("source", "shapes", "kind"), COMPARING, ids=[c[0] for c in COMPARING])
+def test_comparing(source, shapes, kind):
+    ours, theirs = both(source)
+    assert repr(ours) == repr(theirs)
+    r = rng(source)
+    inputs = [r.normal(size=shape).astype("float32") for shape in shapes]
+    target = {
+        "": None,
+        "sign": r.choice([-1.0, 1.0], size=shapes[0]),
+        "row sign": r.choice([-1.0, 1.0], size=6),
+        "label": r.integers(0, 5, 6),
+        "0 or 1": r.choice([0.0, 1.0], size=(6, 5)),
+        "count": r.poisson(3.0, (6, 5)).astype(float),
+        "variance": r.uniform(0.1, 2, (6, 5)),
+        "one variance": r.uniform(0.1, 2, (6, 1)),
+    }[kind]
+    target = [] if target is None else [target if kind == "label" else target.astype("float32")]
+    ours_x = [gl.tensor(x, requires_grad=True) for x in inputs]
+    theirs_x = [torch.tensor(x, requires_grad=True) for x in inputs]
+    ours_y = ours(*ours_x, *map(gl.tensor, target))
+    theirs_y = theirs(*theirs_x, *map(torch.tensor, target))
+    assert ours_y.dtype == "float32"
+    np.testing.assert_allclose(ours_y.detach().numpy(), theirs_y.detach().numpy(), **TOLERANCE)
+    ours_y.sum().backward()
+    theirs_y.sum().backward()
+    for mine, other in zip(ours_x, theirs_x, strict=True):
+        np.testing.assert_allclose(mine.grad.numpy(), other.grad.numpy(), **TOLERANCE)
+
+
 OPTIONS = [
     "",
     "reduction='sum'",
