@@ -9,6 +9,7 @@ from gradlab.errors import LinAlgError
 from gradlab.ops.linalg import (
     cholesky,
     cond,
+    cross,
     det,
     eigh,
     eigvalsh,
@@ -16,6 +17,7 @@ from gradlab.ops.linalg import (
     lstsq,
     matrix_power,
     matrix_rank,
+    multi_dot,
     norm,
     pinv,
     qr,
@@ -29,8 +31,8 @@ from gradlab.ops.reduction import matrix_norm, svdvals, vector_norm
 from gradlab.ops.shape import matrix_transpose
 
 __all__ = [
-    "LinAlgError", "cholesky", "cond", "det", "diagonal", "eigh", "eigvalsh", "inv", "lstsq",
-    "matmul", "matrix_norm", "matrix_power", "matrix_rank", "matrix_transpose", "norm", "outer",
-    "pinv", "qr", "slogdet", "solve", "solve_triangular", "svd", "svdvals", "tensordot", "trace",
-    "vecdot", "vector_norm",
+    "LinAlgError", "cholesky", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh", "inv",
+    "lstsq", "matmul", "matrix_norm", "matrix_power", "matrix_rank", "matrix_transpose",
+    "multi_dot", "norm", "outer", "pinv", "qr", "slogdet", "solve", "solve_triangular", "svd",
+    "svdvals", "tensordot", "trace", "vecdot", "vector_norm",
 ]  # fmt: skip

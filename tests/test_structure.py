@@ -41,6 +41,7 @@ LAYERS = [
 # Imports that point up, and why. Only inside a function: never when gradlab is being loaded.
 UPWARD = {
     ("gradlab.autograd", "gradlab.testing"): "PyTorch has gradcheck in autograd",
+    ("gradlab.autograd.functional", "gradlab.ops.derivatives"): "PyTorch has them in autograd",
     ("gradlab.tensor", "gradlab"): "the Array API asks a tensor for its namespace",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from gradlab.autograd import functional
 from gradlab.autograd.function import Function, once_differentiable
 from gradlab.autograd.graph import run_backward
 from gradlab.autograd.modes import (
@@ -26,6 +27,7 @@ __all__ = [
     "Variable",
     "backward",
     "enable_grad",
+    "functional",
     "grad",
     "gradcheck",
     "gradgradcheck",

@@ -256,6 +256,28 @@ def arange(
     return _finish(array.astype(wanted), device, requires_grad)
 
 
+def range(
+    start: float, end: float | None = None, step: float = 1, *, dtype: Any = None,
+    device: DeviceLike = None, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Make the values from ``start`` (0 if only one bound is given) up to and including ``end``.
+
+    PyTorch's older function: floating values also for integers. `arange` leaves the end out.
+
+    >>> range(1, 3)
+    tensor([1., 2., 3.])
+    """
+    start, end = (0, start) if end is None else (start, end)
+    if step == 0 or (end - start) * step < 0:
+        got = f"from {start} to {end} in steps of {step}"
+        raise OptionError(message("range", expected="a step that leads to the end", got=got))
+    count = math.floor((end - start) / step) + 1
+    where = find_device(device)
+    values = start + step * where.xp.arange(count, dtype=np.float64)
+    made = Tensor._wrap(values.astype(_float_or(dtype)), where)
+    return made.requires_grad_() if requires_grad else made
+
+
 def linspace(
     start: float, stop: float | None = None, num: int = 100, *, endpoint: bool = True,
     dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False,

@@ -350,6 +350,41 @@ def addcdiv(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) ->
     return x + value * tensor1 / tensor2
 
 
+@public(None, "hypot")
+def hypot(x1: Tensor, x2: Tensor) -> Tensor:
+    """Return ``√(x1² + x2²)``, without overflow.
+
+    >>> hypot(gl.tensor([3.0]), gl.tensor([4.0]))
+    tensor([5.])
+    """
+    large, small = maximum(abs(x1), abs(x2)), minimum(abs(x1), abs(x2))
+    ratio = where(large == 0, 0.0, small / where(large == 0, 1.0, large))
+    return where(large == math.inf, math.inf, large * sqrt(1 + ratio * ratio))
+
+
+@public(None, "heaviside")
+def heaviside(x: Tensor, values: Any) -> Tensor:
+    """Return 0 for negative elements, ``values`` for 0, and 1 for positive ones.
+
+    >>> heaviside(gl.tensor([-1.5, 0.0, 2.0]), gl.tensor([0.5]))
+    tensor([0.0000, 0.5000, 1.0000])
+    """
+    return where(x == 0, values, (x > 0).astype(x.dtype))
+
+
+@public(None, "xlogy")
+def xlogy(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """Return ``x1·log(x2)``, and 0 where ``x1`` is 0.
+
+    >>> xlogy(gl.tensor([0.0, 2.0]), gl.tensor([0.0, 1.0]))
+    tensor([0., 0.])
+    """
+    device = next((each.device for each in (x1, x2) if isinstance(each, Tensor)), cpu)
+    x, base = from_value(x1, device), from_value(x2, device)
+    none = x == 0
+    return where(none & ~isnan(base), 0.0, x * log(where(none, 1.0, base)))
+
+
 # The names of NumPy and the array API.
 subtract, multiply, divide, true_divide, arctan2 = sub, mul, div, div, atan2
 
@@ -917,6 +952,59 @@ def nan_to_num(
     low = float(limits.min) if neginf is None else neginf
     x = where(isnan(x), nan, x)
     return where(x == math.inf, high, where(x == -math.inf, low, x))
+
+
+@public(None, "clamp_min")
+def clamp_min(x: Tensor, min: Any) -> Tensor:
+    """Return ``x``, no smaller than ``min``."""
+    return clip(x, min)
+
+
+@public(None, "clamp_max")
+def clamp_max(x: Tensor, max: Any) -> Tensor:
+    """Return ``x``, no larger than ``max``."""
+    return clip(x, None, max)
+
+
+@public(None, "frac")
+def frac(x: Tensor) -> Tensor:
+    """Return what lies behind the point, with the sign of ``x``.
+
+    >>> frac(gl.tensor([1.5, -1.25]))
+    tensor([ 0.5000, -0.2500])
+    """
+    return x - trunc(x)
+
+
+@public(None, "deg2rad")
+def deg2rad(x: Tensor) -> Tensor:
+    """Return angles in degrees as radians.
+
+    >>> deg2rad(gl.tensor([180.0]))
+    tensor([3.1416])
+    """
+    return x * (math.pi / 180)
+
+
+@public(None, "rad2deg")
+def rad2deg(x: Tensor) -> Tensor:
+    """Return angles in radians as degrees.
+
+    >>> rad2deg(gl.tensor([math.pi]))
+    tensor([180.])
+    """
+    return x * (180 / math.pi)
+
+
+@public(None, "logit")
+def logit(x: Tensor, eps: float | None = None) -> Tensor:
+    """Return ``log(x / (1 - x))``, the inverse of `sigmoid`; ``x`` limited to [eps, 1 - eps] first.
+
+    >>> logit(gl.tensor([0.5, 0.75]))
+    tensor([0.0000, 1.0986])
+    """
+    x = x if eps is None else clip(x, eps, 1 - eps)
+    return log(x / (1 - x))
 
 
 def _clip_samples() -> Any:

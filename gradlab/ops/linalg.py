@@ -15,7 +15,8 @@ columns in one array, one factor above the other, and the public function takes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ from gradlab.errors import (
 from gradlab.kernels.cuda.driver import current
 from gradlab.ops.core import PROMOTE, Op, apply, public
 from gradlab.ops.elementwise import abs as absolute, where
-from gradlab.ops.matmul import diag_embed
+from gradlab.ops.matmul import diag_embed, einsum
 from gradlab.ops.reduction import (
     matrix_norm,
     operand,
@@ -46,9 +47,12 @@ from gradlab.ops.samples import Sample, values
 from gradlab.ops.shape import (
     Axis,
     accepts_dim,
+    broadcast_tensors,
     broadcast_to,
     canonical_axes,
+    canonical_axis,
     cat,
+    roll,
     stack,
     tril,
     triu,
@@ -1078,3 +1082,40 @@ def cond(A: Tensor, p: str | float | None = None) -> Tensor:
         if A.ndim == 2:
             return size + np.inf
         return stack([cond(each, p) for each in A])
+
+
+@public(None, "cross")
+@accepts_dim
+def cross(x1: Tensor, x2: Tensor, *, axis: int = -1) -> Tensor:
+    """Return the cross products of vectors of three elements along ``axis``; the rest broadcasts.
+
+    >>> cross(gl.tensor([1.0, 0.0, 0.0]), gl.tensor([0.0, 1.0, 0.0]))
+    tensor([0., 0., 1.])
+    """
+    x1, x2 = broadcast_tensors(x1, x2)
+    at = canonical_axis("cross", axis, x1.ndim)
+    if x1.shape[at] != 3:
+        got = f"size {x1.shape[at]}"
+        raise ShapeError(message("cross", expected=f"vectors of 3 along axis {at}", got=got))
+    return roll(x1, -1, at) * roll(x2, 1, at) - roll(x1, 1, at) * roll(x2, -1, at)
+
+
+def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the product of two or more matrices, multiplied pair by pair, the cheapest first.
+
+    The first may be a row vector and the last a column vector, of one axis each.
+
+    >>> multi_dot([gl.tensor([[1.0, 2.0]]), gl.tensor([[3.0], [4.0]]), gl.tensor([[2.0]])])
+    tensor([[22.]])
+    """
+    if len(tensors) < 2:
+        got = str(len(tensors))
+        raise ShapeError(message("multi_dot", expected="two or more tensors", got=got))
+    letters = [chr(ord("a") + i) for i in range(len(tensors) + 1)]
+    terms = [a + b for a, b in pairwise(letters)]
+    ends = letters[0], letters[-1]
+    if tensors[0].ndim == 1:
+        terms[0], ends = letters[1], ("", ends[1])
+    if tensors[-1].ndim == 1:
+        terms[-1], ends = letters[-2], (ends[0], "")
+    return einsum(",".join(terms) + "->" + "".join(ends), *tensors)

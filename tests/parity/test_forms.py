@@ -188,3 +188,102 @@ def test_a_diagonal_in_place():
 def test_messages(text, error):
     with pytest.raises(gl.errors.GradlabError, match=error):
         eval(text, given(gl)[1])
+
+
+MORE = """
+m.hypot(x, y), m.frac(x), m.deg2rad(x), m.rad2deg(x), m.clamp_min(x, 0.1), x.clamp_max(0.1)
+m.heaviside(x.detach(), y.detach())
+m.heaviside(m.tensor([-1.0, 0.0, 2.0]), m.tensor(0.5))
+m.xlogy(v * v, y * y)
+m.xlogy(m.tensor([0.0, 2.0]), m.tensor([0.0, 3.0]))
+m.logit(x.sigmoid()), m.logit(x, eps=0.1)
+m.range(1, 5), m.range(0, 1, 0.25), m.range(5, 1, -2)
+m.fliplr(x), m.flipud(v), m.rot90(x), m.rot90(x, 2, (0, 1)), m.rot90(x, -1, [1, 0])
+m.atleast_1d(x[0, 0]), m.atleast_2d(v), m.atleast_3d(v), m.atleast_3d(x)
+m.atleast_2d(x[0, 0], v)
+m.column_stack([x[:, 0], y]), m.column_stack((v, v)), m.dstack([x, y]), m.dstack([v, v])
+m.tensor_split(x, 3, dim=1), x.tensor_split((1, 2)), m.hsplit(x, 2), m.hsplit(v, [1]), x.vsplit(3)
+m.kron(x, y), m.kron(v, x), m.kron(x[0, 0], x)
+m.cartesian_prod(v, v[:2]), m.cartesian_prod(v)
+m.combinations(v), m.combinations(v, 3), m.combinations(v, r=2, with_replacement=True)
+m.block_diag(x, v, x[0, 0])
+tuple(m.broadcast_shapes((3, 1), (2, 1, 4)))
+m.tril_indices(3, 4), m.triu_indices(3, 3, offset=1), m.tril_indices(2, 4, -1)
+m.diff(x), m.diff(x, dim=0), x.diff(n=2), m.diff(v, prepend=v[:1]), m.diff(m.tensor([True, False]))
+m.dist(x, y), x.dist(y, p=1)
+m.cdist(x, y), m.cdist(x, y, p=1.0)
+m.std_mean(x), m.var_mean(x, dim=1, keepdim=True), m.std_mean(x, dim=0, correction=0)
+m.cov(x), m.cov(v), x.cov(correction=0), m.corrcoef(x), m.corrcoef(v)
+m.histc(x.detach(), bins=5), m.histc(x.detach(), 4, -1, 1), m.histc(m.ones(3), 2)
+m.mode(k % 2), m.mode(m.tensor([3, 1, 3, 2, 1])).values, m.mode(x, dim=0, keepdim=True).values
+m.mode(m.tensor([[1, 2, 2, 1], [5, 5, 4, 3]])).values, m.mode(m.tensor(3)).values
+m.isin(k, m.tensor([0, 3])), m.isin(k, 2), m.isin(k, i, invert=True)
+m.isin(m.tensor([1.0, 2.5]), m.tensor([1, 2])), m.isin(k, m.tensor([], dtype=m.int64))
+m.trapezoid(x), m.trapz(x, v, dim=1), m.trapezoid(x, dx=0.5, dim=0), m.trapezoid(x, y)
+m.linalg.cross(x[:, :3], y[:, :3]), m.cross(x[:, 0], y[:, 0], dim=0), m.linalg.cross(x, y, dim=0)
+m.linalg.multi_dot([x, y.T, x, v])
+x.kron(y).shape[0], x.fliplr(), x.rot90()
+"""
+DERIVATIVES = """
+F.jacobian(lambda x: x**2, v)
+F.jacobian(lambda x: (x**3).sum(), x)
+F.jacobian(lambda x, w: x @ w, (x, v))
+F.jacobian(lambda x, w: (x * w, w), (x, v))
+F.jacobian(lambda x: m.ones(2, dtype=m.float64), v)
+F.hessian(lambda x: (x**3).sum() * x[0], v)
+F.hessian(lambda x, w: (x * w).pow(2).sum(), (x, v))
+F.vjp(lambda x: x**2, v, v)
+F.vjp(lambda x: (x**2).sum(), v)
+F.vjp(lambda x, w: x @ w, (x, v), x[:, 0])
+F.jvp(lambda x: x**2, v, v)
+F.jvp(lambda x, w: x @ w, (x, v), (y, v))
+F.jacobian(lambda x: x**3, v, create_graph=True)
+F.hessian(lambda x: (x**4).sum(), v, create_graph=True)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:torch.range is deprecated")
+@pytest.mark.parametrize("text", lines(MORE))
+def test_more_calls(text):
+    check_alike(result(gl, text), result(torch, text))
+
+
+@pytest.mark.parametrize("text", lines(DERIVATIVES))
+def test_derivatives_of_functions(text):
+    def found(m):
+        leaves, names = given(m)
+        y = eval(text, names | {"F": m.autograd.functional})
+        if "create_graph" in text:
+            (y * y).sum().backward()
+        return y, [m.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+
+    check_alike(found(gl), found(torch))
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("m.fliplr(v)", "^fliplr: expected at least 2 axes, got shape"),
+        ("m.rot90(x, 1, (0,))", "^rot90: expected two axes, got"),
+        ("m.tensor_split(x, 0)", "^tensor_split: expected 1 part or more, got 0$"),
+        ("m.vsplit(x, 2)", "^vsplit: expected a number of parts that divides axis 0, of size 3"),
+        ("m.combinations(x)", "^combinations: expected a vector, got shape"),
+        ("m.broadcast_shapes((2,), (3,))", "^broadcast_shapes: expected shapes that broadcast"),
+        ("m.cdist(x, x.T)", "^cdist: expected rows of the same length"),
+        ("m.cov(x.reshape(3, 2, 2))", "^cov: expected a matrix or a vector"),
+        ("m.histc(k)", "^histc: expected a floating dtype, got int64$"),
+        ("m.histc(x, 0)", "^histc: expected an integer number of bins of 1 or more"),
+        ("m.histc(x, 3, 2, 1)", "^histc: expected finite bounds, min up to max, got from 2.0 to 1"),
+        ("m.mode(x[:0], 0)", "^mode: expected elements along axis 0, got shape"),
+        ("m.isin(1, 2)", "^isin: expected a tensor as elements or as test_elements, got 1$"),
+        ("m.cross(x, y)", "^cross: expected vectors of 3 along axis 1, got size 4$"),
+        ("m.linalg.multi_dot([x])", "^multi_dot: expected two or more tensors, got 1$"),
+        ("m.range(1, 3, -1)", "^range: expected a step that leads to the end, got from 1 to 3"),
+        ("m.autograd.functional.jacobian(m.sin, [1.0])", "^jacobian: expected floating tensors"),
+        ("m.autograd.functional.hessian(m.sin, v)", "^hessian: expected a function of one value"),
+        ("m.autograd.functional.vjp(len, v)", "^vjp: expected a function of tensors, got int$"),
+    ],
+)
+def test_more_messages(text, error):
+    with pytest.raises(gl.errors.GradlabError, match=error):
+        eval(text, given(gl)[1])
