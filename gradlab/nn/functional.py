@@ -52,6 +52,7 @@ from gradlab.ops.loss import (
 )
 from gradlab.ops.matmul import linear, linear_act
 from gradlab.ops.normalization import batch_norm, layer_norm, normalize, rms_norm
+from gradlab.ops.padding import pad
 from gradlab.ops.random import dropout
 from gradlab.ops.ranking import (
     cosine_embedding_loss,
@@ -107,6 +108,7 @@ __all__ = [
     "nll_loss",
     "normalize",
     "one_hot",
+    "pad",
     "pairwise_distance",
     "poisson_nll_loss",
     "prelu",

@@ -71,3 +71,17 @@ def test_second_derivatives_of_activations(name):
     x = gl.tensor([-2.2, -0.7, 0.3, 0.8, 4.1], dtype=gl.float64, requires_grad=True)
     assert gl.testing.gradcheck(getattr(F, name), [x])
     assert gl.testing.gradgradcheck(getattr(F, name), [x])
+
+
+@pytest.mark.parametrize(
+    ("pad", "mode", "error", "text"),
+    [
+        ((1,), "constant", ShapeError, r"pad: expected pairs of .* at most 2 axes, got \(1,\)"),
+        ((1,) * 6, "constant", ShapeError, "pad: expected pairs of numbers for at most 2 axes"),
+        ((-2, -2), "constant", ShapeError, "pad: expected to cut off at most 3 elements, got 4"),
+        ((1, 1), "reflect", OptionError, "pad: expected mode 'constant', got 'reflect'"),
+    ],
+)  # fmt: skip
+def test_pad_refuses(pad, mode, error, text):
+    with pytest.raises(error, match=text):
+        F.pad(gl.ones(2, 3), pad, mode)

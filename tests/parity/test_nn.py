@@ -463,3 +463,25 @@ def test_functional():
     np.testing.assert_array_equal(
         F.one_hot(gl.tensor(index)).numpy(), G.one_hot(torch.tensor(index)).numpy()
     )
+
+
+@pytest.mark.parametrize(
+    ("shape", "pad", "value"),
+    [
+        ((2, 3), (1, 1), None),
+        ((2, 3), (0, 2, 1, 0), 9.0),
+        ((3,), (0, 0), 1.0),
+        ((4, 3, 2), (1, -1, -1, 2), -1.0),
+        ((4, 3), (0, 0, -2, 0), None),
+        ((2, 3), (-3, 0), None),
+    ],
+)
+def test_pad(shape, pad, value):
+    x = rng("pad").normal(size=shape).astype("float32")
+    mine, other = gl.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    ours = nn.functional.pad(mine, pad, value=value)
+    theirs = torch.nn.functional.pad(other, pad, value=value)
+    np.testing.assert_array_equal(ours.detach().numpy(), theirs.detach().numpy())
+    (ours * ours).sum().backward()
+    (theirs * theirs).sum().backward()
+    np.testing.assert_array_equal(mine.grad.numpy(), other.grad.numpy())
