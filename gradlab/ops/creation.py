@@ -9,6 +9,7 @@ import numpy as np
 
 from gradlab import dtypes
 from gradlab.devices import Device, DeviceLike, find_device
+from gradlab.dtypes import DType
 from gradlab.errors import DTypeError, OptionError, message
 from gradlab.ops.core import public
 from gradlab.ops.shape import new_shape as _shape
@@ -381,6 +382,31 @@ def _new_method(name: str, make: Any) -> None:
 
 for _make in (zeros, ones, empty, full, tensor):
     _new_method(f"new_{_make.__name__}", _make)
+
+
+def is_floating_point(x: Tensor) -> bool:
+    """Return whether the dtype of ``x`` is a floating one."""
+    return x.is_floating_point()
+
+
+def is_complex(x: Tensor) -> bool:
+    """Return whether the dtype of ``x`` is a complex one."""
+    return x.is_complex()
+
+
+@public(None, "is_nonzero")
+def is_nonzero(x: Tensor) -> bool:
+    """Return whether the only element of ``x`` is not 0: ``bool(x)``."""
+    return bool(x)
+
+
+def promote_types(dtype1: Any, dtype2: Any) -> DType:
+    """Return the smallest dtype that both are converted to: of two dtypes, `result_type`.
+
+    >>> promote_types("int32", "float32").name
+    'float32'
+    """
+    return dtypes.result_type(dtypes.as_dtype(dtype1), dtypes.as_dtype(dtype2))
 
 
 def is_tensor(x: Any) -> bool:

@@ -311,6 +311,25 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
     _assign(x, prepared, basic, value, "setitem")
 
 
+@public(None, "index_put_")
+def index_put_(
+    x: Tensor, indices: tuple[Tensor, ...], values: Any, accumulate: bool = False
+) -> Tensor:
+    """In place: ``x[indices] = values``; with ``accumulate`` they are added, at each place all.
+
+    >>> gl.zeros(3).index_put_((gl.tensor([0, 0, 2]),), gl.ones(3), accumulate=True)
+    tensor([2., 0., 1.])
+    """
+    if accumulate:
+        added = from_value(values, x.device, operation="index_put_")
+        index = tuple(indices)
+        spread = added.astype(x.dtype, copy=False).broadcast_to(x[index].shape)
+        added = apply(INDEX_ADD, (spread,), {"index": _prepare(x, index)[0], "shape": x.shape})
+        return x.add_(added)
+    setitem(x, tuple(indices), values)
+    return x
+
+
 _WHOLE = (Ellipsis,)
 
 

@@ -972,6 +972,27 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> 
     return SVD(u, s, v.mT)
 
 
+class SVDOfColumns(NamedTuple):
+    """U, S and V with ``A = U diag(S) Vᵀ``."""
+
+    U: Tensor
+    S: Tensor
+    V: Tensor
+
+
+@public(None, "svd")
+def svd_of_columns(A: Tensor, some: bool = True) -> SVDOfColumns:
+    """Return U, S, V with ``A = U diag(S) Vᵀ``: PyTorch's older `svd`, which is not `linalg.svd`.
+
+    With ``some`` U and V have as many columns as there are singular values, else they are square.
+
+    >>> svd_of_columns(gl.tensor([[0.0, 2.0], [3.0, 0.0]])).S
+    tensor([3., 2.])
+    """
+    u, s, vh = svd(A, full_matrices=not some)
+    return SVDOfColumns(u, s, vh.mT)
+
+
 # ----------------------------------------------------------------------- powers, rank, condition
 
 

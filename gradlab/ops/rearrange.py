@@ -183,6 +183,26 @@ def vsplit(x: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor,
     return _split_evenly("vsplit", x, indices_or_sections, 0)
 
 
+@public(None, "unfold")
+def unfold(x: Tensor, dimension: int, size: int, step: int = 1) -> Tensor:
+    """Return the windows of ``size`` elements along an axis, ``step`` apart, on a new last axis.
+
+    A copy, where PyTorch gives a view.
+
+    >>> unfold(gl.tensor([1, 2, 3, 4, 5]), 0, 3, 2)
+    tensor([[1, 2, 3],
+            [3, 4, 5]])
+    """
+    at = canonical_axis("unfold", dimension, x.ndim)
+    if not 1 <= size <= x.shape[at] or step < 1:
+        expected = f"a size from 1 to {x.shape[at]} and a step of 1 or more"
+        raise OptionError(message("unfold", expected=expected, got=f"{size} and {step}"))
+    starts = np.arange(0, x.shape[at] - size + 1, step)
+    places = Tensor(starts[:, None] + np.arange(size), dtype=dtypes.int64, device=x.device)
+    windows = take(x, places.reshape(-1), at)
+    return shape.movedim(windows.unflatten(at, places.shape), at + 1, -1)
+
+
 @public(None, "kron")
 def kron(x1: Tensor, x2: Tensor) -> Tensor:
     """Return the Kronecker product: each element of ``x1`` times the whole of ``x2``, in its place.

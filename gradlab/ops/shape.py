@@ -645,9 +645,14 @@ def unbind(x: Tensor, axis: int = 0) -> tuple[Tensor, ...]:
     return tuple(x[(slice(None),) * at + (i,)] for i in range(x.shape[at]))
 
 
-def meshgrid(*tensors: Tensor, indexing: str = "ij") -> tuple[Tensor, ...]:
-    """Return the coordinates of the grid spanned by vectors, one tensor per axis."""
+def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
+    """Return the coordinates of the grid spanned by vectors, one tensor per axis.
+
+    The vectors are given one by one or as one sequence.
+    """
     require_option("meshgrid", "indexing", indexing, ("ij", "xy"))
+    if len(tensors) == 1 and isinstance(tensors[0], list | tuple):
+        tensors = tuple(tensors[0])
     for x in tensors:
         if x.ndim > 1:
             raise ShapeError(message("meshgrid", expected="vectors", got=f"shape {x.shape}"))

@@ -63,6 +63,9 @@ z.subtract_(y)
 z.divide_(y * y + 1)
 z.gt_(0)
 z.eq_(y)
+z.index_put_((i[1:], i[:2]), y[0, :2])
+z.index_put_((m.tensor([0, 0]),), y[:2], accumulate=True)
+z.index_put_((m.tensor([0, 2]), m.tensor([1, 1])), m.tensor(2.0, dtype=m.float64), accumulate=True)
 z.unsqueeze_(1)
 z.unsqueeze_(1).squeeze_()
 z.t_()
@@ -223,6 +226,11 @@ m.trapezoid(x), m.trapz(x, v, dim=1), m.trapezoid(x, dx=0.5, dim=0), m.trapezoid
 m.linalg.cross(x[:, :3], y[:, :3]), m.cross(x[:, 0], y[:, 0], dim=0), m.linalg.cross(x, y, dim=0)
 m.linalg.multi_dot([x, y.T, x, v])
 x.kron(y).shape[0], x.fliplr(), x.rot90()
+m.meshgrid([v, v[:2]], indexing="xy"), m.meshgrid((v,), indexing="ij")
+x.unfold(1, 2, 1), x.unfold(0, 3, 2), v.unfold(0, 2, 2)
+m.svd(x).S, m.svd(x)[2].shape, x.detach().svd(some=False)[2].shape, x.svd().U.shape
+m.is_floating_point(x), m.is_complex(k), m.is_nonzero(m.tensor([0.0]))
+str(m.promote_types(m.int8, m.float16))[-7:]
 """
 DERIVATIVES = """
 F.jacobian(lambda x: x**2, v)
@@ -275,6 +283,7 @@ def test_derivatives_of_functions(text):
         ("m.histc(x, 0)", "^histc: expected an integer number of bins of 1 or more"),
         ("m.histc(x, 3, 2, 1)", "^histc: expected finite bounds, min up to max, got from 2.0 to 1"),
         ("m.mode(x[:0], 0)", "^mode: expected elements along axis 0, got shape"),
+        ("x.unfold(0, 4, 1)", "^unfold: expected a size from 1 to 3 and a step of 1 or more"),
         ("m.isin(1, 2)", "^isin: expected a tensor as elements or as test_elements, got 1$"),
         ("m.cross(x, y)", "^cross: expected vectors of 3 along axis 1, got size 4$"),
         ("m.linalg.multi_dot([x])", "^multi_dot: expected two or more tensors, got 1$"),
