@@ -1005,7 +1005,7 @@ def test_walking_the_graph():
     node = y.grad_fn
     while node is not None:
         names.append(node.name)
-        node = next((each for each in node.next_functions if each is not None), None)
+        node = next((each for each, _ in node.next_functions if each is not None), None)
     assert names == ["AddBackward0", "MulBackward0", "AccumulateGrad"]
 
 

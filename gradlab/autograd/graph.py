@@ -114,9 +114,12 @@ class Node:
         return f"<{self.name}>"
 
     @property
-    def next_functions(self) -> Sequence[Node | Leaf | None]:
-        """The nodes of the inputs, for tools that draw or walk the graph."""
-        return self.parents
+    def next_functions(self) -> tuple[tuple[Node | Leaf | None, int], ...]:
+        """Pairs of an input's node and its output's number, 0; last (None, 0) for those without.
+
+        PyTorch so finds x first in ``2 * x``, whose number comes first here.
+        """
+        return tuple((parent, 0) for parent in sorted(self.parents, key=lambda p: p is None))
 
     def gradients(self, gy: Tensor, wanted: Wanted, fused: bool) -> Iterable[tuple[int, Any]]:
         """``(input position, gradient)`` for each parent in ``wanted``, and perhaps for others."""

@@ -195,32 +195,32 @@ def _like(x: Tensor, dtype: Any, device: DeviceLike, requires_grad: bool = False
 
 
 def zeros_like(
-    x: Tensor, *, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+    input: Tensor, *, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
-    """Make zeros with the shape, dtype and device of ``x``."""
-    return zeros(x.shape, **_like(x, dtype, device, requires_grad))
+    """Make zeros with the shape, dtype and device of ``input``."""
+    return zeros(input.shape, **_like(input, dtype, device, requires_grad))
 
 
 def ones_like(
-    x: Tensor, *, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+    input: Tensor, *, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
-    """Make ones with the shape, dtype and device of ``x``."""
-    return ones(x.shape, **_like(x, dtype, device, requires_grad))
+    """Make ones with the shape, dtype and device of ``input``."""
+    return ones(input.shape, **_like(input, dtype, device, requires_grad))
 
 
 def empty_like(
-    x: Tensor, *, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+    input: Tensor, *, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
-    """Make a tensor of unset values with the shape, dtype and device of ``x``."""
-    return empty(x.shape, **_like(x, dtype, device, requires_grad))
+    """Make a tensor of unset values with the shape, dtype and device of ``input``."""
+    return empty(input.shape, **_like(input, dtype, device, requires_grad))
 
 
 def full_like(
-    x: Tensor, fill_value: Any, *, dtype: Any = None, device: DeviceLike = None,
+    input: Tensor, fill_value: Any, *, dtype: Any = None, device: DeviceLike = None,
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Make a tensor of ``fill_value`` with the shape, dtype and device of ``x``."""
-    return full(x.shape, fill_value, **_like(x, dtype, device, requires_grad))
+    """Make a tensor of ``fill_value`` with the shape, dtype and device of ``input``."""
+    return full(input.shape, fill_value, **_like(input, dtype, device, requires_grad))
 
 
 def arange(

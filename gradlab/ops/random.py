@@ -346,14 +346,14 @@ def randperm(
     return _draw(DRAW_PERMUTATION, (int(n),), wanted, device, generator)
 
 
-def rand_like(x: Tensor, **options: Any) -> Tensor:
-    """`rand` with the shape, dtype and device of ``x``."""
-    return rand(x.shape, **{"dtype": x.dtype, "device": x.device, **options})
+def rand_like(input: Tensor, **options: Any) -> Tensor:
+    """`rand` with the shape, dtype and device of ``input``."""
+    return rand(input.shape, **{"dtype": input.dtype, "device": input.device, **options})
 
 
-def randn_like(x: Tensor, **options: Any) -> Tensor:
-    """`randn` with the shape, dtype and device of ``x``."""
-    return randn(x.shape, **{"dtype": x.dtype, "device": x.device, **options})
+def randn_like(input: Tensor, **options: Any) -> Tensor:
+    """`randn` with the shape, dtype and device of ``input``."""
+    return randn(input.shape, **{"dtype": input.dtype, "device": input.device, **options})
 
 
 @public(None, "bernoulli")

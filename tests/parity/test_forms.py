@@ -226,6 +226,10 @@ m.trapezoid(x), m.trapz(x, v, dim=1), m.trapezoid(x, dx=0.5, dim=0), m.trapezoid
 m.linalg.cross(x[:, :3], y[:, :3]), m.cross(x[:, 0], y[:, 0], dim=0), m.linalg.cross(x, y, dim=0)
 m.linalg.multi_dot([x, y.T, x, v])
 x.kron(y).shape[0], x.fliplr(), x.rot90()
+(m.sin(x) + 1).grad_fn.next_functions[0][0].next_functions[0][1]
+(2 * x).grad_fn.next_functions[0][0].next_functions, x.grad_fn
+m.zeros_like(input=x), m.ones_like(input=k), m.full_like(input=k, fill_value=3)
+m.rand_like(input=x).shape[0], m.randn_like(input=x).shape[1], m.empty_like(input=x).shape[0]
 m.meshgrid([v, v[:2]], indexing="xy"), m.meshgrid((v,), indexing="ij")
 x.unfold(1, 2, 1), x.unfold(0, 3, 2), v.unfold(0, 2, 2)
 m.svd(x).S, m.svd(x)[2].shape, x.detach().svd(some=False)[2].shape, x.svd().U.shape
