@@ -718,3 +718,11 @@ def test_downloads_and_archives_are_those_of_data():
     assert d2l.download is torch.data.download
     assert d2l.extract is torch.data.extract
     assert d2l.DATA_URL.startswith("http")
+
+
+def test_a_model_is_printed_as_the_notes_print_it():
+    model = d2l.LinearRegression(lr=0.1)
+    layer = "(net): {}(in_features={}, out_features=1, bias=True)"
+    assert layer.format("LazyLinear", 0) in repr(model)
+    model(torch.ones(3, 2))
+    assert layer.format("Linear", 2) in repr(model)

@@ -919,17 +919,83 @@ class SequentialLR(LRScheduler):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a state that `state_dict` gave."""
         self._check_state(state_dict)
-        parts = state_dict.get("schedulers", ())
-        if len(parts) != len(self.schedulers):
-            raise StateError(
-                f"SequentialLR.load_state_dict: expected the states of {len(self.schedulers)} "
-                f"schedulers, got {len(parts)}"
-            )
-        for schedule, part in zip(self.schedulers, parts, strict=True):
-            schedule._check_state(part)
-        for schedule, part in zip(self.schedulers, parts, strict=True):
-            schedule.load_state_dict(part)
+        _load_parts("SequentialLR", self.schedulers, state_dict)
         super().load_state_dict(state_dict)  # last: it sets the rates
+
+
+class ChainedScheduler(LRScheduler):
+    """Several schedules at once: each step is a step of every one of them, in their order.
+
+    What the others made of the rate each keeps as a factor, so that factors multiply.
+
+    >>> import gradlab as gl
+    >>> optimizer = gl.optim.SGD([gl.tensor([1.0])], lr=1.0)
+    >>> warm_up = ConstantLR(optimizer, factor=0.1, total_iters=2)
+    >>> scheduler = ChainedScheduler([warm_up, ExponentialLR(optimizer, 0.5)])
+    >>> rates = []
+    >>> for epoch in range(4):
+    ...     rates += scheduler.get_last_lr()
+    ...     scheduler.step()
+    >>> rates
+    [0.1, 0.05, 0.25, 0.125]
+    """
+
+    _floor = None
+
+    def __init__(
+        self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None
+    ) -> None:
+        name = "ChainedScheduler"
+        _require(name, len(schedulers) > 0, "at least one scheduler", "none")
+        optimizer = schedulers[0].optimizer if optimizer is None else optimizer
+        _check_optimizer(name, optimizer)
+        for each in schedulers:
+            kind = type(each).__name__
+            by_metric = isinstance(each, ReduceLROnPlateau)
+            _require(name, not by_metric, "schedulers that step without a metric", kind)
+            own = each.optimizer is optimizer
+            _require(name, own, "schedulers of one optimizer", f"a {kind} of another")
+        self.schedulers, self.optimizer = list(schedulers), optimizer
+        # The parts have set the rates when they were made: there is nothing to begin.
+        self.base_lrs = list(schedulers[0].base_lrs)
+        self.last_epoch = 0
+        self._factors = [1.0] * len(self.base_lrs)
+        self._last_lr = self.get_last_lr()
+
+    def _parts(self) -> list[str]:
+        return [f"[{', '.join(type(each).__name__ for each in self.schedulers)}]"]
+
+    def step(self) -> None:
+        """Take a step of each schedule."""
+        for each in self.schedulers:
+            each.step()
+        self.last_epoch += 1
+        self._last_lr = self.get_last_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of the schedules, under ``schedulers``."""
+        return {**super().state_dict(), "schedulers": [s.state_dict() for s in self.schedulers]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave."""
+        self._check_state(state_dict)
+        _load_parts("ChainedScheduler", self.schedulers, state_dict)
+        super().load_state_dict(state_dict)  # last: it sets the rates
+
+
+def _load_parts(
+    name: str, schedulers: Sequence[LRScheduler], state_dict: Mapping[str, Any]
+) -> None:
+    parts = state_dict.get("schedulers", ())
+    if len(parts) != len(schedulers):
+        raise StateError(
+            f"{name}.load_state_dict: expected the states of {len(schedulers)} "
+            f"schedulers, got {len(parts)}"
+        )
+    for schedule, part in zip(schedulers, parts, strict=True):
+        schedule._check_state(part)
+    for schedule, part in zip(schedulers, parts, strict=True):
+        schedule.load_state_dict(part)
 
 
 class ReduceLROnPlateau(LRScheduler):

@@ -160,6 +160,9 @@ class _SmallLinear(nn.LazyLinear):
             if self.bias is not None:
                 nn.init.zeros_(self.bias)
 
+    def _get_name(self) -> str:
+        return "LazyLinear"  # as the notes print the model
+
 
 # --------------------------------------------------------------------------- softmax regression
 

@@ -182,3 +182,17 @@ def test_cycles_refuse(options, text):
     optimizer = gl.optim.Adagrad([gl.tensor([1.0])], lr=0.8)
     with pytest.raises(OptionError, match=text):
         lr.CyclicLR(optimizer, 0.1, 1.0, **options)
+
+
+def test_a_chain_refuses_what_does_not_go_together():
+    first, second = (gl.optim.SGD([gl.tensor([1.0])], lr=0.8) for _ in range(2))
+    with pytest.raises(OptionError, match="ChainedScheduler: expected at least one scheduler"):
+        lr.ChainedScheduler([])
+    with pytest.raises(OptionError, match="schedulers of one optimizer, got a StepLR of another"):
+        lr.ChainedScheduler([lr.StepLR(first, 1), lr.StepLR(second, 1)])
+    with pytest.raises(OptionError, match="schedulers that step without a metric, got ReduceLR"):
+        lr.ChainedScheduler([lr.ReduceLROnPlateau(first)])
+    chain = lr.ChainedScheduler([lr.StepLR(first, 1), lr.ExponentialLR(first, 0.5)])
+    assert repr(chain) == "ChainedScheduler([StepLR, ExponentialLR]; epoch 0, lr=0.8)"
+    with pytest.raises(gl.errors.StateError, match="expected the states of 2 schedulers, got 0"):
+        chain.load_state_dict({**chain.state_dict(), "schedulers": []})

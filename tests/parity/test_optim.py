@@ -289,6 +289,9 @@ SCHEDULES = {
     "cyclic, own scale": lambda m, o: m.CyclicLR(
         o, 0.1, 1.0, step_size_up=4, scale_fn=lambda cycle: 1 / cycle
     ),
+    "chained": lambda m, o: m.ChainedScheduler(
+        [m.ConstantLR(o, 0.1, 4), m.ExponentialLR(o, 0.9), m.StepLR(o, 10, 0.5)]
+    ),
     "sequential": lambda m, o: m.SequentialLR(
         o,
         [
