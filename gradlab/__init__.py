@@ -197,7 +197,6 @@ from gradlab.ops.elementwise import (
     true_divide,
     trunc,
     where,
-    xlogy,
 )
 from gradlab.ops.indexing import (
     gather,
@@ -824,7 +823,6 @@ __all__ = [
     "vsplit",
     "vstack",
     "where",
-    "xlogy",
     "zeros",
     "zeros_like",
 ]  # fmt: skip

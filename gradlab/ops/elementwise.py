@@ -372,19 +372,6 @@ def heaviside(x: Tensor, values: Any) -> Tensor:
     return where(x == 0, values, (x > 0).astype(x.dtype))
 
 
-@public(None, "xlogy")
-def xlogy(x1: TensorLike, x2: TensorLike) -> Tensor:
-    """Return ``x1·log(x2)``, and 0 where ``x1`` is 0.
-
-    >>> xlogy(gl.tensor([0.0, 2.0]), gl.tensor([0.0, 1.0]))
-    tensor([0., 0.])
-    """
-    device = next((each.device for each in (x1, x2) if isinstance(each, Tensor)), cpu)
-    x, base = from_value(x1, device), from_value(x2, device)
-    none = x == 0
-    return where(none & ~isnan(base), 0.0, x * log(where(none, 1.0, base)))
-
-
 # The names of NumPy and the array API.
 subtract, multiply, divide, true_divide, arctan2 = sub, mul, div, div, atan2
 

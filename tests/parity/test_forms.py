@@ -197,8 +197,6 @@ MORE = """
 m.hypot(x, y), m.frac(x), m.deg2rad(x), m.rad2deg(x), m.clamp_min(x, 0.1), x.clamp_max(0.1)
 m.heaviside(x.detach(), y.detach())
 m.heaviside(m.tensor([-1.0, 0.0, 2.0]), m.tensor(0.5))
-m.xlogy(v * v, y * y)
-m.xlogy(m.tensor([0.0, 2.0]), m.tensor([0.0, 3.0]))
 m.logit(x.sigmoid()), m.logit(x, eps=0.1)
 m.range(1, 5), m.range(0, 1, 0.25), m.range(5, 1, -2)
 m.fliplr(x), m.flipud(v), m.rot90(x), m.rot90(x, 2, (0, 1)), m.rot90(x, -1, [1, 0])
