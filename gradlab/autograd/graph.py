@@ -107,7 +107,8 @@ class Node:
     @property
     def name(self) -> str:
         """The op in PyTorch's manner, such as ``MulBackward0``."""
-        parts = self.op.name.split("_")
+        # PyTorch has no op for squares, and prints x**2 as it prints x**3.
+        parts = ["pow"] if self.op.name == "square" else self.op.name.split("_")
         return "".join(part[:1].upper() + part[1:] for part in parts) + "Backward0"
 
     def __repr__(self) -> str:

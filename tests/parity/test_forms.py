@@ -224,6 +224,7 @@ m.trapezoid(x), m.trapz(x, v, dim=1), m.trapezoid(x, dx=0.5, dim=0), m.trapezoid
 m.linalg.cross(x[:, :3], y[:, :3]), m.cross(x[:, 0], y[:, 0], dim=0), m.linalg.cross(x, y, dim=0)
 m.linalg.multi_dot([x, y.T, x, v])
 x.kron(y).shape[0], x.fliplr(), x.rot90()
+str(x**2)[-15:], str(m.square(x))[-15:], str(x**3)[-15:]
 (m.sin(x) + 1).grad_fn.next_functions[0][0].next_functions[0][1]
 (2 * x).grad_fn.next_functions[0][0].next_functions, x.grad_fn
 m.zeros_like(input=x), m.ones_like(input=k), m.full_like(input=k, fill_value=3)
