@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from gradlab import dtypes
 from gradlab.errors import DTypeError, OptionError, ShapeError, message
@@ -148,16 +148,23 @@ def histc(x: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
     return sorting.bincount(elementwise.clip(places, 0, bins - 1), minlength=bins).astype(x.dtype)
 
 
+class Mode(NamedTuple):
+    """Most frequent values along an axis and their last places."""
+
+    values: Tensor
+    indices: Tensor
+
+
 @public(None, "mode")
 @accepts_dim
-def mode(x: Tensor, axis: int = -1, keepdims: bool = False) -> sorting.ValuesAndIndices:
+def mode(x: Tensor, axis: int = -1, keepdims: bool = False) -> Mode:
     """Return the most frequent value along ``axis``, the smallest of several, and its last place.
 
     >>> mode(gl.tensor([3, 1, 3, 2, 1, 3]))
-    ValuesAndIndices(values=tensor(3), indices=tensor(5))
+    Mode(values=tensor(3), indices=tensor(5))
     """
     if x.ndim == 0:
-        return sorting.ValuesAndIndices(*(each.squeeze(0) for each in mode(x.reshape(1))))
+        return Mode(*(each.squeeze(0) for each in mode(x.reshape(1))))
     at = canonical_axis("mode", axis, x.ndim)
     if not x.shape[at]:
         got = f"shape {x.shape}"
@@ -171,7 +178,7 @@ def mode(x: Tensor, axis: int = -1, keepdims: bool = False) -> sorting.ValuesAnd
     found = x.gather(at, place)
     if not keepdims:
         found, place = found.squeeze(at), place.squeeze(at)
-    return sorting.ValuesAndIndices(found, place)
+    return Mode(found, place)
 
 
 def isin(elements: Any, test_elements: Any, *, invert: bool = False) -> Tensor:
