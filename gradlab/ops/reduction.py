@@ -54,7 +54,7 @@ from gradlab.ops.shape import (
     narrow,
     squeeze,
 )
-from gradlab.tensor import Tensor, from_value
+from gradlab.tensor import Tensor, from_value, is_integer
 
 Axes = tuple[int, ...] | None  # canonical: counted from the front, None for all
 
@@ -701,8 +701,8 @@ def argmin(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor
     return _arg_reduce(ARGMIN, x, axis, keepdims)
 
 
-class Extreme(NamedTuple):
-    """Extreme values along an axis and their places."""
+class ValuesAndIndices(NamedTuple):
+    """Values, and where they stood along the axis (int64)."""
 
     values: Tensor
     indices: Tensor
@@ -714,35 +714,67 @@ def _axis_of(
     return (axis if dim is None else dim), keepdims or keepdim
 
 
-def _as_pytorch(function: Callable[..., Any], compare: Any, find: Any) -> Callable[..., Any]:
-    """Let ``max(x, other)``, ``max(x, dim=…)`` and ``max(x, 1, True)`` be what PyTorch has there.
+def gives_pair(pair: Callable[..., ValuesAndIndices]) -> Callable[..., Any]:
+    """Let ``f(x, dim=1)`` and ``f(x, 1)``, as PyTorch spells it, be ``pair``: values and indices.
 
-    There the first compares two tensors, and the others give a pair, of which the course notes
-    and much other code take ``[1]``. To answer these with values alone would go unnoticed.
+    With ``axis`` or ``keepdims`` by name, as NumPy and the array API spell it, only the values come
+    back. Much code unpacks the pair or takes ``[1]`` of it, and where there are two values to
+    unpack, it would go on with them unnoticed.
     """
 
-    @wraps(function)
-    def call(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if args and isinstance(args[0], Tensor):
-            return compare(x, *args, **kwargs)
-        if kwargs.get("out", "") is None:  # np.max(x) calls x.max(axis=None, out=None)
-            del kwargs["out"]
-        if "dim" in kwargs or (args and (len(args) > 1 or "keepdim" in kwargs)):
-            axis, keepdims = _axis_of(*args, **kwargs)
-            places = find(x, axis, keepdims=True)
-            best = Extreme(take_along_axis(x, places, axis) if x.ndim else x, places)
-            return best if keepdims else Extreme(*(squeeze(each, axis) for each in best))
-        return function(x, *args, **kwargs)
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        values = accepts_dim(function)
 
-    call.__accepts_dim__ = True  # type: ignore[attr-defined]
-    return call
+        @wraps(function)
+        def call(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+            is_axis = args and is_integer(args[0]) and "keepdims" not in kwargs
+            if is_axis or "dim" in kwargs:
+                return pair(x, *_axis_of(*args, **kwargs))
+            return values(x, *args, **kwargs)
+
+        call.__accepts_dim__ = True  # type: ignore[attr-defined]
+        return call
+
+    return decorate
 
 
-def _max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Any:
+def _compares(compare: Callable[..., Tensor]) -> Callable[..., Any]:
+    """Let ``f(x, other)`` be ``compare``, as ``max(x, y)`` of two tensors is in PyTorch."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if args and isinstance(args[0], Tensor):
+                return compare(x, *args, **kwargs)
+            return function(x, *args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def _largest(x: Tensor, axis: int, keepdims: bool) -> ValuesAndIndices:
+    return _at(x, argmax(x, axis, keepdims=True), axis, keepdims)
+
+
+def _smallest(x: Tensor, axis: int, keepdims: bool) -> ValuesAndIndices:
+    return _at(x, argmin(x, axis, keepdims=True), axis, keepdims)
+
+
+def _at(x: Tensor, places: Tensor, axis: int, keepdims: bool) -> ValuesAndIndices:
+    found = ValuesAndIndices(take_along_axis(x, places, axis) if x.ndim else x, places)
+    return found if keepdims else ValuesAndIndices(*(squeeze(each, axis) for each in found))
+
+
+@public(None, "max")
+@_compares(maximum)
+@gives_pair(_largest)
+def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Any:
     """Return the largest value over ``axis``, NaN where one is NaN; equal ones share the gradient.
 
-    As in NumPy, only the values come back (`argmax` gives the places). Spelt as in PyTorch,
-    ``max(x, dim=1)`` gives the pair ``(values, indices)``, and ``max(x, other)`` is `maximum`.
+    With ``axis`` by name, as in NumPy and the array API, only the values come back (`argmax` gives
+    the places). Spelt as in PyTorch, ``max(x, 1)`` and ``max(x, dim=1)`` give the pair
+    ``(values, indices)``, and ``max(x, other)`` is `maximum`.
     Raises `ShapeError` where there is nothing to choose from.
 
     >>> max(gl.tensor([[1, 5], [3, 4]]), axis=0)
@@ -753,22 +785,21 @@ def _max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Any:
     return amax(x, axis, keepdims)
 
 
-def _min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Any:
+@public(None, "min")
+@_compares(minimum)
+@gives_pair(_smallest)
+def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Any:
     """Return the smallest value over ``axis``, NaN where one is NaN; equal ones share the gradient.
 
-    As in NumPy, only the values come back (`argmin` gives the places). Spelt as in PyTorch,
-    ``min(x, dim=1)`` gives the pair ``(values, indices)``, and ``min(x, other)`` is `minimum`.
+    With ``axis`` by name, as in NumPy and the array API, only the values come back (`argmin` gives
+    the places). Spelt as in PyTorch, ``min(x, 1)`` and ``min(x, dim=1)`` give the pair
+    ``(values, indices)``, and ``min(x, other)`` is `minimum`.
     Raises `ShapeError` where there is nothing to choose from.
 
     >>> min(gl.tensor([[1, 5], [3, 4]]), axis=1)
     tensor([1, 3])
     """
     return amin(x, axis, keepdims)
-
-
-_max.__name__, _min.__name__ = "max", "min"
-max = public(None, "max")(_as_pytorch(_max, maximum, argmax))
-min = public(None, "min")(_as_pytorch(_min, minimum, argmin))
 
 
 # ---------------------------------------------------------------------------- truth, counts, NaN
@@ -1218,7 +1249,7 @@ def _matrix_norm(x: Tensor, ord: str | float) -> Tensor:
     """The norm of the matrices in the last two axes."""
     if ord == "nuc":
         return sum(svdvals(x), -1)
-    largest = max if float(ord) > 0 else min
+    largest = amax if float(ord) > 0 else amin
     if ord in (2, -2):
         return largest(svdvals(x), -1)
     return largest(sum(absolute(x), -2 if ord in (1, -1) else -1), -1)

@@ -17,19 +17,12 @@ from gradlab.errors import DTypeError, OptionError, ShapeError, message
 from gradlab.ops.core import Op, apply, public
 from gradlab.ops.elementwise import isnan, where
 from gradlab.ops.indexing import GATHER, TAKE
-from gradlab.ops.reduction import operand
+from gradlab.ops.reduction import ValuesAndIndices, gives_pair, operand
 from gradlab.ops.samples import LARGE, SIZES, Sample, distinct, layouts, rng, values
 from gradlab.ops.shape import accepts_dim, canonical_axis
 from gradlab.tensor import Tensor, from_value, is_integer, require_option
 
 _REAL = "biufV"
-
-
-class ValuesAndIndices(NamedTuple):
-    """Values, and where they stood along the axis (int64)."""
-
-    values: Tensor
-    indices: Tensor
 
 
 def _along(operation: str, x: Any, axis: int) -> tuple[Tensor, int]:
@@ -275,16 +268,24 @@ def _of_rank(x: Tensor, k: int, axis: int, keepdims: bool, nan: bool) -> ValuesA
     return ValuesAndIndices(_drop(found, axis, keepdims), _drop(indices, axis, keepdims))
 
 
+def _middle(x: Tensor, axis: int, keepdims: bool) -> ValuesAndIndices:
+    rows, at, _ = _flattened("median", x, axis, keepdims)
+    return _of_rank(rows, (rows.shape[at] - 1) // 2, at, keepdims and np.ndim(x) > 0, nan=True)
+
+
 @public(None, "median")
-@accepts_dim
-def median(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
+@gives_pair(_middle)
+def median(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Any:
     """Return the median over ``axis`` (None: of all), NaN where one value is NaN.
 
     Of an even number of values the lower of the two in the middle, as in PyTorch, so that it is
-    one of the values; ``quantile(x, 0.5)`` gives their mean. Only the values come back.
+    one of the values; ``quantile(x, 0.5)`` gives their mean. Spelt as in PyTorch, ``median(x, 1)``
+    and ``median(x, dim=1)`` give the pair ``(values, indices)``.
 
     >>> median(gl.tensor([4.0, 1.0, 3.0, 2.0]))
     tensor(2.)
+    >>> median(gl.tensor([[4.0, 1.0, 3.0]]), dim=1)
+    ValuesAndIndices(values=tensor([3.]), indices=tensor([2]))
     """
     rows, at, kept = _flattened("median", x, axis, keepdims)
     y = _of_rank(rows, (rows.shape[at] - 1) // 2, at, kept is None and keepdims, nan=True).values

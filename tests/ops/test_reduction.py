@@ -141,7 +141,7 @@ def test_integers_accumulate_in_int64(dtype: Any) -> None:
         assert y.dtype == dtypes.int64
         assert y.numpy()[..., -1].max() == 300
     assert R.prod(x).dtype == R.cumprod(x, 0).dtype == dtypes.int64
-    assert R.max(x).dtype == R.min(x, 0).dtype == dtype
+    assert R.max(x).dtype == R.min(x, axis=0).dtype == dtype
 
 
 def test_uint64_accumulates_in_uint64() -> None:
@@ -350,7 +350,7 @@ def test_prod_gradient_with_zeros(zeros: int) -> None:
 
 def test_ties_share_the_gradient() -> None:
     x = tensor([[1.0, 2.0, 2.0], [3.0, 3.0, 3.0]], requires_grad=True)
-    (gx,) = grad(R.sum(R.max(x, 1)), x)
+    (gx,) = grad(R.sum(R.max(x, axis=1)), x)
     assert_close(gx, [[0, 0.5, 0.5], [1 / 3] * 3])
     (gx,) = grad(R.min(-x), x)
     assert_close(gx, [[0, 0, 0], [-1 / 3] * 3])
@@ -359,7 +359,7 @@ def test_ties_share_the_gradient() -> None:
 def test_nan_wins_and_owns_the_gradient() -> None:
     x = tensor([[1.0, NAN, 3.0], [1.0, 2.0, 3.0]], requires_grad=True)
     for f in (R.max, R.min):
-        y = f(x, 1)
+        y = f(x, axis=1)
         assert math.isnan(y[0].item())
         assert not math.isnan(y[1].item())
         assert_close(grad(R.sum(y), x)[0][0], [0.0, 1.0, 0.0])
@@ -569,5 +569,10 @@ def test_pairs_of_values_and_places_as_pytorch_spells_them(best):
     ):
         assert places.tolist() == place.tolist()
         assert values.tolist() == getattr(x.numpy(), best)(1, keepdims=True).tolist()
-    assert function(x, 1, keepdim=False).indices.shape == (2,)
-    assert function(x, 1, keepdims=True).shape == (2, 1)  # NumPy's name, values alone
+    for values, places in (function(x, 1), getattr(x, best)(-1), function(x, dim=1)):
+        assert places.tolist() == place.squeeze(1).tolist()
+        assert values.tolist() == getattr(x.numpy(), best)(1).tolist()
+    # By NumPy's names the values come alone.
+    assert function(x, axis=1).shape == (2,)
+    assert function(x, 1, keepdims=True).shape == function(x, axis=1, keepdim=True).shape == (2, 1)
+    assert function(x, (0, 1)).shape == function(x, None).shape == ()

@@ -88,7 +88,7 @@ def test_names() -> None:
     assert found.indices.tolist() == [[1, 1], [0, 0]]
     assert x.topk(1, dim=0).indices.tolist() == [[1, 1]]
     assert x.kthvalue(1, dim=1, keepdim=True).values.tolist() == [[1], [3]]
-    assert x.median(dim=1, keepdim=True).tolist() == [[1], [3]]
+    assert x.median(dim=1, keepdim=True).values.tolist() == [[1], [3]]
     assert x.argsort(dim=1).tolist() == [[1, 0], [0, 1]]
     assert S.sort([3, 1, 2]).values.tolist() == [1, 2, 3]
 
@@ -151,18 +151,26 @@ def test_rank_messages() -> None:
 def test_median(shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(0).standard_normal(shape)
     for axis in (None, 0, -1):
-        y = S.median(from_numpy(x), axis)
+        y = S.median(from_numpy(x), axis=axis)
         expected = np.quantile(x, 0.5, axis=axis, method="inverted_cdf")
         assert_close(y, expected)
         assert (
-            S.median(from_numpy(x), axis, keepdims=True).shape
+            S.median(from_numpy(x), axis=axis, keepdims=True).shape
             == np.sum(x, axis=axis, keepdims=True).shape
         )
 
 
+def test_median_and_its_place_as_pytorch_spells_them() -> None:
+    x = tensor([[4.0, 1.0, 3.0], [5.0, 6.0, 7.0]])
+    for found in (S.median(x, 1), S.median(x, dim=1), x.median(-1)):
+        assert [each.tolist() for each in found] == [[3, 6], [2, 1]]
+    assert x.median(1, True).indices.tolist() == [[2], [1]]
+    assert tensor(2.0).median(0) == (2, 0)
+
+
 def test_median_of_nan() -> None:
     x = tensor([[1.0, NAN, 3.0], [1.0, 2.0, 3.0]])
-    assert_close(S.median(x, 1), [NAN, 2.0], equal_nan=True)
+    assert_close(S.median(x, axis=1), [NAN, 2.0], equal_nan=True)
     assert math.isnan(S.median(x).item())
     assert_close(S.quantile(x, 0.1, 1), [NAN, 1.2], equal_nan=True)
 
@@ -215,7 +223,7 @@ def test_gradients() -> None:
         "sort": lambda x: S.sort(x, 1, descending=True).values,
         "topk": lambda x: S.topk(x, 2, 0).values,
         "kthvalue": lambda x: S.kthvalue(x, 2, -1).values,
-        "median": lambda x: S.median(x, 1),
+        "median": lambda x: S.median(x, axis=1),
         "quantile": lambda x: S.quantile(x, [0.2, 0.6], 2),
         "unique": lambda x: S.unique(x),
     }

@@ -43,7 +43,7 @@ SINGLE: list[tuple[str, Callable[..., Any], Callable[..., Any]]] = [
      lambda x, **o: torch.topk(x, 2, largest=False, **o).values),
     ("kthvalue", lambda x, **o: S.kthvalue(x, 2, **o).values,
      lambda x, **o: torch.kthvalue(x, 2, **o).values),
-    ("median", S.median, lambda x, **o: torch.median(x, **o).values),
+    ("median", lambda x, **o: S.median(x, **o).values, lambda x, **o: torch.median(x, **o).values),
     ("quantile", lambda x, **o: S.quantile(x, 0.3, **o),
      lambda x, **o: torch.quantile(x, 0.3, **o)),
 ]  # fmt: skip
