@@ -143,7 +143,7 @@ def subset(dtypes: Sequence[str] = DTYPES, sizes: Sequence[tuple[int, ...]] = SI
         for m, n, k in sizes:
             a = gl.randn(m, k, device="cuda").astype(dtype)
             b = gl.randn(k, n, device="cuda").astype(dtype)
-            (a @ b, a.T.contiguous().T @ b, (a @ b).softmax(-1), (a @ b).sum(0), (a @ b).max(axis=-1))
+            (a @ b, a.T.contiguous().T @ b, (a @ b).softmax(-1), (a @ b).sum(0), (a @ b).amax(-1))
             x = (a @ b).detach().requires_grad_()
             labels = gl.randint(0, n, (m,), device="cuda")
             functional.cross_entropy(x, labels).backward()
