@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 from gradlab import dtypes
 from gradlab.errors import DTypeError, OptionError, ShapeError, message
 from gradlab.ops import elementwise, reduction, sorting
 from gradlab.ops.core import public
+from gradlab.ops.reduction import ValuesAndIndices
 from gradlab.ops.shape import accepts_dim, canonical_axis, cat, movedim
 from gradlab.tensor import Tensor, from_value, require_integer
 
@@ -148,23 +149,16 @@ def histc(x: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
     return sorting.bincount(elementwise.clip(places, 0, bins - 1), minlength=bins).astype(x.dtype)
 
 
-class Mode(NamedTuple):
-    """Most frequent values along an axis and their last places."""
-
-    values: Tensor
-    indices: Tensor
-
-
 @public(None, "mode")
 @accepts_dim
-def mode(x: Tensor, axis: int = -1, keepdims: bool = False) -> Mode:
+def mode(x: Tensor, axis: int = -1, keepdims: bool = False) -> ValuesAndIndices:
     """Return the most frequent value along ``axis``, the smallest of several, and its last place.
 
     >>> mode(gl.tensor([3, 1, 3, 2, 1, 3]))
-    Mode(values=tensor(3), indices=tensor(5))
+    ValuesAndIndices(values=tensor(3), indices=tensor(5))
     """
     if x.ndim == 0:
-        return Mode(*(each.squeeze(0) for each in mode(x.reshape(1))))
+        return ValuesAndIndices(*(each.squeeze(0) for each in mode(x.reshape(1))))
     at = canonical_axis("mode", axis, x.ndim)
     if not x.shape[at]:
         got = f"shape {x.shape}"
@@ -178,7 +172,7 @@ def mode(x: Tensor, axis: int = -1, keepdims: bool = False) -> Mode:
     found = x.gather(at, place)
     if not keepdims:
         found, place = found.squeeze(at), place.squeeze(at)
-    return Mode(found, place)
+    return ValuesAndIndices(found, place)
 
 
 def isin(elements: Any, test_elements: Any, *, invert: bool = False) -> Tensor:
