@@ -65,6 +65,8 @@ def test_every_cell_runs_on_two_gpus(page, library, tmp_path, fake_cuda) -> None
 # Cells that print something else than on PyTorch, by page and number, and why.
 DIFFERENT = {
     ("image-classification-dataset", 7): "a time",
+    ("linear-regression", 2): "a time",
+    ("linear-regression", 3): "a time",
     ("lookup-api", 1): "gradlab has other distributions",
     ("lookup-api", 2): "gradlab has help of its own",
     ("read-write", 7): "a state dict settles the shapes of lazy layers",
