@@ -20,7 +20,6 @@ from gradlab.ops.core import (
     FLOAT,
     OWN,
     PROMOTE,
-    Kernel,
     Op,
     apply,
     apply_,
@@ -520,7 +519,7 @@ def _function(
     def function(x: TensorLike) -> Tensor:
         return apply(op, (x,))
 
-    if gradient is not None and isinstance(forward, str):
+    if gradient is not None:
         _in_place(op, f"{name}_")
     return _named(function, name, doc, op, name, *methods)
 
@@ -539,16 +538,19 @@ sign = _function(
     "sign", "sign", lambda gy: _zero_like(gy), "Return -1, 0 or 1. Its gradient is 0.",
     dtype=PROMOTE, kinds="iufV",
 )  # fmt: skip
-# NumPy's float32 exponential is off in its last digit for two numbers in five, and differs between
-# processors; taken in float64 and rounded once, it is the nearest float32 everywhere.
-_EXP_ROUNDED = Kernel(
-    "cpu",
-    "exp",
-    lambda x: x.dtype == dtypes.float32,
-    lambda x: np.exp(x, dtype=np.float64).astype(np.float32),
-)
-exp = _function("exp", "exp", lambda gy, y: gy * y, "Return e to the power ``x``.", halves=True,
-                kernels=[_EXP_ROUNDED])  # fmt: skip
+
+
+def _exp(xp: Any, x: Any) -> Any:
+    # NumPy's float32 exponential is off in its last digit for two numbers in five, and differs
+    # between processors; taken in float64 and rounded once, it is the nearest float32 everywhere.
+    if xp is not np or x.dtype != dtypes.float32:
+        return xp.exp(x)
+    y = x.astype(np.float64)
+    return np.exp(y, y).astype(np.float32)
+
+
+exp = _function("exp", _exp, lambda gy, y: gy * y, "Return e to the power ``x``.",
+                halves=True)  # fmt: skip
 expm1 = _function("expm1", "expm1", lambda gy, y: gy * (y + 1), "Return ``exp(x) - 1``, precise "
                   "near 0.", halves=True)  # fmt: skip
 exp2 = _function("exp2", "exp2", lambda gy, y: gy * y * math.log(2), "Return 2 to the power ``x``.",
