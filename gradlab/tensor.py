@@ -686,4 +686,18 @@ def require_integer(operation: str, name: str, value: Any, least: int = 1) -> in
     return int(value)
 
 
+def require_number(operation: str, value: Any, role: str = "") -> float:
+    """Return a number, or a tensor or array of one element, as a float; refuse everything else.
+
+    ``role`` ends what the message expects, as in ``" as y"``.
+    """
+    try:
+        return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError):
+        got = f"shape {value.shape}" if hasattr(value, "shape") else repr(value)
+        hint = "take its .sum() or .mean() first" if hasattr(value, "sum") else ""
+    expected = f"a number or a tensor of one element{role}"
+    raise ShapeError(message(operation, expected=expected, got=got, hint=hint))
+
+
 __all__ = ["RemovableHook", "Tensor", "describe", "from_value"]

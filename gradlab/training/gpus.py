@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 
 from gradlab.devices import Device, DeviceLike, cpu as the_cpu, device_count, find_device
 from gradlab.errors import DeviceError, OptionError, message
 from gradlab.tensor import require_integer
-
-_said: set[str] = set()
 
 
 def cpu() -> Device:
@@ -85,7 +84,6 @@ def find_gpus(num_gpus: int, device: DeviceLike = None) -> list[Device]:
     return [first]
 
 
+@cache
 def _say_once(text: str) -> None:
-    if text not in _said:
-        _said.add(text)
-        warnings.warn(text, stacklevel=4)
+    warnings.warn(text, stacklevel=4)

@@ -7,9 +7,9 @@ from itertools import accumulate
 from typing import Any
 
 from gradlab.devices import DeviceLike, cpu, find_device
-from gradlab.errors import OptionError, ShapeError, message
+from gradlab.errors import OptionError, message
 from gradlab.ops.fetch import fetch
-from gradlab.tensor import Tensor, describe, require_integer
+from gradlab.tensor import Tensor, require_integer, require_number
 
 # So many values are kept on a device, with the memory they hold, before they are read.
 _UNREAD = 1 << 12
@@ -101,7 +101,7 @@ class Accumulator:
             if isinstance(value, Tensor) and value.numel() == 1 and value.device is not cpu:
                 self._unread.append((i, value.detach().clone()))  # it may be added to later
             else:
-                self._sums[i] += _number(value)
+                self._sums[i] += require_number("Accumulator.add", value)
         if len(self._unread) > _UNREAD:
             self._read()
 
@@ -125,13 +125,3 @@ class Accumulator:
         for (i, _), number in zip(self._unread, numbers, strict=True):
             self._sums[i] += number
         self._unread.clear()
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value.item() if hasattr(value, "item") else value)
-    except (TypeError, ValueError):
-        got = describe(value) if isinstance(value, Tensor) else repr(value)
-        hint = "take its .sum() or .mean() first" if hasattr(value, "sum") else ""
-    expected = "numbers, or tensors of one element"
-    raise ShapeError(message("Accumulator.add", expected=expected, got=got, hint=hint))

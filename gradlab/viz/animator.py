@@ -7,6 +7,7 @@ from typing import Any
 
 from gradlab.errors import ShapeError, message
 from gradlab.notebook import notebook
+from gradlab.tensor import require_number
 from gradlab.viz.plot import FORMATS, import_pyplot, plot, use_svg_display
 
 
@@ -79,8 +80,8 @@ class Animator:
             )
         for i, (a, b) in enumerate(zip(xs, ys, strict=True)):
             if a is not None and b is not None:
-                self.X[i].append(_number(a))
-                self.Y[i].append(_number(b))
+                self.X[i].append(require_number("Animator.add", a))
+                self.Y[i].append(require_number("Animator.add", b))
         plot(self.X, self.Y, axes=self.axes[0], **self._options)
         self._show()
 
@@ -97,11 +98,3 @@ class Animator:
 
 def _are_several(value: Any) -> bool:
     return value.ndim > 0 if hasattr(value, "ndim") else hasattr(value, "__len__")
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        got = f"shape {value.shape}" if hasattr(value, "shape") else repr(value)
-    raise ShapeError(message("Animator.add", expected="numbers, or tensors of one", got=got))

@@ -6,16 +6,17 @@ import io
 import math
 import sys
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
 from os import PathLike
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradlab.errors import GradlabError, MissingDependencyError, OptionError, ShapeError, message
+from gradlab.errors import GradlabError, MissingDependencyError, OptionError, message
 from gradlab.notebook import notebook
 from gradlab.ops.fetch import fetch
-from gradlab.tensor import Tensor
+from gradlab.tensor import Tensor, require_number
 from gradlab.viz.figure import (
     drawable,
     finish,
@@ -399,17 +400,8 @@ def _keep(name: str, value: Any) -> Any:
     if isinstance(value, int):
         return float(value)
     if not isinstance(value, Tensor) or value.device.type == "cpu" or value.numel() != 1:
-        return _number(name, value)
+        return require_number("ProgressBoard.draw", value, f" as {name}")
     return value.detach().clone()  # a sum may go on, as `total += loss` does, before it is read
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value.item() if hasattr(value, "item") else value)
-    except (TypeError, ValueError):
-        got = f"shape {value.shape}" if hasattr(value, "shape") else repr(value)
-    expected = f"a number or a tensor of one element as {name}"
-    raise ShapeError(message("ProgressBoard.draw", expected=expected, got=got))
 
 
 def _whole(every_n: Any) -> int:
@@ -448,10 +440,6 @@ def _svg(figure: Any) -> str:
     return text.getvalue()
 
 
-_told: set[str] = set()
-
-
+@cache
 def _tell_once(line: str) -> None:
-    if line not in _told:
-        _told.add(line)
-        sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{line}\n")

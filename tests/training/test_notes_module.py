@@ -465,8 +465,8 @@ def test_the_device_wins_over_the_number(fake_cuda):
 
 
 @pytest.fixture
-def unsaid(monkeypatch):
-    monkeypatch.setattr(training.gpus, "_said", set())
+def unsaid():
+    training.gpus._say_once.cache_clear()
 
 
 def test_more_gpus_than_one(fake_cuda, unsaid):

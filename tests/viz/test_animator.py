@@ -61,7 +61,8 @@ def test_refusals():
     animator.add(1, (0.5, 0.4))
     with pytest.raises(ShapeError, match=r"Animator\.add: expected 2 values, one per curve, got 3"):
         animator.add(2, (0.5, 0.4, 0.3))
-    with pytest.raises(ShapeError, match=r"expected numbers, or tensors of one, got shape \(2,\)"):
+    expected = r"Animator\.add: expected a number or a tensor of one element, got shape \(2,\);"
+    with pytest.raises(ShapeError, match=expected):
         animator.add(2, (gl.ones(2), 0.1))
     with pytest.raises(OptionError, match="yscale to be one of"):
         d2l.Animator(yscale="logarithmic").add(1, 2)

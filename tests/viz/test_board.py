@@ -115,7 +115,8 @@ def test_many_points_are_read_from_time_to_time(monkeypatch):
 def test_what_is_not_a_number(y):
     with pytest.raises(ShapeError) as error:
         ProgressBoard().draw(0, y, "loss")
-    got = f"shape {y.shape}" if hasattr(y, "shape") else repr(y)
+    several = hasattr(y, "shape")
+    got = f"shape {y.shape}; take its .sum() or .mean() first" if several else repr(y)
     assert str(error.value) == (
         f"ProgressBoard.draw: expected a number or a tensor of one element as y, got {got}"
     )
@@ -434,7 +435,7 @@ def shell(monkeypatch):
     display.display = made.display
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     monkeypatch.setattr(module, "notebook", lambda: made)
-    monkeypatch.setattr(module, "_told", set())
+    module._tell_once.cache_clear()
     return made
 
 
@@ -531,7 +532,7 @@ def without_matplotlib(monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(module, "_told", set())
+    module._tell_once.cache_clear()
 
 
 INSTALL = 'needs the package matplotlib, which is not installed; run: pip install "gradlab[viz]"\n'
