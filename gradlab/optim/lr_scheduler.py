@@ -840,7 +840,46 @@ class CyclicLR(LRScheduler):
 # -------------------------------------------------------------------------------- combinations
 
 
-class SequentialLR(LRScheduler):
+class _Combined(LRScheduler):
+    """Base of the schedules that are made of others."""
+
+    schedulers: list[LRScheduler]
+
+    def _parts(self) -> list[str]:
+        return [f"[{', '.join(type(each).__name__ for each in self.schedulers)}]"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the whole and, under ``schedulers``, of its parts."""
+        return {**super().state_dict(), "schedulers": [s.state_dict() for s in self.schedulers]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave."""
+        self._check_state(state_dict)
+        parts = state_dict.get("schedulers", ())
+        if len(parts) != len(self.schedulers):
+            raise StateError(
+                f"{type(self).__name__}.load_state_dict: expected the states of "
+                f"{len(self.schedulers)} schedulers, got {len(parts)}"
+            )
+        for schedule, part in zip(self.schedulers, parts, strict=True):
+            schedule._check_state(part)
+        for schedule, part in zip(self.schedulers, parts, strict=True):
+            schedule.load_state_dict(part)
+        super().load_state_dict(state_dict)  # last: it sets the rates
+
+
+def _check_schedulers(
+    name: str, schedulers: Sequence[LRScheduler], optimizer: Optimizer, which: str
+) -> None:
+    for each in schedulers:
+        kind = type(each).__name__
+        by_metric = isinstance(each, ReduceLROnPlateau)
+        _require(name, not by_metric, "schedulers that step without a metric", kind)
+        own = each.optimizer is optimizer
+        _require(name, own, f"schedulers of {which} optimizer", f"a {kind} of another")
+
+
+class SequentialLR(_Combined):
     """One schedule after another, changing over at each of the ``milestones``.
 
     Each counts its epochs from the milestone at which it begins.
@@ -873,20 +912,12 @@ class SequentialLR(LRScheduler):
         _require(name, len(schedulers) == len(milestones) + 1, wanted, len(milestones))
         ascending = all(a < b for a, b in pairwise(milestones))
         _require(name, ascending, "milestones that ascend", list(milestones))
-        for each in schedulers:
-            kind = type(each).__name__
-            by_metric = isinstance(each, ReduceLROnPlateau)
-            _require(name, not by_metric, "schedulers that step without a metric", kind)
-            own = each.optimizer is optimizer
-            _require(name, own, "schedulers of this optimizer", f"a {kind} of another")
+        _check_schedulers(name, schedulers, optimizer, "this")
         self.schedulers, self.milestones = list(schedulers), list(milestones)
         if last_epoch == -1:  # the schedules have set the rates when they were made
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"]
         super().__init__(optimizer, last_epoch)
-
-    def _parts(self) -> list[str]:
-        return [f"[{', '.join(type(each).__name__ for each in self.schedulers)}]"]
 
     def _current(self, epoch: float) -> tuple[LRScheduler, float]:
         """The schedule in charge at ``epoch``, and what it counts then."""
@@ -912,18 +943,8 @@ class SequentialLR(LRScheduler):
         schedule, own_epoch = self._current(epoch)
         schedule._set_momentum(own_epoch, group)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the sequence and, under ``schedulers``, of its parts."""
-        return {**super().state_dict(), "schedulers": [s.state_dict() for s in self.schedulers]}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave."""
-        self._check_state(state_dict)
-        _load_parts("SequentialLR", self.schedulers, state_dict)
-        super().load_state_dict(state_dict)  # last: it sets the rates
-
-
-class ChainedScheduler(LRScheduler):
+class ChainedScheduler(_Combined):
     """Several schedules at once: each step is a step of every one of them, in their order.
 
     What the others made of the rate each keeps as a factor, so that factors multiply.
@@ -949,12 +970,7 @@ class ChainedScheduler(LRScheduler):
         _require(name, len(schedulers) > 0, "at least one scheduler", "none")
         optimizer = schedulers[0].optimizer if optimizer is None else optimizer
         _check_optimizer(name, optimizer)
-        for each in schedulers:
-            kind = type(each).__name__
-            by_metric = isinstance(each, ReduceLROnPlateau)
-            _require(name, not by_metric, "schedulers that step without a metric", kind)
-            own = each.optimizer is optimizer
-            _require(name, own, "schedulers of one optimizer", f"a {kind} of another")
+        _check_schedulers(name, schedulers, optimizer, "one")
         self.schedulers, self.optimizer = list(schedulers), optimizer
         # The parts have set the rates when they were made: there is nothing to begin.
         self.base_lrs = list(schedulers[0].base_lrs)
@@ -962,40 +978,12 @@ class ChainedScheduler(LRScheduler):
         self._factors = [1.0] * len(self.base_lrs)
         self._last_lr = self.get_last_lr()
 
-    def _parts(self) -> list[str]:
-        return [f"[{', '.join(type(each).__name__ for each in self.schedulers)}]"]
-
     def step(self) -> None:
         """Take a step of each schedule."""
         for each in self.schedulers:
             each.step()
         self.last_epoch += 1
         self._last_lr = self.get_last_lr()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The states of the schedules, under ``schedulers``."""
-        return {**super().state_dict(), "schedulers": [s.state_dict() for s in self.schedulers]}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave."""
-        self._check_state(state_dict)
-        _load_parts("ChainedScheduler", self.schedulers, state_dict)
-        super().load_state_dict(state_dict)  # last: it sets the rates
-
-
-def _load_parts(
-    name: str, schedulers: Sequence[LRScheduler], state_dict: Mapping[str, Any]
-) -> None:
-    parts = state_dict.get("schedulers", ())
-    if len(parts) != len(schedulers):
-        raise StateError(
-            f"{name}.load_state_dict: expected the states of {len(schedulers)} "
-            f"schedulers, got {len(parts)}"
-        )
-    for schedule, part in zip(schedulers, parts, strict=True):
-        schedule._check_state(part)
-    for schedule, part in zip(schedulers, parts, strict=True):
-        schedule.load_state_dict(part)
 
 
 class ReduceLROnPlateau(LRScheduler):
