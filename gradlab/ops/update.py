@@ -125,6 +125,13 @@ def _average(xp: Any, mean: Any, g: Any, keep: Any, new: Any, out: Any) -> Any:
     return out
 
 
+def _decayed_sum(xp: Any, mean: Any, value: Any, keep: Any, new: Any) -> None:
+    """Move ``mean`` to ``keep·mean + new·value``; ``value`` is used up."""
+    xp.multiply(mean, keep, out=mean)
+    xp.multiply(value, new, out=value)
+    xp.add(mean, value, out=mean)
+
+
 def _multi_tensor(plain: Callable[..., None], step: Callable[..., None]) -> Kernel:
     """``step`` for all parameters that a kernel can update, ``plain`` for what is left."""
 
@@ -204,10 +211,8 @@ def _adam(
         if l2 or maximize:
             g = _effective(xp, g, p, decay if l2 else None, maximize, t)
         u = _average(xp, m, g, keep1, new1, u)
-        xp.multiply(v, keep2, out=v)
         xp.multiply(g, g, out=u)
-        xp.multiply(u, new2, out=u)
-        xp.add(v, u, out=v)
+        _decayed_sum(xp, v, u, keep2, new2)
         if amsgrad:
             xp.maximum(top, v, out=top)
         xp.sqrt(top, out=u)
@@ -239,10 +244,8 @@ def _rmsprop(
         rate, decay, keep, new, epsilon, share = _scalars(xp, p.dtype, *values)
         if weight_decay or maximize:
             g = _effective(xp, g, p, decay if weight_decay else None, maximize, t)
-        xp.multiply(v, keep, out=v)
         u = xp.multiply(g, g, out=u)
-        xp.multiply(u, new, out=u)
-        xp.add(v, u, out=v)
+        _decayed_sum(xp, v, u, keep, new)
         if centered:
             _average(xp, mean, g, keep, new, u)
             xp.multiply(mean, mean, out=u)
@@ -317,13 +320,6 @@ def _adadelta(
         _decayed_sum(xp, d, t, keep, new)
         xp.multiply(u, rate, out=u)
         xp.subtract(p, u, out=p)
-
-
-def _decayed_sum(xp: Any, mean: Any, value: Any, keep: Any, new: Any) -> None:
-    """Move ``mean`` to ``keep·mean + new·value``; ``value`` is used up."""
-    xp.multiply(mean, keep, out=mean)
-    xp.multiply(value, new, out=value)
-    xp.add(mean, value, out=mean)
 
 
 ADADELTA = Op(
