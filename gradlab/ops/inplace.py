@@ -62,9 +62,8 @@ def _in_place(function: Callable[..., Tensor], name: str) -> None:
 
 
 for _function in (
-    elementwise.masked_fill, elementwise.fmod, elementwise.lerp, elementwise.addcmul,
-    elementwise.addcdiv, elementwise.nan_to_num, elementwise.floor_divide,
-    elementwise.round,
+    elementwise.masked_fill, elementwise.lerp, elementwise.addcmul, elementwise.addcdiv,
+    elementwise.nan_to_num, elementwise.round,
     indexing.scatter, indexing.scatter_add, indexing.index_add, indexing.index_copy,
     indexing.index_fill, indexing.masked_scatter,
     shape.tril, shape.triu, reduction.cumsum, reduction.cumprod,
