@@ -79,9 +79,7 @@ def manual_seed(seed: int) -> None:
     random.manual_seed(seed)
 
 
-def manual_seed_all(seed: int) -> None:
-    """Seed the random numbers: `gradlab.manual_seed`, whose generator serves all devices."""
-    random.manual_seed(seed)
+manual_seed_all = manual_seed
 
 
 def _gpu(operation: str, where: DeviceLike | int) -> Any:

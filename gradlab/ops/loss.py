@@ -39,7 +39,7 @@ _REDUCTIONS = ("mean", "sum", "none")
 _CONSTANT = "weights are constants of a loss"
 
 
-def _check_reduction(operation: str, reduction: str) -> None:
+def check_reduction(operation: str, reduction: str) -> None:
     if reduction not in _REDUCTIONS:
         require_option(operation, "reduction", reduction, _REDUCTIONS)
 
@@ -206,7 +206,7 @@ def mse_loss(input: TensorLike, target: TensorLike, reduction: str = "mean") -> 
     tensor(2.5000)
     """
     if reduction not in _REDUCTIONS:
-        _check_reduction("mse_loss", reduction)
+        check_reduction("mse_loss", reduction)
     return apply(MSE_LOSS, (input, target), {"reduction": reduction})
 
 
@@ -252,7 +252,7 @@ def l1_loss(input: TensorLike, target: TensorLike, reduction: str = "mean") -> T
     >>> l1_loss(gl.tensor([1.0, 2.0]), gl.tensor([0.0, 0.0]))
     tensor(1.5000)
     """
-    _check_reduction("l1_loss", reduction)
+    check_reduction("l1_loss", reduction)
     return apply(L1_LOSS, (input, target), {"reduction": reduction})
 
 
@@ -315,7 +315,7 @@ def huber_loss(
 
     .. [1] P. Huber, Robust Estimation of a Location Parameter, 1964.
     """
-    _check_reduction("huber_loss", reduction)
+    check_reduction("huber_loss", reduction)
     if not delta > 0:
         raise OptionError(message("huber_loss", expected="delta above 0", got=str(delta)))
     attributes = {"delta": delta, "scale": 1.0, "reduction": reduction}
@@ -332,7 +332,7 @@ def smooth_l1_loss(
     >>> smooth_l1_loss(gl.tensor([0.5, 3.0]), gl.tensor([0.0, 0.0]), reduction="none", beta=2.0)
     tensor([0.0625, 2.0000])
     """
-    _check_reduction("smooth_l1_loss", reduction)
+    check_reduction("smooth_l1_loss", reduction)
     if beta < 0:
         raise OptionError(message("smooth_l1_loss", expected="beta of 0 or more", got=str(beta)))
     if beta == 0:
@@ -490,7 +490,7 @@ def binary_cross_entropy(
     >>> binary_cross_entropy(gl.tensor([0.5, 0.8]), gl.tensor([1.0, 0.0]), reduction="none")
     tensor([0.6931, 1.6094])
     """
-    _check_reduction("binary_cross_entropy", reduction)
+    check_reduction("binary_cross_entropy", reduction)
     x, probabilities, factor = _tensors("binary_cross_entropy", input, target, weight)
     if probabilities.dtype.kind in "biu":  # labels
         probabilities = probabilities.astype(x.dtype)
@@ -613,7 +613,7 @@ def binary_cross_entropy_with_logits(
     tensor([  0.6931, 100.0000])
     """
     name = "binary_cross_entropy_with_logits"
-    _check_reduction(name, reduction)
+    check_reduction(name, reduction)
     given = _tensors(name, input, target, weight, pos_weight)
     return apply(BCE_LOGITS_LOSS, given, {"reduction": reduction})
 
@@ -1118,7 +1118,7 @@ def cross_entropy(
     .. [1] Szegedy et al., https://arxiv.org/abs/1512.00567
     """
     if reduction not in _REDUCTIONS:
-        _check_reduction("cross_entropy", reduction)
+        check_reduction("cross_entropy", reduction)
     if not 0 <= label_smoothing <= 1:
         got = str(label_smoothing)
         raise OptionError(message("cross_entropy", expected="label_smoothing in [0, 1]", got=got))
@@ -1329,7 +1329,7 @@ def nll_loss(
     >>> nll_loss(gl.tensor([[-0.1, -2.4], [-0.7, -0.7]]), gl.tensor([0, 1]))
     tensor(0.4000)
     """
-    _check_reduction("nll_loss", reduction)
+    check_reduction("nll_loss", reduction)
     given = _tensors("nll_loss", input, target, weight)
     return apply(NLL_LOSS, given, {"ignore_index": ignore_index, "reduction": reduction})
 

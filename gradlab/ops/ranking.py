@@ -21,12 +21,13 @@ from gradlab.ops.elementwise import (
     where,
 )
 from gradlab.ops.indexing import gather, one_hot
+from gradlab.ops.loss import check_reduction
 from gradlab.ops.reduction import vector_norm
-from gradlab.tensor import Tensor, require_option
+from gradlab.tensor import Tensor
 
 
 def _reduce(operation: str, losses: Tensor, reduction: str) -> Tensor:
-    require_option(operation, "reduction", reduction, ("mean", "sum", "none"))
+    check_reduction(operation, reduction)
     if reduction == "none":
         return losses
     return losses.mean() if reduction == "mean" else losses.sum()

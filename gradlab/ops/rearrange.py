@@ -17,6 +17,7 @@ from gradlab.errors import OptionError, ShapeError, message
 from gradlab.ops import shape
 from gradlab.ops.core import public
 from gradlab.ops.indexing import take
+from gradlab.ops.padding import pad
 from gradlab.ops.shape import accepts_dim, canonical_axes, canonical_axis
 from gradlab.tensor import Tensor
 
@@ -256,11 +257,7 @@ def block_diag(*tensors: Tensor) -> Tensor:
     blocks = [atleast_2d(x) for x in tensors]
     width, rows, start = sum(x.shape[1] for x in blocks), [], 0
     for x in blocks:
-        zeros = [
-            Tensor._wrap(x.device.xp.zeros((x.shape[0], n), x.dtype), x.device)
-            for n in (start, width - start - x.shape[1])
-        ]
-        rows.append(shape.cat([zeros[0], x, zeros[1]], 1))
+        rows.append(pad(x, (start, width - start - x.shape[1])))
         start += x.shape[1]
     return shape.cat(rows, 0)
 
