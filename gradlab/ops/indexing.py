@@ -375,6 +375,10 @@ def _assign(x: Tensor, index: Any, basic: bool, value: Any, name: str) -> Tensor
         if (refused := read_only(x, name, error)) is not error:
             raise refused from None
         raise _explain_write(x, index, v, name) from None
+    except RuntimeError as error:
+        if mode.refused_reentry():
+            return mode.reentrantly(_assign, x, index, basic, value, name)
+        raise x.device.backend.explain(name, error) from None
     mark_written(x, name)
     return x
 
