@@ -832,12 +832,10 @@ def write(x: Tensor, y: Tensor, name: str) -> None:
     """Copy ``y`` into the memory of ``x``, which keeps its shape and dtype."""
     _check_fits(x, y, name)
     try:
-        mode.quietly(x.device.xp.copyto, x._array, y._array, casting="unsafe")
+        mode.run(x.device.xp.copyto, x._array, y._array, casting="unsafe")
     except ValueError as error:
         raise read_only(x, name, error) from None
     except _FAILURES as error:
-        if mode.refused_reentry():
-            return mode.reentrantly(write, x, y, name)
         raise x.device.backend.explain(name, error) from None
 
 
@@ -949,10 +947,8 @@ def update(op: Op, tensors: Sequence[Sequence[Tensor]], attributes: dict[str, An
     if run is None:
         run = op.table[key] = device.backend.bind(implementation(op, device))
     try:
-        mode.quietly(run, *[[x._array for x in group] for group in tensors], **attributes)
+        mode.run(run, *[[x._array for x in group] for group in tensors], **attributes)
     except _FAILURES as error:
-        if mode.refused_reentry():
-            return mode.reentrantly(update, op, tensors, attributes)
         raise device.backend.explain(op.name, error) from None
     for name, group in zip(op.inputs, tensors, strict=True):
         if name in op.mutates:

@@ -370,15 +370,11 @@ def _assign(x: Tensor, index: Any, basic: bool, value: Any, name: str) -> Tensor
     array = v._array if isinstance(v, Tensor) else v
     try:
         put = x.device.backend.bind(x._array.__setitem__)
-        mode.quietly(put, _as_view(index) if basic else index, _cast(array, x.dtype))
+        mode.run(put, _as_view(index) if basic else index, _cast(array, x.dtype))
     except (ValueError, IndexError, TypeError, OverflowError) as error:
         if (refused := read_only(x, name, error)) is not error:
             raise refused from None
         raise _explain_write(x, index, v, name) from None
-    except RuntimeError as error:
-        if mode.refused_reentry():
-            return mode.reentrantly(_assign, x, index, basic, value, name)
-        raise x.device.backend.explain(name, error) from None
     mark_written(x, name)
     return x
 
