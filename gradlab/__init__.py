@@ -17,6 +17,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from gradlab import accelerator, autograd, backends, cuda, dtypes, errors, linalg
+from gradlab.arguments import guard_namespace
 from gradlab.autograd import (
     enable_grad,
     inference_mode,
@@ -826,3 +827,5 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]  # fmt: skip
+
+guard_namespace(globals())

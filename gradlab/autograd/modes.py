@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from gradlab.arguments import show
 from gradlab.errors import OptionError, message
 
 P = ParamSpec("P")
@@ -120,7 +121,7 @@ class _Bare(_GradMode):
         if function is None:
             return made
         if not callable(function):
-            got = repr(function)
+            got = show(function)
             raise OptionError(message(cls.__name__, expected="a function, or nothing", got=got))
         made.__init__()  # type: ignore[misc]  # __new__ returns a function, so Python does not
         return made(function)
