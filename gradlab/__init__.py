@@ -17,7 +17,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from gradlab import accelerator, autograd, backends, cuda, dtypes, errors, linalg
-from gradlab.arguments import guard_namespace
+from gradlab.arguments import guard_namespace, guarded
 from gradlab.autograd import (
     enable_grad,
     inference_mode,
@@ -437,7 +437,7 @@ if not TYPE_CHECKING:  # for a type checker it would make every misspelt name a 
         if name in _LAZY:
             return importlib.import_module(f"gradlab.{name}")
         if name == "elementwise":
-            return importlib.import_module("gradlab.ops.user").elementwise
+            return guarded(importlib.import_module("gradlab.ops.user").elementwise)
         raise AttributeError(f"module 'gradlab' has no attribute {name!r}")
 
 

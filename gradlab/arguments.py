@@ -124,8 +124,8 @@ def _as_number(function: Callable[..., Any], name: str, value: Any) -> Any:
     return value.item()
 
 
-def guard_namespace(namespace: dict[str, Any]) -> None:
-    """Put doors before the functions in a module's ``__all__``, and its classes' constructors."""
+def guard_namespace(namespace: dict[str, Any], *, methods: bool = True) -> None:
+    """Put doors before the functions in a module's ``__all__``, and what its classes define."""
     module = namespace["__name__"]
     for name in namespace["__all__"]:
         value = namespace.get(name)
@@ -133,6 +133,9 @@ def guard_namespace(namespace: dict[str, Any]) -> None:
             continue
         if isinstance(value, type):
             guard_constructor(value)
+            for cls in value.__mro__ if methods else ():
+                if cls.__module__.startswith("gradlab."):
+                    guard_methods(cls)
         elif (door := guarded(value)) is not value:
             namespace[name] = door
             if door.__module__ == inspect.unwrap(door).__module__:
@@ -150,6 +153,8 @@ def guard_constructor(cls: type) -> None:
 def guard_methods(cls: type) -> None:
     """Put doors before the public methods that a class defines, if they take an argument."""
     for name, method in list(vars(cls).items()):
+        if isinstance(method, staticmethod) and not name.startswith("_"):
+            setattr(cls, name, staticmethod(guarded(method.__func__)))
         if name.startswith("_") or not isinstance(method, FunctionType):
             continue
         if method.__code__.co_argcount + method.__code__.co_kwonlyargcount > 1:
@@ -172,14 +177,17 @@ def _second_try(
     if bound is None:  # Python's own error for a wrong signature says it best
         return None
     name = _operation(function)
-    if not name.endswith("_") and _convert(name, bound):
+    refused = isinstance(error, GradlabError)
+    # Ops take lists and arrays for tensors everywhere; others may have refused them on purpose.
+    converts = function.__module__.startswith("gradlab.ops.") or not refused
+    if converts and not name.endswith("_") and _convert(name, bound):
         try:
             return (function(*bound.args, **bound.kwargs),)
         except Exception as second:
             if _passes(second) or isinstance(second, GradlabError):
                 raise
             raise _explained(name, bound, second) from second
-    if isinstance(error, GradlabError):
+    if refused:
         return None
     raise _explained(name, bound, error) from error
 
@@ -194,10 +202,11 @@ _PASSING = (OSError, Warning, NotImplementedError)
 
 
 def _operation(function: Callable[..., Any]) -> str:
-    """What messages call a function; a constructor goes by the name of its class."""
-    if function.__name__ == "__init__":
-        return function.__qualname__.split(".")[-2]
-    return function.__name__
+    """What messages call a function; constructors and layers go by the name of the class."""
+    *_, owner, name = ("Tensor", *function.__qualname__.split("."))
+    if owner in ("Tensor", "<locals>"):
+        return name
+    return owner if name in ("__init__", "forward") else f"{owner}.{name}"
 
 
 def _is_of_the_user(traceback: TracebackType | None) -> bool:
@@ -232,10 +241,11 @@ def _convert(operation: str, bound: inspect.BoundArguments) -> bool:
         if parameter.name == "out":  # what is written to a copy is lost
             continue
         changed: Any = value
-        if not several:
+        if several and isinstance(value, list | tuple):
+            if not all(map(_is_tensor, value)):
+                changed = tuple(_as_tensor(operation, each) for each in value)
+        elif not several and not ("TensorLike" in kinds and isinstance(value, _NUMBERS)):
             changed = _as_tensor(operation, value)
-        elif isinstance(value, list | tuple) and not all(map(_is_tensor, value)):
-            changed = tuple(_as_tensor(operation, each) for each in value)
         if changed is not value:
             bound.arguments[parameter.name] = changed
             found = True
@@ -246,9 +256,18 @@ def _as_tensor(operation: str, value: Any) -> Any:
     from gradlab.devices import cpu
     from gradlab.tensor import Tensor, from_value
 
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) or not _holds_numbers(value):
         return value
     return from_value(value, cpu, operation=operation)
+
+
+_NUMBERS = (bool, int, float, complex, np.generic)
+
+
+def _holds_numbers(value: Any) -> bool:
+    return isinstance(value, (list, tuple, *_NUMBERS)) or any(
+        hasattr(type(value), name) for name in ("__array__", "__dlpack__")
+    )
 
 
 def _given(bound: inspect.BoundArguments) -> Iterator[tuple[inspect.Parameter, Any]]:

@@ -55,6 +55,10 @@ class StateError(GradlabError, KeyError, RuntimeError):
         return str(self.args[0]) if self.args else ""
 
 
+class NameNotFoundError(GradlabError, AttributeError):
+    """A name that a module, or another object, does not hold."""
+
+
 class CheckpointError(GradlabError, RuntimeError):
     """A file of tensors or a checkpoint that is damaged, altered or of another kind."""
 
