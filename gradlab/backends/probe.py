@@ -19,6 +19,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from gradlab._environment import pip_install
+
 Version = tuple[int, int]
 
 # The wheels of CuPy, one for each major version of CUDA, and the package built from source. All
@@ -319,10 +321,8 @@ def _package_version(name: str) -> str | None:
 
 def _install(extra: str | None) -> str:
     if extra is None:
-        return (
-            'update the NVIDIA driver to release 525 or newer, then pip install "gradlab[cuda12]"'
-        )
-    return f'pip install "gradlab[{extra}]"'
+        return f"update the NVIDIA driver to release 525 or newer, then {pip_install('cuda12')}"
+    return pip_install(extra)
 
 
 def _check_package_fits(
@@ -381,7 +381,7 @@ def _check_cupy_runs(cupy: Any, extra: str | None) -> None:
 def _mend(extra: str | None) -> str:
     if extra is None:
         return _install(extra)
-    return f'pip install --upgrade --force-reinstall "gradlab[{extra}]"'
+    return pip_install(extra, options="--upgrade --force-reinstall")
 
 
 def _first_line(error: BaseException) -> str:

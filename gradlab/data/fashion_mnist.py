@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradlab._environment import variable
 from gradlab.data.collate import default_collate
 from gradlab.data.dataset import Dataset, Indices, TensorDataset, read_samples
 from gradlab.data.download import UnreachableError, fetch
@@ -239,8 +240,13 @@ def _as_images(pixels: Tensor) -> Tensor:
 
 def _root(folder: Any) -> Path:
     if folder is None:
-        folder = os.environ.get("GRADLAB_DATA") or Path.home() / ".cache" / "gradlab"
-    return as_path(_NAME, folder, "a folder").expanduser()
+        folder = variable("GRADLAB_DATA", "~/.cache/gradlab")
+    try:
+        return as_path(_NAME, folder, "a folder").expanduser()
+    except RuntimeError:  # of pathlib
+        reason = "a folder that can be found", f"{folder} of a user without a home folder"
+        hint = "give root=, or set GRADLAB_DATA"
+        raise OptionError(message(_NAME, expected=reason[0], got=reason[1], hint=hint)) from None
 
 
 def _find(root: Path, train: bool, download: bool) -> list[Path]:

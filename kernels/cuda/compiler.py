@@ -21,6 +21,8 @@ from pathlib import Path
 from gradlab.kernels.cuda import nvrtc, source as sources
 from gradlab.kernels.cuda.driver import Defines
 
+from gradlab._environment import pip_install
+
 LOG = logging.getLogger("gradlab.cuda")
 
 
@@ -48,7 +50,8 @@ def architecture(capability: tuple[int, int]) -> str:
         raise KernelCompileError(
             f"this GPU has compute capability {major}.{minor}, and NVRTC "
             f"{'.'.join(map(str, nvrtc.version()))} compiles for {nvrtc.supported()[0] / 10} to "
-            f"{newest / 10}; install another CUDA release (gradlab[cuda12], gradlab[cuda13])"
+            f"{newest / 10}; install another CUDA release: {pip_install('cuda12')}, "
+            f"or {pip_install('cuda13')}"
         )
     return f"sm_{known[-1]}"
 
