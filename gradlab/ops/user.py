@@ -232,8 +232,8 @@ def elementwise(
     asking for a gradient raises `GradientError`. ``samples`` is a function that yields
     `gradlab.ops.samples.Sample`, for `gradlab.testing.check_op`.
 
-    Needs Numba, and numba-cuda for a GPU: ``pip install "gradlab[numba]"``. Raises `OptionError`
-    where Numba cannot compile the function.
+    Needs Numba, and numba-cuda for a GPU: the extra ``numba``. Raises `OptionError` where Numba
+    cannot compile the function.
 
     >>> import math
     >>> import gradlab as gl
