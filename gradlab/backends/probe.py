@@ -361,6 +361,9 @@ def _update_driver(cuda: int) -> str:
 
 
 def _import_cupy(extra: str | None) -> Any:
+    # CuPy takes an empty CUPY_CACHE_DIR for a folder, and fails at the first sum.
+    for name in [key for key, value in os.environ.items() if key.startswith("CUPY_") and not value]:
+        os.environ.pop(name)
     try:
         return importlib.import_module("cupy")
     except Exception as error:  # a broken installation can raise anything

@@ -228,6 +228,18 @@ def test_gpu_too_old_for_the_wheel(machine):
     assert result.remedy == f"pip uninstall -y cupy-cuda13x, then {CUDA12}"
 
 
+def test_cupy_takes_no_empty_variable_for_a_folder(machine, monkeypatch):
+    def imported(name):
+        assert "CUPY_CACHE_DIR" not in os.environ
+        assert os.environ["CUPY_ACCELERATORS"] == "cub"
+        raise ImportError("enough seen")
+
+    monkeypatch.setenv("CUPY_CACHE_DIR", "")
+    monkeypatch.setenv("CUPY_ACCELERATORS", "cub")
+    monkeypatch.setattr(probe.importlib, "import_module", imported)
+    assert "enough seen" in machine(FakeDriver(), {"cupy-cuda12x": "14.2.0"}).reason
+
+
 def test_cupy_that_cannot_be_imported(machine, monkeypatch):
     def broken(name):
         banner = f"\n{'=' * 64}\nFailed to import CuPy.\n\nOriginal error: ...\n{'=' * 64}"
