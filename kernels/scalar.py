@@ -15,9 +15,9 @@ import linecache
 import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from operator import or_
-from types import CellType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,6 @@ class ScalarFunction:
         # Taken now and parsed when needed: by then the file may say something else.
         linecache.checkcache(code.co_filename)
         self._lines = linecache.getlines(code.co_filename, function.__globals__)
-        self._around = tuple(dict.fromkeys(_names_around(code)))
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(self.parameters)})"
@@ -82,26 +81,36 @@ class ScalarFunction:
     def scope(self, dtype: Any) -> dict[str, Any]:
         """The names that the function sees, for compiling its syntax elsewhere."""
         found = {**self.function.__globals__, LITERAL: np.dtype(dtype).type}
-        for name, cell in self._cells().items():
+        for name, cell in self._cells.items():
             with contextlib.suppress(ValueError):  # not yet given a value
                 found[name] = cell.cell_contents
         return found
 
-    def surroundings(self) -> list[Any]:
-        """The objects around the function that it uses: compiled code has them as constants."""
-        cells, names = self._cells(), self.function.__globals__
-        found = []
-        for name, *attributes in self._around:
-            try:
-                value = cells[name].cell_contents if name in cells else names.get(name)
-            except ValueError:  # not yet given a value
-                value = None
-            for attribute in attributes:
-                if isinstance(value, ModuleType | type):
-                    value = getattr(value, attribute, None)
-            found.append(value)
-        return found
+    def watch(self) -> list[tuple[Callable[[], Any], Any]]:
+        """What the function reads from around it, each as a function that reads it and its value.
 
+        Compiled code has these values as constants. What is built in does not change.
+        """
+        readers = [partial(self._read, name, attributes) for name, *attributes in self._around]
+        found = [(read, read()) for read in readers]
+        return [each for each in found if not isinstance(each[1], BuiltinFunctionType)]
+
+    def _read(self, name: str, attributes: list[str]) -> Any:
+        try:
+            cell = self._cells.get(name)
+            value = cell.cell_contents if cell else self.function.__globals__.get(name)
+        except ValueError:  # not yet given a value
+            return None
+        for attribute in attributes:
+            if isinstance(value, ModuleType | type):
+                value = getattr(value, attribute, None)
+        return value
+
+    @cached_property
+    def _around(self) -> list[tuple[str, ...]]:
+        return list(dict.fromkeys(_names_around(self.function.__code__)))
+
+    @cached_property
     def _cells(self) -> dict[str, CellType]:
         function = self.function
         return dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))

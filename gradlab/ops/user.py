@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from functools import update_wrapper
-from operator import is_
 from types import FunctionType
 from typing import Any, overload
 
@@ -184,16 +183,15 @@ def _gradient(op: Op, inputs: tuple[str, ...], place: int, results: int) -> Call
 def _forward(scalar: ScalarFunction, pick: int | None) -> Callable[..., Any]:
     """The forward of an op: compiled for a dtype and a kind of device when first called on it.
 
-    It is compiled again where a number around the function has another value than then.
+    It is compiled again where something around the function has another value than then.
     """
     made: dict[Any, Callable[..., Any]] = {}
-    around = scalar.surroundings()
+    watched: list[tuple[Callable[[], Any], Any]] = []
 
     def forward(xp: Any, *inputs: Any) -> Any:
-        nonlocal made, around
-        now = scalar.surroundings()
-        if not all(map(is_, now, around)):
-            made, around = {}, now
+        nonlocal made, watched
+        if not made or (watched and any(read() is not value for read, value in watched)):
+            made, watched = {}, scalar.watch()
         # All have one dtype; only for float64 is a Python number left as it is.
         first = inputs[0] if inputs[0].__class__ is not float else np.float64()
         key = (xp is np, first.dtype)
