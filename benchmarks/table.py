@@ -115,8 +115,8 @@ def warning(results: list[Result]) -> str:
 
 
 CAVEAT = (
-    "PyTorch's times of training steps and programs are too long: OpenBLAS's threads go on spinning "
-    "after the turn of gradlab, and take a core from PyTorch's."
+    "PyTorch's times of training steps and programs are too long: OpenBLAS's threads go on "
+    "spinning after gradlab's turn, and take a core from PyTorch's."
 )
 
 

@@ -33,8 +33,12 @@ def flag(name: str) -> bool:
 def home() -> Path | None:
     """The user's home folder; None where the system knows of none."""
     try:
-        return Path.home()
-    except RuntimeError:  # no HOME, and a user id without an entry
+        if variable("HOME") or os.name == "nt":
+            return Path.home()
+        import pwd  # Path.home() would take an empty HOME for the root folder
+
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except (RuntimeError, KeyError):  # a user id without an entry
         return None
 
 

@@ -67,10 +67,13 @@ def _warn_once(text: str) -> None:
     warnings.warn(text, stacklevel=4)
 
 
-def private() -> Path:
-    """A folder of this user's own that needs no home."""
+def private() -> Path | None:
+    """A folder of this user's own that needs no home; None where nothing can be written."""
     who = str(os.geteuid()) if hasattr(os, "geteuid") else "cache"
-    return Path(tempfile.gettempdir(), f"gradlab-{who}")
+    try:
+        return Path(tempfile.gettempdir(), f"gradlab-{who}")
+    except FileNotFoundError:
+        return None
 
 
 def distrusted(folder: Path) -> str:

@@ -21,7 +21,8 @@ import pytest
 
 from gradlab import __main__ as report, _environment
 from gradlab._environment import pip_install
-from gradlab.errors import missing_dependency
+from gradlab.data import FashionMNIST
+from gradlab.errors import OptionError, missing_dependency
 from packaging_tools import build_distribution, copy_source
 
 ROOT = Path(__file__).parents[1]
@@ -57,11 +58,23 @@ def test_variables_are_read_in_one_place():
 
 
 def test_a_user_without_a_home(monkeypatch):
-    def none() -> Path:
+    def none(*_: object) -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", none)
+    monkeypatch.setenv("HOME", "/somewhere")
     assert _environment.home() is None
+    monkeypatch.delenv("GRADLAB_DATA", raising=False)
+    with pytest.raises(OptionError, match=r"^FashionMNIST: expected a folder, got a user without"):
+        FashionMNIST(download=False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="HOME is not read there")
+def test_an_empty_home_is_an_unset_one(monkeypatch):
+    monkeypatch.delenv("HOME")
+    expected = Path.home()
+    monkeypatch.setenv("HOME", "")
+    assert _environment.home() == expected != Path("/")
 
 
 # Hints

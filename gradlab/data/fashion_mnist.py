@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradlab._environment import variable
+from gradlab._environment import home, variable
 from gradlab.data.collate import default_collate
 from gradlab.data.dataset import Dataset, Indices, TensorDataset, read_samples
 from gradlab.data.download import UnreachableError, fetch
@@ -240,13 +240,14 @@ def _as_images(pixels: Tensor) -> Tensor:
 
 def _root(folder: Any) -> Path:
     if folder is None:
-        folder = variable("GRADLAB_DATA", "~/.cache/gradlab")
-    try:
-        return as_path(_NAME, folder, "a folder").expanduser()
-    except RuntimeError:  # of pathlib
-        reason = "a folder that can be found", f"{folder} of a user without a home folder"
-        hint = "give root=, or set GRADLAB_DATA"
-        raise OptionError(message(_NAME, expected=reason[0], got=reason[1], hint=hint)) from None
+        user = home()
+        folder = variable("GRADLAB_DATA") or (user and user / ".cache" / "gradlab")
+        if folder is None:
+            hint = "give root=, or set GRADLAB_DATA"
+            raise OptionError(
+                message(_NAME, expected="a folder", got="a user without a home folder", hint=hint)
+            )
+    return as_path(_NAME, folder, "a folder").expanduser()
 
 
 def _find(root: Path, train: bool, download: bool) -> list[Path]:

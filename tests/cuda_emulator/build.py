@@ -45,7 +45,7 @@ from gradlab._environment import variable
 HERE = Path(__file__).parent
 CACHE = Path(variable("GRADLAB_EMULATOR_CACHE") or HERE / ".build")
 if cache_on_disk.distrusted(CACHE):  # what lies there is loaded into this process
-    CACHE = cache_on_disk.private() / "emulator"
+    CACHE = (cache_on_disk.private() or HERE) / "emulator"
 CACHE_BYTES, CACHE_SECONDS = 512 << 20, 3600  # what is kept at most, and how long at least
 COMPILER = variable("CXX", "g++")
 

@@ -178,6 +178,18 @@ def test_a_home_that_is_a_file_or_missing(own, tmp_path):
     assert cache.read(own / "y") == b"code"
 
 
+def test_nowhere_to_write(monkeypatch):
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.undo()
+    monkeypatch.setattr(cache.tempfile, "gettempdir", none)
+    kept = Cache("entries", "SOME_VARIABLE", lambda: None)
+    with pytest.warns(UserWarning, match=r"^entries: they are not kept, and made again"):
+        kept.put("x", b"code")
+    assert kept.get("x") is None
+
+
 def test_an_interrupted_write_leaves_nothing(kept, folder, monkeypatch):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
