@@ -26,6 +26,7 @@ from gradlab import (
     errors,
     linalg,
 )
+from gradlab.arguments import guard_namespace
 from gradlab.autograd import (
     enable_grad,
     inference_mode,
@@ -835,3 +836,5 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]  # fmt: skip
+
+guard_namespace(globals())

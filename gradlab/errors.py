@@ -91,6 +91,8 @@ def message(operation: str, *, expected: str = "", got: str = "", hint: str = ""
     >>> message("mm", expected="two matrices", got="shapes (3,) and (3, 2)", hint="use mv")
     'mm: expected two matrices, got shapes (3,) and (3, 2); use mv'
     """
+    if "\n" in str(got):  # the repr of a tensor or an array
+        got = " ".join(got.split())
     parts = [f"expected {expected}" if expected else "", f"got {got}" if got else ""]
     body = ", ".join(part for part in parts if part)
     return f"{operation}: {body}" + (f"; {hint}" if hint and body else hint)

@@ -13,6 +13,7 @@ import numpy as np
 
 from gradlab import dtypes
 from gradlab._methods import TensorMethods
+from gradlab.arguments import guard_methods, guarded, show
 from gradlab.autograd.graph import Hooks, Leaf, Node, Version
 from gradlab.devices import Device, DeviceLike, cpu, find_device
 from gradlab.dtypes import DType
@@ -22,6 +23,7 @@ from gradlab.errors import (
     DTypeError,
     GradientError,
     OptionError,
+    OutOfMemoryError,
     ShapeError,
     message,
 )
@@ -91,7 +93,7 @@ class Tensor(TensorMethods):
     def _add_method(cls, name: str, function: Any) -> None:
         if name in cls.__dict__:
             raise ValueError(f"Tensor has a method {name!r} already")
-        setattr(cls, name, function)
+        setattr(cls, name, guarded(function))
 
     # ------------------------------------------------------------------------- what it is
 
@@ -455,6 +457,9 @@ class Tensor(TensorMethods):
         return _rebuild, (type(self), array, str(self.device), self.requires_grad)
 
 
+guard_methods(Tensor)
+
+
 def _rebuild(kind: type[Tensor], array: np.ndarray, device: str, requires_grad: bool) -> Tensor:
     made = kind.__new__(kind)
     there = find_device(device)
@@ -581,10 +586,23 @@ def _host_array(value: Any, operation: str) -> np.ndarray:
     else:
         if not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
             return np.from_dlpack(value)
-        if isinstance(value, list | tuple):
-            value = _numbers(value)
         try:
+            if isinstance(value, list | tuple):
+                value = _numbers(value)
             array = np.asarray(value)
+        except RecursionError:
+            raise ShapeError(
+                message(
+                    operation,
+                    expected=f"lists nested at most {_MOST_AXES} deep",
+                    got=f"{show(value)}, which is nested deeper, or holds itself",
+                )
+            ) from None
+        except MemoryError:
+            got = f"{type(value).__name__} of length {len(value)}"
+            raise OutOfMemoryError(
+                message(operation, expected="values that fit in memory", got=got)
+            ) from None
         except ValueError:
             raise ShapeError(
                 message(
@@ -617,6 +635,9 @@ def _numbers(value: Any) -> Any:
     ):
         return [_numbers(each) for each in value]
     return value
+
+
+_MOST_AXES = 64  # as NumPy
 
 
 def _kind_name(array: np.ndarray) -> str:
@@ -668,9 +689,10 @@ def _has_dtype(value: Any) -> bool:
 
 def require_option(operation: str, name: str, value: Any, allowed: Sequence[Any]) -> None:
     """Refuse a value that is not one of ``allowed``."""
-    if value not in allowed:
+    # By type first: an array would be compared element by element.
+    if not any(value is each or (type(value) is type(each) and value == each) for each in allowed):
         options = ", ".join(map(repr, allowed))
-        raise OptionError(message(operation, expected=f"{name} one of {options}", got=repr(value)))
+        raise OptionError(message(operation, expected=f"{name} one of {options}", got=show(value)))
 
 
 def is_integer(value: Any) -> bool:
@@ -682,7 +704,7 @@ def require_integer(operation: str, name: str, value: Any, least: int = 1) -> in
     """Return a value as an int; refuse what is no integer of ``least`` or more."""
     if not is_integer(value) or value < least:
         expected = f"an integer {name} of {least} or more"
-        raise OptionError(message(operation, expected=expected, got=repr(value)))
+        raise OptionError(message(operation, expected=expected, got=show(value)))
     return int(value)
 
 

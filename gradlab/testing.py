@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.arguments import guard_namespace
 from gradlab.autograd import enable_grad, grad, no_grad
 from gradlab.devices import Device, find_device, is_available
 from gradlab.errors import GradientError, GradlabError, OptionError, message
@@ -779,3 +780,6 @@ def _gradients_on(call: _Call, device: Device) -> list[Tensor]:
     starts = [random.standard_normal(y.shape) for y in results]
     leaves = [x for x in inputs if x.requires_grad]
     return _gradients(results, leaves, starts) if leaves else []
+
+
+guard_namespace(globals())

@@ -720,3 +720,26 @@ def test_a_write_through_overlapping_views_is_as_numpy_does_it():
     x = gl.arange(6)
     x[::-1] = x
     assert x.tolist() == [5, 4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda x: x.masked_fill_(gl.tensor([True, False]), 0.0),
+        lambda x: x.clamp_(0.0, 1.0),
+        lambda x: x.lerp_(gl.ones(2), 0.5),
+        lambda x: x.nan_to_num_(),
+        lambda x: x.cumsum_(0),
+        lambda x: x.index_fill_(0, gl.tensor([0]), 3.0),
+        lambda x: x.scatter_(0, gl.tensor([0]), gl.tensor([3.0])),
+        lambda x: x.tril_() if x.ndim > 1 else x.round_(),
+    ],
+)
+def test_a_leaf_written_under_no_grad_stays_one(write):
+    x = leaf([2.0, -2.0])
+    with no_grad():
+        write(x)
+    assert x.requires_grad
+    assert x.is_leaf
+    (x * x).sum().backward()
+    assert_close(x.grad, (2 * x).detach())

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     ["_environment"],
     ["errors"],
-    ["dtypes", "notebook", "paths"],
+    ["arguments", "dtypes", "notebook", "paths"],
     ["kernels"],
     ["backends"],
     ["devices"],
@@ -41,6 +41,8 @@ LAYERS = [
 
 # Imports that point up, and why. Only inside a function: never when gradlab is being loaded.
 UPWARD = {
+    ("gradlab.arguments", "gradlab.devices"): "a list that was given for a tensor is on the CPU",
+    ("gradlab.arguments", "gradlab.tensor"): "a list that was given for a tensor becomes one",
     ("gradlab.autograd", "gradlab.testing"): "PyTorch has gradcheck in autograd",
     ("gradlab.autograd.functional", "gradlab.ops.derivatives"): "PyTorch has them in autograd",
     ("gradlab.tensor", "gradlab"): "the Array API asks a tensor for its namespace",

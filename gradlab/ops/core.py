@@ -353,7 +353,7 @@ def apply(  # noqa: C901, PLR0915 - the hot path, unrolled: see the measurement 
     else:
         collected = collect(op, inputs)
         if collected is None:
-            return apply(op, convert_inputs(op, inputs), attributes)
+            return apply(op, convert_inputs(op.name, inputs), attributes)
         device, arrays, key, nodes, mask, written = collected
     run = op.table.get(key)
     try:
@@ -372,6 +372,8 @@ def apply(  # noqa: C901, PLR0915 - the hot path, unrolled: see the measurement 
     except _EXPLAINED as error:
         raise explain(op, inputs, attributes, error) from None
     except _FAILURES as error:
+        if mode.refused_reentry():
+            return mode.reentrantly(apply, op, inputs, attributes)
         raise device.backend.explain(op.name, error) from None
     aux = None
     if array.__class__ is not device.array_type:
@@ -485,7 +487,7 @@ def _others_are_numbers(inputs: Sequence[Any]) -> bool:
     return len(rest) == 1
 
 
-def convert_inputs(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...]:
+def convert_inputs(operation: str, inputs: Sequence[Any]) -> tuple[Any, ...]:
     """Make tensors of NumPy arrays and Python scalars of NumPy scalars among the inputs, and move
     numbers, tensors without axes, from the CPU to the device of the others, as PyTorch does."""
     devices = [x.device for x in inputs if isinstance(x, Tensor)]
@@ -497,10 +499,10 @@ def convert_inputs(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...]:
         elif isinstance(x, np.generic) and x.dtype in dtypes.ALL:
             x = x.item()
         elif not isinstance(x, Tensor) and x.__class__ not in _SCALARS:
-            x = from_value(x, device, operation=op.name)
+            x = from_value(x, device, operation=operation)
         converted.append(x)
     if not any(isinstance(x, Tensor) for x in converted):
-        converted[0] = from_value(converted[0], device, operation=op.name)
+        converted[0] = from_value(converted[0], device, operation=operation)
     return tuple(converted)
 
 
@@ -723,6 +725,8 @@ def apply_(
             with no_record():
                 write(x, apply(op, (x, *others), attributes), name)
     except _FAILURES as error:
+        if mode.refused_reentry():
+            return mode.reentrantly(apply_, op, x, others, attributes, name)
         raise x.device.backend.explain(name, error) from None
     mark_written(x, name)
     return x
@@ -828,7 +832,7 @@ def write(x: Tensor, y: Tensor, name: str) -> None:
     """Copy ``y`` into the memory of ``x``, which keeps its shape and dtype."""
     _check_fits(x, y, name)
     try:
-        mode.quietly(x.device.xp.copyto, x._array, y._array, casting="unsafe")
+        mode.run(x.device.xp.copyto, x._array, y._array, casting="unsafe")
     except ValueError as error:
         raise read_only(x, name, error) from None
     except _FAILURES as error:
@@ -943,7 +947,7 @@ def update(op: Op, tensors: Sequence[Sequence[Tensor]], attributes: dict[str, An
     if run is None:
         run = op.table[key] = device.backend.bind(implementation(op, device))
     try:
-        mode.quietly(run, *[[x._array for x in group] for group in tensors], **attributes)
+        mode.run(run, *[[x._array for x in group] for group in tensors], **attributes)
     except _FAILURES as error:
         raise device.backend.explain(op.name, error) from None
     for name, group in zip(op.inputs, tensors, strict=True):
@@ -1014,21 +1018,33 @@ def mixed_devices(name: str, inputs: Sequence[Any]) -> DeviceError:
 # ----------------------------------------------------------------------------------- registry
 
 
+# NumPy's names of ufuncs for which gradlab has another one.
+_UFUNC_NAMES = {
+    "power": "pow",
+    "rint": "round",
+    "degrees": "rad2deg",
+    "radians": "deg2rad",
+}
+
+
 @cache
-def _op_of_ufunc(name: str) -> Op | None:
-    # NumPy calls a product of matrices a ufunc too, and has another name for powers.
-    named = REGISTRY.get({"power": "pow"}.get(name, name))
-    return next((op for op in REGISTRY.values() if op.forward == name), named)
+def _function_of_ufunc(name: str) -> Callable[..., Any] | None:
+    """The public function that computes a ufunc: of the op whose forward it is, or of its name."""
+    op = next((op for op in REGISTRY.values() if op.forward == name), None)
+    if op is not None:
+        return op.function
+    name = _UFUNC_NAMES.get(name, name)
+    return REGISTRY[name].function if name in REGISTRY else getattr(Tensor, name, None)
 
 
 def apply_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """What a NumPy ufunc called on tensors gives: the op that has it as its forward.
+    """What a NumPy ufunc called on tensors gives: the result of the function that computes it.
 
     With an array to write to, as in ``array += tensor``, the result goes there.
     """
-    op = _op_of_ufunc(ufunc.__name__)
+    function = _function_of_ufunc(ufunc.__name__)
     out = options.pop("out", (None,))[0]
-    if op is None or method != "__call__" or options:
+    if function is None or method != "__call__" or options:
         what = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
         raise DTypeError(
             message(
@@ -1038,12 +1054,20 @@ def apply_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[
                 hint="call it on x.numpy()",
             )
         )
-    y = apply(op, inputs)
+    x, *others = convert_inputs(ufunc.__name__, inputs)
+    if not isinstance(x, Tensor):  # a function that is a method of tensors wants one first
+        tensor = next(each for each in others if isinstance(each, Tensor))
+        dtype = dtypes.result_type(type(x), tensor.dtype)
+        x = from_value(x, tensor.device, dtype=dtype, operation=ufunc.__name__)
+    y = function(x, *others)
     if out is None:
         return y
     if isinstance(out, Tensor):
         return out.copy_(y)
-    out[...] = y.numpy()
+    try:
+        np.copyto(out, y.numpy(), casting="same_kind")
+    except TypeError as error:
+        raise DTypeError(f"np.{ufunc.__name__}: {error}; use the out-of-place form") from None
     return out
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.arguments import show
 from gradlab.autograd.modes import mode
 from gradlab.devices import cpu
 from gradlab.errors import DTypeError, GradientError, OptionError, message
@@ -82,7 +83,7 @@ def _check_numbers(operation: str) -> Callable[..., None]:
         for name, value in attributes.items():
             if not isinstance(value, int | float):
                 expected = f"a number as {name}"
-                raise OptionError(message(operation, expected=expected, got=repr(value)))
+                raise OptionError(message(operation, expected=expected, got=show(value)))
 
     return check
 
@@ -915,7 +916,7 @@ def where(condition: Any, x1: Any = None, x2: Any = None) -> Any:
 @public(None, "where")
 def _where_method(x: Tensor, condition: Tensor, other: Any) -> Tensor:
     """Return the tensor where ``condition`` holds, ``other`` elsewhere."""
-    return apply(WHERE, (condition, x, other))
+    return where(condition, x, other)
 
 
 @public(None, "masked_fill")
@@ -1047,12 +1048,6 @@ def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
 
 
 clamp = clip
-
-
-@public(None, "clamp_", "clip_")
-def clamp_(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """In place: limit the values to [``min``, ``max``]."""
-    return apply_(CLIP, x, (), {"min": min, "max": max})
 
 
 # ------------------------------------------------------------------------- dtype, copy, write

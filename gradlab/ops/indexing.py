@@ -370,7 +370,7 @@ def _assign(x: Tensor, index: Any, basic: bool, value: Any, name: str) -> Tensor
     array = v._array if isinstance(v, Tensor) else v
     try:
         put = x.device.backend.bind(x._array.__setitem__)
-        mode.quietly(put, _as_view(index) if basic else index, _cast(array, x.dtype))
+        mode.run(put, _as_view(index) if basic else index, _cast(array, x.dtype))
     except (ValueError, IndexError, TypeError, OverflowError) as error:
         if (refused := read_only(x, name, error)) is not error:
             raise refused from None

@@ -28,7 +28,7 @@ from gradlab.tensor import Tensor
 
 def replace_values(x: Tensor, y: Tensor, name: str) -> Tensor:
     """Let ``x``, keeping its memory, take the values and the history of ``y``, computed from it."""
-    if x._node is None and y._node is None:
+    if not mode.grad or (x._node is None and y._node is None):  # a leaf stays one
         write(x, y, name)
         mark_written(x, name)
         return x
@@ -69,7 +69,13 @@ for _function in (
     shape.tril, shape.triu, reduction.cumsum, reduction.cumprod,
 ):  # fmt: skip
     _in_place(_function, f"{_function.__name__}_")
-for _name, _same in (("subtract_", "sub_"), ("multiply_", "mul_"), ("divide_", "div_")):
+_in_place(elementwise.clip, "clip_")
+for _name, _same in (
+    ("clamp_", "clip_"),
+    ("subtract_", "sub_"),
+    ("multiply_", "mul_"),
+    ("divide_", "div_"),
+):
     Tensor._add_method(_name, getattr(Tensor, _same))
 for _name in ("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor"):
     _in_place(REGISTRY[_name].function, f"{_name}_")

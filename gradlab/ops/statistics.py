@@ -34,7 +34,7 @@ def diff(
     at = canonical_axis("diff", axis, x.ndim)
     require_integer("diff", "n", n, 0)
     x = cat([each for each in (prepend, x, append) if each is not None], at)
-    for _ in range(n):
+    for _ in range(min(n, x.shape[at])):  # nothing is left after that
         later, before = _part(x, at, 1, None), _part(x, at, None, -1)
         x = later != before if x.dtype == dtypes.bool_ else later - before
     return x

@@ -1,5 +1,6 @@
 """Training: `Module`, `DataModule` and `Trainer`, callbacks, history and checkpoints."""
 
+from gradlab.arguments import guard_namespace
 from gradlab.training.callbacks import (
     Callback,
     EarlyStopping,
@@ -41,3 +42,5 @@ __all__ = [
     "try_all_gpus",
     "try_gpu",
 ]
+
+guard_namespace(globals())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradlab.arguments import warn
 from gradlab.autograd.modes import no_grad
 from gradlab.devices import Device, DeviceLike, cpu, find_device
 from gradlab.errors import OptionError, message
@@ -469,7 +469,7 @@ class Trainer(Run, HyperParameters):
             if self.model.board is not None:
                 self.model.board.flush()
         except Exception as error:
-            warnings.warn(f"Trainer.fit: the board is not drawn: {error}", stacklevel=4)
+            warn(f"Trainer.fit: the board is not drawn: {error}")
 
     def call(self, name: str) -> None:
         """Call the method ``name`` of all callbacks."""
