@@ -65,7 +65,7 @@ $(VENV)/with-torch: pyproject.toml | $(VENV)/created
 	@touch $@
 
 $(VENV)/with-%: pyproject.toml | $(VENV)/created
-	@echo "Installing gradlab[$*] into $(VENV)"
+	@echo "Installing gradlab with the extras $* into $(VENV)"
 	@$(PIP_INSTALL) --editable '.[$*]'
 	@touch $@
 

@@ -16,7 +16,16 @@ import importlib
 import math
 from typing import TYPE_CHECKING, Any
 
-from gradlab import accelerator, autograd, backends, cuda, dtypes, errors, linalg
+from gradlab import (
+    _environment,  # noqa: F401 - first, since it refuses a folder that two distributions write to
+    accelerator,
+    autograd,
+    backends,
+    cuda,
+    dtypes,
+    errors,
+    linalg,
+)
 from gradlab.arguments import guard_namespace, guarded
 from gradlab.autograd import (
     enable_grad,

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from gradlab._environment import pip_install
+
 
 class GradlabError(Exception):
     """Base class of all errors that gradlab raises on purpose."""
@@ -101,8 +103,11 @@ def message(operation: str, *, expected: str = "", got: str = "", hint: str = ""
 
 
 def missing_dependency(package: str, extra: str, purpose: str) -> MissingDependencyError:
-    """The error for an optional package: what needs it and the line that installs it."""
+    """The error for a package that is not installed: what needs it, the line that installs it.
+
+    ``extra`` is the extra of gradlab that lists the package, "" where gradlab always needs it.
+    """
     return MissingDependencyError(
         f"{purpose} needs the package {package}, which is not installed; "
-        f'run: pip install "gradlab[{extra}]"'
+        f"run: {pip_install(extra, package)}"
     )

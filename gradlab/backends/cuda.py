@@ -130,10 +130,14 @@ class CupyDriver:
         module = self._modules.get((index, source, defines))
         if module is None:
             arch = compiler.architecture(self.properties().capability)
-            module = self.xp.cuda.Module()
-            module.load(compiler.cubin(source, defines, arch))
+            module = compiler.loaded(source, defines, arch, self._module)
             self._modules[index, source, defines] = module
         return _Kernel(self.xp.cuda.driver, module.get_function(symbol))
+
+    def _module(self, code: bytes) -> Any:
+        module = self.xp.cuda.Module()
+        module.load(code)
+        return module
 
 
 class _Kernel:

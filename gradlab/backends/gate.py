@@ -8,7 +8,6 @@ did. For the same reason a kernel that fails is reported late, by whatever call 
 from __future__ import annotations
 
 import gc
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradlab._environment import flag
 from gradlab.errors import (
     CompileError,
     GradlabError,
@@ -72,7 +72,7 @@ class Gate:
         self.xp: Any = driver.xp
         self.array_type: type = driver.array_type
         self.untimed = driver.untimed
-        self.sync = os.environ.get("GRADLAB_SYNC", "0") not in ("", "0")
+        self.sync = flag("GRADLAB_SYNC")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.driver, name)

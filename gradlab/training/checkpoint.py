@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlab._environment import DISTRIBUTION
 from gradlab.errors import CheckpointError
 from gradlab.ops.random import get_rng_state, set_rng_state
 from gradlab.paths import as_path
@@ -183,7 +184,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 def versions() -> dict[str, str]:
     """What wrote a checkpoint, for whoever has to find out why it does not load."""
     try:
-        own = metadata.version("gradlab")
+        own = metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:  # run from a source tree
         own = "unknown"
     return {"gradlab": own, "numpy": np.__version__, "python": platform.python_version()}

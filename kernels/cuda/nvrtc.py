@@ -16,6 +16,8 @@ from importlib import import_module, util
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gradlab._environment import pip_install
+
 
 class CompileError(RuntimeError):
     """A source that does not compile; ``log`` is all that the compiler said."""
@@ -96,8 +98,8 @@ def library() -> Any:
         except OSError:
             continue
     raise ImportError(
-        "CUDA's compiler NVRTC is not installed; it comes with gradlab[cuda12] and "
-        "gradlab[cuda13], or alone: pip install nvidia-cuda-nvrtc"
+        "CUDA's compiler NVRTC is not installed; it comes with CuPy's [ctk] extra, or alone: "
+        + pip_install("nvrtc", "nvidia-cuda-nvrtc")
     )
 
 

@@ -8,7 +8,6 @@ compiler reports them. A kernel that spills registers to memory, or draws a warn
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import pkgutil
 import re
@@ -113,11 +112,12 @@ def report(variant: Variant, arch: str) -> Report:
 def _log(variant: Variant, arch: str) -> str:
     source, text = variant.source, sources.read(variant.source)
     options = (*sources.options(variant.defines), "--ptxas-options=-v")
-    file = compiler.cache_file(source, text, options, arch, ".log")
-    with contextlib.suppress(OSError):
-        return file.read_text(encoding="utf-8")
+    name = compiler.entry(source, text, options, arch, ".log")
+    kept = compiler.CACHE.get(name)
+    if kept is not None:
+        return kept.decode()
     log = nvrtc.compile_source(text, source, arch, options).log
-    compiler.save(file, log.encode())
+    compiler.CACHE.put(name, log.encode())
     return log
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from gradlab.kernels import cache
 from gradlab.kernels.cuda import compiler, nvrtc, resources, source as sources
 from gradlab.kernels.cuda.driver import Variant
 
@@ -42,6 +43,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "FOLDER", tmp_path)
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("GRADLAB_QUIET", raising=False)
+    cache._warn_once.cache_clear()
     sources.read.cache_clear()
     yield tmp_path
     sources.read.cache_clear()
@@ -200,7 +202,65 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(folder, monkeypatch):
     (folder / "good.cu").write_text(GOOD)
     (folder / "file").write_text("")
     monkeypatch.setenv("CUPY_CACHE_DIR", str(folder / "file"))
-    assert compiler.cubin("good.cu", (("VALUE", 5),), "sm_80")
+    monkeypatch.setattr(cache, "private", lambda: folder / "private")
+    with pytest.warns(UserWarning, match=r"^compiled CUDA kernels: they are kept in .*private in"):
+        assert compiler.cubin("good.cu", (("VALUE", 5),), "sm_80")
+    assert [file.suffix for file in (folder / "private").iterdir()] == [".cubin"]
+
+
+def compiled(folder, value=6):
+    """A module that was compiled, its file in the cache, and how often it has been since."""
+    (folder / "good.cu").write_text(GOOD)
+    made = compiler.cubin("good.cu", (("VALUE", value),), "sm_80")
+    (file,) = (folder / "cache" / "gradlab").glob("*.cubin")
+    return made, file
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x7fELF", None])
+def test_a_damaged_module_is_compiled_again(folder, caplog, damage):
+    made, file = compiled(folder)
+    file.write_bytes(file.read_bytes()[:-100] if damage is None else damage)
+    with caplog.at_level(logging.INFO, "gradlab.cuda"):
+        assert compiler.cubin("good.cu", (("VALUE", 6),), "sm_80") == made
+        assert compiler.cubin("good.cu", (("VALUE", 6),), "sm_80") == made
+    assert len(caplog.records) == 1
+    assert cache.read(file) == made
+
+
+def test_a_module_that_the_driver_refuses_is_compiled_once_more(folder, caplog):
+    made, file = compiled(folder)
+    file.write_bytes(cache.sealed(file.name, b"code of another release"))
+
+    def load(code):
+        if code != made:
+            raise RuntimeError("CUDA_ERROR_INVALID_IMAGE")
+        return "module"
+
+    with caplog.at_level(logging.INFO, "gradlab.cuda"):
+        assert compiler.loaded("good.cu", (("VALUE", 6),), "sm_80", load) == "module"
+    assert len(caplog.records) == 1
+    assert cache.read(file) == made
+
+    def refuse(code):
+        raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY")
+
+    with pytest.raises(RuntimeError, match="OUT_OF_MEMORY"):
+        compiler.loaded("good.cu", (("VALUE", 6),), "sm_80", refuse)
+
+
+def test_an_empty_variable_means_the_home_folder(folder, monkeypatch):
+    monkeypatch.setenv("CUPY_CACHE_DIR", "")
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    assert compiler.cache_folder() == folder / "home/.cupy/kernel_cache/gradlab"
+
+
+def test_a_damaged_log_is_made_again(folder):
+    (folder / "good.cu").write_text(GOOD)
+    variant = Variant("good.cu", (("VALUE", 7),))
+    first = resources.report(variant, "sm_80").kernels
+    (file,) = (folder / "cache" / "gradlab").glob("*.log")
+    file.write_bytes(b"")
+    assert resources.report(variant, "sm_80").kernels == first
 
 
 def test_the_error_names_kernel_architecture_and_the_first_error(folder):
