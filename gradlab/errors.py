@@ -59,6 +59,14 @@ class CheckpointError(GradlabError, RuntimeError):
     """A file of tensors or a checkpoint that is damaged, altered or of another kind."""
 
 
+class MissingFileError(CheckpointError, FileNotFoundError):
+    """A file of tensors that is not there."""
+
+
+class FileError(GradlabError, OSError):
+    """A file that cannot be written: a full disk, a missing permission."""
+
+
 class NonFiniteLossError(GradlabError, ArithmeticError):
     """A loss that became NaN or infinite while training."""
 

@@ -24,8 +24,8 @@ import numpy as np
 
 from gradlab.errors import CheckpointError
 from gradlab.ops.random import get_rng_state, set_rng_state
-from gradlab.paths import as_path
-from gradlab.serialization import pack, read_arrays, replacing, unpack, write_arrays
+from gradlab.paths import as_path, replacing
+from gradlab.serialization import pack, read_arrays, unpack, write_arrays
 
 FORMAT = 1
 
