@@ -146,7 +146,7 @@ def _temporary(target: Path, before: os.stat_result | None) -> Iterator[Path]:
         try:
             yield temporary
             if before is not None:
-                _keep_permissions(handle, before)
+                keep_permissions(handle, before)
             os.fsync(handle)
         finally:
             os.close(handle)
@@ -182,7 +182,7 @@ def _lock(handle: int, wait: bool = False) -> bool:
     return True
 
 
-def _keep_permissions(handle: int, before: os.stat_result) -> None:
+def keep_permissions(handle: int, before: os.stat_result) -> None:
     """Give a new file the owner, the group and the mode of the one that it replaces."""
     mode = stat.S_IMODE(before.st_mode) & 0o777
     if hasattr(os, "fchown"):

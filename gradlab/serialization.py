@@ -249,10 +249,9 @@ class _Unpacker:
 
     def read_complex(self, parts: list[Any]) -> complex:
         numbers = [self.build(part) for part in parts]
-        if len(numbers) != 2 or not all(isinstance(each, int | float) for each in numbers):
+        if len(numbers) != 2 or not all(isinstance(each, float) for each in numbers):
             raise UnfitError("a complex number without its two parts")
-        real, imaginary = map(float, numbers)
-        return complex(real, imaginary)
+        return complex(*numbers)
 
 
 def _read_float(text: str) -> float:
