@@ -60,13 +60,11 @@ def open_file(path: Path) -> BinaryIO:
 def require_file(path: Path, found: os.stat_result) -> None:
     """Raise `OSError` for a folder, a pipe, a socket or a device."""
     if not stat.S_ISREG(found.st_mode):
-        code = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
-        raise OSError(code, f"it is {_kind(found.st_mode)}, not a file", os.fspath(path))
-
-
-def _kind(mode: int) -> str:
-    kinds = {"a folder": stat.S_ISDIR, "a pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK}
-    return next((name for name, test in kinds.items() if test(mode)), "a device")
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        kinds = {"a pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK}
+        kind = next((name for name, test in kinds.items() if test(found.st_mode)), "a device")
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file", os.fspath(path))
 
 
 # ------------------------------------------------------------------------------------- writing

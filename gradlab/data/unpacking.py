@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import shutil
@@ -54,12 +55,42 @@ def largest(size: int, max_bytes: int | None) -> int:
     return max(_MAX_BYTES, _MAX_RATIO * size) if max_bytes is None else max_bytes
 
 
-def too_large(limit: int) -> RefusedError:
+def too_large(limit: int, remedy: str = "give a larger max_bytes") -> RefusedError:
     """The error for what unpacks to more than it may."""
     return RefusedError(
         f"expected at most {limit:,} bytes when unpacked, got more; nothing was unpacked; if you "
-        "trust it, give a larger max_bytes"
+        f"trust it, {remedy}"
     )
+
+
+UNPACK_FIRST = "unpack it first, with gzip -d"
+
+
+class _Unzipped(io.RawIOBase):
+    """What gzip has packed, `RefusedError` where it is too large."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._limit = self._left = largest(os.fstat(file.fileno()).st_size, None)
+        self._packed, self._unpacked = file, gzip.GzipFile(fileobj=file)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, memory: Any) -> int:
+        got = self._unpacked.readinto(memory)
+        self._left -= got
+        if self._left < 0:
+            raise too_large(self._limit, UNPACK_FIRST)
+        return got
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
+
+
+def unzipped(file: BinaryIO) -> BinaryIO:
+    """The content of a single file that gzip has packed, within the limits of `largest`."""
+    return io.BufferedReader(_Unzipped(file), 1 << 16)
 
 
 class Limited:
