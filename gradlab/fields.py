@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from pathlib import PureWindowsPath
 from typing import Any, NamedTuple
 
 from gradlab.errors import GradlabError, StateError, printable
@@ -25,6 +27,7 @@ COUNT = Kind("an integer of 0 or more", lambda value: _is_integer(value) and 0 <
 NUMBER = Kind(
     "a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool)
 )
+FINITE = Kind("a finite number", lambda value: NUMBER.holds(value) and abs(value) < math.inf)
 TEXT = Kind("a string", lambda value: isinstance(value, str))
 DICT = Kind("a dict", lambda value: isinstance(value, Mapping))
 ANYTHING = Kind("anything", lambda value: True)
@@ -50,6 +53,19 @@ def one_of(*values: Any) -> Kind:
     """One of a few values."""
     listed = ", ".join(map(repr, values))
     return Kind(f"one of {listed}", lambda value: isinstance(value, str) and value in values)
+
+
+def is_name(text: Any) -> bool:
+    """Whether text names a file of a folder, and nothing outside of it."""
+    return (
+        isinstance(text, str)
+        and text not in ("", "..")
+        and "\0" not in text
+        and PureWindowsPath(text).name == text  # which knows both separators, and drives
+    )
+
+
+FILE_NAME = Kind("the name of a file, without a folder", is_name)
 
 
 class Maybe(NamedTuple):

@@ -16,6 +16,7 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 from gradlab.errors import DTypeError, OptionError, StateError, message
+from gradlab.fields import DICT, FINITE, NUMBER, check_fields
 from gradlab.optim.optimizer import Optimizer
 
 
@@ -196,14 +197,17 @@ class LRScheduler:
                 f"{name}: expected the state of a {type(self).__name__}, got one without "
                 f"{', '.join(sorted(missing))}"
             )
+        check_fields(name, given, {"last_epoch": FINITE, "_last_lr": [FINITE]})
         count = len(self.optimizer.param_groups)
         if len(given["_last_lr"]) != count:
             raise StateError(
                 f"{name}: expected the rates of {count} groups, got {len(given['_last_lr'])}"
             )
+        per_group = {key: (FINITE,) * count for key in ("base_lrs", "factors") if key in given}
+        check_fields(name, given, per_group)
         for key in self._keeps:
-            own = getattr(self, key)
-            if isinstance(own, list) != isinstance(given[key], list | tuple):
+            own, its = getattr(self, key), _plain(given[key])
+            if not _are_alike(own, its) or (key in _PER_GROUP and len(own) != len(its)):
                 raise StateError(f"{name}: expected {key} such as {own!r}, got {given[key]!r}")
 
 
@@ -237,6 +241,29 @@ def _per_group(name: str, option: str, optimizer: Optimizer, value: Any) -> list
     values = list(value) if isinstance(value, list | tuple) else [value] * count
     _require(name, len(values) == count, f"{count} values of {option}, one per group", len(values))
     return [float(each) for each in values]
+
+
+# The words that options are made of; one is as good as another of its line.
+_WORDS = (
+    ("min", "max"), ("rel", "abs"), ("cos", "linear"), ("cycle", "iterations"),
+    ("triangular", "triangular2", "exp_range"),
+)  # fmt: skip
+
+
+# Options with one value for each group.
+_PER_GROUP = frozenset({"max_lrs", "min_lrs", "base_momentums", "max_momentums"})
+
+
+def _are_alike(own: Any, given: Any) -> bool:
+    """Whether a saved option can take the place of our own."""
+    if isinstance(own, str):
+        return own == given or any(own in words and given in words for words in _WORDS)
+    if isinstance(own, list):
+        fits = [_are_alike(own[0], each) for each in given] if isinstance(given, list) else [False]
+        return all(fits) if own else isinstance(given, list)
+    if isinstance(own, bool):
+        return isinstance(given, bool)
+    return not isinstance(own, int | float) or NUMBER.holds(given)
 
 
 def _plain(value: Any) -> Any:
@@ -856,6 +883,7 @@ class _Combined(LRScheduler):
         """Go on from a state that `state_dict` gave."""
         self._check_state(state_dict)
         parts = state_dict.get("schedulers", ())
+        check_fields(f"{type(self).__name__}.load_state_dict", {"schedulers": parts}, _PARTS)
         if len(parts) != len(self.schedulers):
             raise StateError(
                 f"{type(self).__name__}.load_state_dict: expected the states of "
@@ -866,6 +894,9 @@ class _Combined(LRScheduler):
         for schedule, part in zip(self.schedulers, parts, strict=True):
             schedule.load_state_dict(part)
         super().load_state_dict(state_dict)  # last: it sets the rates
+
+
+_PARTS = {"schedulers": [DICT]}
 
 
 def _check_schedulers(
