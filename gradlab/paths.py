@@ -71,7 +71,9 @@ def require_file(path: Path, found: os.stat_result) -> None:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], operation: str = "save") -> Iterator[Path]:
+def replacing(
+    path: str | os.PathLike[str], operation: str = "save", state: str = "nothing was written"
+) -> Iterator[Path]:
     """A temporary file beside ``path`` to write to, which takes its place on success.
 
     What was written is on the disk before the name changes, so that neither a killed process nor
@@ -79,10 +81,10 @@ def replacing(path: str | os.PathLike[str], operation: str = "save") -> Iterator
     were written over: a link to it stays a link, and its mode, group and (where the system allows
     it) owner stay. What processes of the same user that were killed here have left is removed.
 
-    Raises `FileError`, which tells what is safe, where the file cannot be written.
+    Raises `FileError`, which tells what is safe (``state`` where no file was there), where the file
+    cannot be written.
     """
     target = Path(os.path.realpath(path))
-    state = "nothing was written"
     try:
         before = _writable(Path(path), target)
         state = state if before is None else "the file that was there is unchanged"

@@ -276,15 +276,20 @@ def write_arrays(
     path: str | os.PathLike[str],
     structure: Any,
     arrays: Mapping[str, np.ndarray],
+    operation: str = "save",
+    state: str = "nothing was written",
 ) -> str:
-    """Write named arrays and the structure that refers to them; return the digest of both."""
-    safetensors_numpy = _safetensors("save").numpy
+    """Write named arrays and the structure that refers to them; return the digest of both.
+
+    Raises `FileError`, which says ``state`` of what is safe, where the file cannot be written.
+    """
+    safetensors_numpy = _safetensors(operation).numpy
     joined = [name for name, array in arrays.items() if array.dtype.kind == "c"]
-    layout = to_json("save", {"complex": joined, "object": structure})
+    layout = to_json(operation, {"complex": joined, "object": structure})
     stored = {name: _storable(array) for name, array in arrays.items()}
     digest = _digest(layout, stored)
     metadata = {"format": "gradlab", "version": FORMAT, "structure": layout, "sha256": digest}
-    with replacing(path) as temporary:
+    with replacing(path, operation, state) as temporary:
         # Not save_file: it makes a file that its owner alone may read.
         temporary.write_bytes(safetensors_numpy.save(stored, metadata=metadata))
     return digest

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from gradlab.errors import CheckpointError, printable
+from gradlab.errors import CheckpointError, FileError, printable
 from gradlab.fields import (
     ANYTHING,
     COUNT,
@@ -55,6 +55,9 @@ from gradlab.training.history import HISTORY, METRICS
 
 FORMAT = 1
 
+# Of the errors of a checkpoint that cannot be written.
+_OPERATION, _SAFE = "checkpoint", "the checkpoints written before it are whole"
+
 _NAME = re.compile(r"(?P<number>\d{4,})-epoch\d+-step\d+\.(json|safetensors)")
 _TEMPORARY = re.compile(rf"\.{_NAME.pattern}\.[0-9a-f]{{8}}\.tmp")
 # Tensors without their JSON are a checkpoint that is being written, or was when its process died.
@@ -85,15 +88,21 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     structure, arrays = pack(state)
     tensors = path.with_suffix(".safetensors")
     # On its own, the file of tensors is a dict of them: gradlab.load reads it.
-    digest = write_arrays(tensors, {name: {"$tensor": name} for name in arrays}, arrays)
+    own = {name: {"$tensor": name} for name in arrays}
+    digest = write_arrays(tensors, own, arrays, _OPERATION, _SAFE)
     document = {
         "gradlab checkpoint": FORMAT,
         "tensors": {"file": tensors.name, "sha256": digest},
         "state": structure,
     }
-    text = to_json("resume", {**document, "sha256": _digest(document)})
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    text = to_json(_OPERATION, {**document, "sha256": _digest(document)})
+    try:
+        with replacing(path, _OPERATION, _SAFE) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except FileError:  # a disk that is full is not to be fuller for nothing
+        if not path.exists():
+            tensors.unlink(missing_ok=True)
+        raise
 
 
 def _digest(document: dict[str, Any]) -> str:
