@@ -99,7 +99,8 @@ def message(operation: str, *, expected: str = "", got: str = "", hint: str = ""
     """
     parts = [f"expected {expected}" if expected else "", f"got {got}" if got else ""]
     body = ", ".join(part for part in parts if part)
-    return f"{operation}: {body}" + (f"; {hint}" if hint and body else hint)
+    # What came may be text from a file or a server.
+    return printable(f"{operation}: {body}" + (f"; {hint}" if hint and body else hint))
 
 
 def printable(text: object) -> str:

@@ -27,6 +27,7 @@ COUNT = Kind("an integer of 0 or more", lambda value: _is_integer(value) and 0 <
 NUMBER = Kind(
     "a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool)
 )
+NOTHING = Kind("None", lambda value: value is None)
 FINITE = Kind("a finite number", lambda value: NUMBER.holds(value) and abs(value) < math.inf)
 TEXT = Kind("a string", lambda value: isinstance(value, str))
 DICT = Kind("a dict", lambda value: isinstance(value, Mapping))

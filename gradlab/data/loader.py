@@ -30,7 +30,7 @@ from gradlab.data.sampler import (
 )
 from gradlab.devices import Device, DeviceLike, find_device
 from gradlab.errors import DataError, OptionError, StateError, message
-from gradlab.fields import COUNT, INTEGER, Maybe, check_fields
+from gradlab.fields import COUNT, INTEGER, NOTHING, Maybe, check_fields
 from gradlab.ops.random import Generator
 from gradlab.tensor import require_integer
 
@@ -316,7 +316,12 @@ class DataLoader:
                 )
             )
         _check_same(own, state)
-        check_fields(f"{_NAME}.load_state_dict", state, _STATE)
+        form = {
+            "epoch": COUNT, "batches": COUNT, "epoch_seed": Maybe(INTEGER),
+            "seed": NOTHING if own["seed"] is None else INTEGER,
+            "generator": NOTHING if own["generator"] is None else _GENERATOR,
+        }  # fmt: skip
+        check_fields(f"{_NAME}.load_state_dict", state, form)
         source = self._random
         if source is not None:
             source.seed = state["seed"]
@@ -353,10 +358,6 @@ class DataLoader:
 
 
 _GENERATOR = {"seed": INTEGER, "calls": COUNT}
-_STATE = {
-    "epoch": COUNT, "batches": COUNT, "epoch_seed": Maybe(INTEGER), "seed": Maybe(INTEGER),
-    "generator": Maybe(_GENERATOR),
-}  # fmt: skip
 
 
 def _counted(batches: Iterator[Any], position: _Position) -> Iterator[Any]:

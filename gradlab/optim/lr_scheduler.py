@@ -8,6 +8,7 @@ of that name does; `LambdaLR`, `CosineAnnealingWarmRestarts` and `OneCycleLR` se
 
 from __future__ import annotations
 
+import copy
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -207,8 +208,26 @@ class LRScheduler:
         check_fields(name, given, per_group)
         for key in self._keeps:
             own, its = getattr(self, key), _plain(given[key])
-            if not _are_alike(own, its) or (key in _PER_GROUP and len(own) != len(its)):
+            fits = _are_alike(own, its) and not (key in _COUNTS and its < 1)
+            if not fits or (key in _PER_GROUP and len(own) != len(its)):
                 raise StateError(f"{name}: expected {key} such as {own!r}, got {given[key]!r}")
+        self._check_rates(name, given)
+
+    def _check_rates(self, name: str, given: Mapping[str, Any]) -> None:
+        """Refuse options that together leave no rate for this epoch or the next."""
+        trial = copy.copy(self)
+        for key in self._keeps:
+            setattr(trial, key, _plain(given[key]))
+        for epoch in (given["last_epoch"], given["last_epoch"] + 1):
+            try:
+                trial._rates(epoch)
+            except ArithmeticError as error:
+                raise StateError(
+                    f"{name}: expected options of a {type(self).__name__}, got some that give no "
+                    f"rate for epoch {epoch:g} ({error})"
+                ) from None
+            except Exception:  # of a function of the user's, say, which is told at that step
+                return
 
 
 _LRScheduler = LRScheduler  # its name in older programs
@@ -249,6 +268,11 @@ _WORDS = (
     ("triangular", "triangular2", "exp_range"),
 )  # fmt: skip
 
+# Options of 1 or more, which are divided by.
+_COUNTS = frozenset(
+    {"step_size", "step_size_up", "step_size_down", "T_max", "T_0", "T_mult", "total"}
+    | {"total_steps"}
+)
 
 # Options with one value for each group.
 _PER_GROUP = frozenset({"max_lrs", "min_lrs", "base_momentums", "max_momentums"})
@@ -259,8 +283,8 @@ def _are_alike(own: Any, given: Any) -> bool:
     if isinstance(own, str):
         return own == given or any(own in words and given in words for words in _WORDS)
     if isinstance(own, list):
-        fits = [_are_alike(own[0], each) for each in given] if isinstance(given, list) else [False]
-        return all(fits) if own else isinstance(given, list)
+        one = own[0] if own else 0.0
+        return isinstance(given, list) and all(_are_alike(one, each) for each in given)
     if isinstance(own, bool):
         return isinstance(given, bool)
     return not isinstance(own, int | float) or NUMBER.holds(given)
