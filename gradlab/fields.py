@@ -116,7 +116,7 @@ class _Check(NamedTuple):
                 self.value(value, form.form, place)
         elif isinstance(form, Kind):
             if not form.holds(value):
-                raise self.refusal(place, form.words, _shown(value))
+                raise self.refusal(place, form.words, shown(value))
         elif isinstance(form, list | tuple) and not isinstance(form, Each | Only):
             self.items(value, form, place)
         else:
@@ -124,16 +124,16 @@ class _Check(NamedTuple):
 
     def items(self, value: Any, form: list[Any] | tuple[Any, ...], place: str) -> None:
         if not isinstance(value, list | tuple):
-            raise self.refusal(place, "a list", _shown(value))
+            raise self.refusal(place, "a list", shown(value))
         forms = form if isinstance(form, tuple) else form * len(value)
         if len(forms) != len(value):
-            raise self.refusal(place, f"a list of {len(forms)}", _shown(value))
+            raise self.refusal(place, f"a list of {len(forms)}", shown(value))
         for i, (each, its) in enumerate(zip(value, forms, strict=True)):
             self.value(each, its, f"{place}[{i}]")
 
     def entries(self, value: Any, form: Any, place: str) -> None:
         if not isinstance(value, Mapping):
-            raise self.refusal(place, "a dict", _shown(value))
+            raise self.refusal(place, "a dict", shown(value))
         if isinstance(form, Each):
             fields: Mapping[Any, Any] = dict.fromkeys(value, form.form)
         else:
@@ -152,7 +152,7 @@ class _Check(NamedTuple):
         return self.error(f"{self.operation}: expected {what}, got {got}")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value in a message: a short one as it is, else its type."""
     if value is None or isinstance(value, bool | int | float | str):
         if isinstance(value, int) and value.bit_length() > 200:

@@ -234,7 +234,7 @@ def test_resuming_from_changed_fields(written, tmp_path):
         ended += 1
 
     state = whole["state"]
-    for i, each in enumerate(changed_values(state, COUNT // 3, 6)):
+    for i, each in enumerate(changed_values(state, COUNT, 6)):
         before = sys.stderr
         sys.stderr = io.StringIO()  # a finished run tells that it was
         try:

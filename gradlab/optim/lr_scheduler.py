@@ -17,7 +17,7 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 from gradlab.errors import DTypeError, OptionError, StateError, message
-from gradlab.fields import DICT, FINITE, NUMBER, check_fields
+from gradlab.fields import DICT, FINITE, NUMBER, check_fields, shown
 from gradlab.optim.optimizer import Optimizer
 
 
@@ -210,7 +210,7 @@ class LRScheduler:
             own, its = getattr(self, key), _plain(given[key])
             fits = _are_alike(own, its) and not (key in _COUNTS and its < 1)
             if not fits or (key in _PER_GROUP and len(own) != len(its)):
-                raise StateError(f"{name}: expected {key} such as {own!r}, got {given[key]!r}")
+                raise StateError(f"{name}: expected {key} such as {own!r}, got {shown(given[key])}")
         self._check_rates(name, given)
 
     def _check_rates(self, name: str, given: Mapping[str, Any]) -> None:
@@ -952,6 +952,15 @@ class SequentialLR(_Combined):
     """
 
     _keeps = ("milestones",)
+
+    def _check_state(self, given: Mapping[str, Any]) -> None:
+        super()._check_state(given)
+        milestones = given["milestones"]
+        if len(milestones) != len(self.schedulers) - 1:
+            raise StateError(
+                f"SequentialLR.load_state_dict: expected {len(self.schedulers) - 1} milestones for "
+                f"{len(self.schedulers)} schedulers, got {len(milestones)}"
+            )
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from gradlab.errors import (
     StateError,
     message,
 )
+from gradlab.fields import ANYTHING, check_fields
 from gradlab.nn import state as state_of_model
 from gradlab.optim import Optimizer
 from gradlab.training.callbacks import (
@@ -158,6 +159,8 @@ def _check_groups(optimizers: Sequence[Any], saved: Sequence[dict[str, Any]]) ->
     for optimizer, state in zip(optimizers, saved, strict=True):
         if not isinstance(optimizer, Optimizer):  # one of the user's, which has its own checks
             continue
+        groups = {"param_groups": [{"params": [ANYTHING]}]}
+        check_fields(f"resume: the state of {type(optimizer).__name__}", state, groups)
         own = [len(group["params"]) for group in optimizer.param_groups]
         theirs = [len(group["params"]) for group in state["param_groups"]]
         if own != theirs:
