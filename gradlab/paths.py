@@ -86,13 +86,13 @@ def replacing(
     """
     target = Path(os.path.realpath(path))
     try:
+        if os.path.isfile(target):
+            state = "the file that was there is unchanged"
         before = _writable(Path(path), target)
-        state = state if before is None else "the file that was there is unchanged"
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(target)
         with _temporary(target, before) as temporary:
             yield temporary
-        temporary.replace(target)
         state = "the new file is in place, but might not survive a power failure"
         _synchronize(target.parent)
     except FileError:  # of another file, which is written meanwhile
@@ -140,22 +140,25 @@ def _writable(path: Path, target: Path) -> os.stat_result | None:
 
 @contextmanager
 def _temporary(target: Path, before: os.stat_result | None) -> Iterator[Path]:
-    """A new file beside the target that is on the disk at the end, or gone where that fails."""
-    handle, temporary = _create(target, 0o666 if before is None else 0o600)
+    """A new file that takes the place of the target once it is on the disk, or is gone."""
+    file, temporary = _create(target, 0o666 if before is None else 0o600)
     try:
-        try:
-            yield temporary
-            if before is not None:
-                keep_permissions(handle, before)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        yield temporary
+        if before is not None:
+            keep_permissions(file.fileno(), before)
+        os.fsync(file.fileno())
+        if sys.platform == "win32":  # which gives no open file another name
+            file.close()
+        temporary.replace(target)
     except BaseException:
+        file.close()
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        file.close()
 
 
-def _create(target: Path, mode: int) -> tuple[int, Path]:
+def _create(target: Path, mode: int) -> tuple[BinaryIO, Path]:
     """Make a temporary file that nobody takes for abandoned."""
     while True:
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
@@ -163,7 +166,7 @@ def _create(target: Path, mode: int) -> tuple[int, Path]:
         try:
             _lock(handle, wait=True)
             if temporary.exists():  # else another process has cleaned up before the lock
-                return handle, temporary
+                return os.fdopen(handle, "r+b"), temporary
         except BaseException:
             os.close(handle)
             temporary.unlink(missing_ok=True)
