@@ -425,6 +425,8 @@ def _is_sound(member: tarfile.TarInfo) -> bool:
     """Whether the parts of a sparse file follow one another; in others the library gets lost."""
     end = 0
     for offset, size in getattr(member, "sparse", None) or ():
+        if offset == size == 0:  # a place that the header has left
+            continue
         if offset < end or size < 0:
             return False
         end = offset + size
