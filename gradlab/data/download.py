@@ -187,10 +187,10 @@ def _shown(url: Any) -> str:
 
 
 def _reason(url: str, error: Any) -> str:
-    response = getattr(error, "response", None)
-    if response is not None:
-        return f"the server answered {response.status_code} {printable(response.reason)}".rstrip()
     names = {cls.__name__ for cls in type(error).__mro__}
+    if "HTTPError" in names and error.response is not None:
+        response = error.response
+        return f"the server answered {response.status_code} {printable(response.reason)}".rstrip()
     host = printable(urlsplit(url).hostname)
     reasons = {
         "Timeout": f"{host} does not answer",

@@ -135,9 +135,8 @@ def test_links_and_long_names_that_open_the_filter_of_tarfile(tmp_path, refused,
         path += f"{step}/"
     short = "/".join("abcdefghijklmnop")
     members.append(link(f"{short}/{'l' * 254}", "../" * 16))
-    members.append(link("escape", f"{short}/{'l' * 254}/../../../outside"))
-    members.append(link("flag", "escape"))
-    members.append(member("flag/written", b"1"))
+    members.append(link("escape", f"{short}/{'l' * 254}/../../outside"))
+    members.append(member("escape/written", b"1"))
     (tmp_path / "outside").mkdir()
     refused(tar(tmp_path / "d.tar", *members))
     assert everything_in(tmp_path / "outside") == []
