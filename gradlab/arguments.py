@@ -30,6 +30,7 @@ from gradlab.errors import (
     OutOfMemoryError,
     ShapeError,
     message,
+    printable,
 )
 
 # Whose code is not the user's: what gradlab is made of and calls.
@@ -293,7 +294,7 @@ def _explained(operation: str, bound: inspect.BoundArguments, error: Exception) 
         expected = f"arguments that fit {operation}({parameters})"
         return kind(message(operation, expected=expected, got=_described(bound)))
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    return kind(f"{operation}: {line}; got {_described(bound)}")
+    return kind(printable(f"{operation}: {line}; got {_described(bound)}"))
 
 
 # What is raised for what an array library or Python raised; the first that fits.

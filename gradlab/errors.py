@@ -65,6 +65,14 @@ class CheckpointError(GradlabError, RuntimeError):
     """A file of tensors or a checkpoint that is damaged, altered or of another kind."""
 
 
+class MissingFileError(CheckpointError, FileNotFoundError):
+    """A file of tensors that is not there."""
+
+
+class FileError(GradlabError, OSError):
+    """A file that cannot be written: a full disk, a missing permission."""
+
+
 class NonFiniteLossError(GradlabError, ArithmeticError):
     """A loss that became NaN or infinite while training."""
 
@@ -99,7 +107,24 @@ def message(operation: str, *, expected: str = "", got: str = "", hint: str = ""
         got = " ".join(got.split())
     parts = [f"expected {expected}" if expected else "", f"got {got}" if got else ""]
     body = ", ".join(part for part in parts if part)
-    return f"{operation}: {body}" + (f"; {hint}" if hint and body else hint)
+    # What came may be text from a file or a server.
+    return printable(f"{operation}: {body}" + (f"; {hint}" if hint and body else hint))
+
+
+def printable(text: object) -> str:
+    r"""Return ``str(text)`` with everything a terminal would act on escaped, as `repr` escapes it.
+
+    Names of metrics, keys, files and URLs may come from elsewhere. Control characters, line breaks,
+    marks that turn the direction of text, and surrogates become visible; all else stays.
+
+    >>> printable("loss\x1b[2J\n")
+    'loss\\x1b[2J\\n'
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)
 
 
 def missing_dependency(package: str, extra: str, purpose: str) -> MissingDependencyError:
