@@ -490,6 +490,7 @@ def convert_inputs(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...]:
     numbers, tensors without axes, from the CPU to the device of the others, as PyTorch does."""
     devices = [x.device for x in inputs if isinstance(x, Tensor)]
     device = next((each for each in devices if each is not cpu), devices[0] if devices else cpu)
+    beside = _common_dtype(inputs) if op.broadcasts else None
     converted = []
     for x in inputs:
         if isinstance(x, Tensor) and x.device is cpu and not x.shape:
@@ -497,11 +498,17 @@ def convert_inputs(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...]:
         elif isinstance(x, np.generic) and x.dtype in dtypes.ALL:
             x = x.item()
         elif not isinstance(x, Tensor) and x.__class__ not in _SCALARS:
-            x = from_value(x, device, operation=op.name)
+            x = from_value(x, device, beside=beside, operation=op.name)
         converted.append(x)
     if not any(isinstance(x, Tensor) for x in converted):
         converted[0] = from_value(converted[0], device, operation=op.name)
     return tuple(converted)
+
+
+def _common_dtype(inputs: Sequence[Any]) -> DType | None:
+    """The dtype that the tensors among the inputs share, which numbers in lists take."""
+    kinds = [x.dtype for x in inputs if isinstance(x, Tensor)]
+    return dtypes.result_type(*kinds) if kinds else None
 
 
 # --------------------------------------------------------------------------------- dispatcher

@@ -28,7 +28,7 @@ from gradlab.ops.core import (
     write,
 )
 from gradlab.ops.samples import Sample, binary, unary, values
-from gradlab.tensor import Tensor, from_value, require_option
+from gradlab.tensor import Tensor, from_value, operand_beside, require_option, value_for
 
 TensorLike: TypeAlias = Tensor | bool | int | float | complex | np.ndarray
 
@@ -100,6 +100,13 @@ def _in_place(op: Op, *names: str) -> None:
 
 # --------------------------------------------------------------------------------- arithmetic
 
+
+def _times(x: TensorLike, alpha: Any) -> Any:
+    """``alpha·x``, of two numbers as Python has it: they meet their tensor's dtype later."""
+    both = isinstance(x, int | float | complex) and not isinstance(alpha, Tensor)
+    return x * alpha if both else mul(x, alpha)
+
+
 ADD = _binary("add", "add", gradients={"x1": lambda gy: gy, "x2": lambda gy: gy})
 
 
@@ -110,7 +117,7 @@ def add(x1: TensorLike, x2: TensorLike, *, alpha: float = 1, out: Tensor | None 
     >>> add(gl.tensor([1.0, 2.0]), 1)
     tensor([2., 3.])
     """
-    y = apply(ADD, (x1, x2 if alpha == 1 else mul(x2, alpha)))
+    y = apply(ADD, (x1, x2 if alpha == 1 else _times(x2, alpha)))
     return y if out is None else write_out("add", y, out)
 
 
@@ -123,7 +130,7 @@ SUB = _binary("sub", "subtract", kinds="iufcV", gradients={
 @public(SUB, "__sub__", "sub", "subtract")
 def sub(x1: TensorLike, x2: TensorLike, *, alpha: float = 1, out: Tensor | None = None) -> Tensor:
     """Return ``x1 - alpha·x2``, element by element; written into ``out`` if given."""
-    y = apply(SUB, (x1, x2 if alpha == 1 else mul(x2, alpha)))
+    y = apply(SUB, (x1, x2 if alpha == 1 else _times(x2, alpha)))
     return y if out is None else write_out("sub", y, out)
 
 
@@ -392,13 +399,13 @@ _in_place(SUB, "__isub__")
 @public(None, "add_")
 def add_(x: Tensor, other: TensorLike, *, alpha: float = 1) -> Tensor:
     """In place: ``x`` becomes ``x + alpha·other``, keeping its memory."""
-    return apply_(ADD, x, (other if alpha == 1 else mul(other, alpha),))
+    return apply_(ADD, x, (other if alpha == 1 else _times(other, alpha),))
 
 
 @public(None, "sub_")
 def sub_(x: Tensor, other: TensorLike, *, alpha: float = 1) -> Tensor:
     """In place: ``x`` becomes ``x - alpha·other``, keeping its memory."""
-    return apply_(SUB, x, (other if alpha == 1 else mul(other, alpha),))
+    return apply_(SUB, x, (other if alpha == 1 else _times(other, alpha),))
 
 
 # --------------------------------------------------------------------- comparison and logic
@@ -921,8 +928,7 @@ def _where_method(x: Tensor, condition: Tensor, other: Any) -> Tensor:
 @public(None, "masked_fill")
 def masked_fill(x: Tensor, mask: Tensor, value: Any) -> Tensor:
     """Return ``x`` with ``value`` where ``mask`` is true; its dtype stays."""
-    if not isinstance(value, Tensor):
-        value = from_value(value, x.device, operation="masked_fill")
+    value = value_for(x, value, "masked_fill")
     return apply(WHERE, (mask, value.astype(x.dtype, copy=False), x))
 
 
@@ -1157,7 +1163,7 @@ def isclose(
     x1: Tensor, x2: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
 ) -> Tensor:
     """Return True where ``|x1 - x2| <= atol + rtol·|x2|``."""
-    x2 = from_value(x2, x1.device, operation="isclose")
+    x2 = operand_beside(x1, x2, "isclose")
     close = (x1 == x2) | ((abs(x1 - x2) <= atol + rtol * abs(x2)) & isfinite(x2))
     return close | (isnan(x1) & isnan(x2)) if equal_nan else close
 

@@ -33,7 +33,7 @@ from gradlab.ops.core import (
 from gradlab.ops.elementwise import COPY
 from gradlab.ops.samples import Sample, values
 from gradlab.ops.shape import accepts_dim, broadcast_tensors, canonical_axis
-from gradlab.tensor import Tensor, describe, from_value
+from gradlab.tensor import Tensor, describe, from_value, value_for
 
 # ------------------------------------------------------------------------- the kinds of index
 
@@ -321,7 +321,7 @@ def index_put_(
     tensor([2., 0., 1.])
     """
     if accumulate:
-        added = from_value(values, x.device, operation="index_put_")
+        added = value_for(x, values, "index_put_")
         index = tuple(indices)
         spread = added.astype(x.dtype, copy=False).broadcast_to(x[index].shape)
         added = apply(INDEX_ADD, (spread,), {"index": _prepare(x, index)[0], "shape": x.shape})
@@ -339,8 +339,7 @@ def copy_(x: Tensor, source: Any) -> Tensor:
 
     ``source`` may be on another device.
     """
-    value = from_value(source, x.device, operation="copy_")
-    return _assign(x, _WHOLE, True, value.to(x.device), "copy_")
+    return _assign(x, _WHOLE, True, value_for(x, source, "copy_").to(x.device), "copy_")
 
 
 @public(None, "fill_")
@@ -358,7 +357,7 @@ def zero_(x: Tensor) -> Tensor:
 def _assign(x: Tensor, index: Any, basic: bool, value: Any, name: str) -> Tensor:
     v: Any = value
     if value.__class__ not in (int, float, bool):
-        v = from_value(value, x.device, operation=name)
+        v = value_for(x, value, name)
         if v.device is not x.device:
             if v.shape:
                 raise mixed_devices(name, (x, v))
@@ -413,7 +412,7 @@ def _without_leading_ones(v: Tensor, ndim: int) -> Tensor:
 
 
 def _assign_recorded(x: Tensor, index: Any, basic: bool, v: Any, name: str) -> Tensor:
-    v = v if isinstance(v, Tensor) else from_value(v, x.device)
+    v = v if isinstance(v, Tensor) else value_for(x, v, name)
     if v.is_complex() and not x.is_complex():
         raise _explain_write(x, index, v, name)
     if v.dtype != x.dtype:
@@ -755,7 +754,7 @@ def _scatter(operation: str, x: Tensor, axis: int, index: Tensor, src: Any, add:
     at = canonical_axis(operation, axis, x.ndim)
     places = from_value(index, x.device, operation=operation)
     _check_places(operation, x, at, places)
-    v = from_value(src, x.device, operation=operation)
+    v = value_for(x, src, operation)
     if v.dtype != x.dtype:
         v = v.astype(x.dtype)
     if v.ndim and (v.ndim != x.ndim or any(map(operator.lt, v.shape, places.shape))):

@@ -33,7 +33,7 @@ from gradlab.ops.embedding import all_below, first_outside
 from gradlab.ops.samples import LARGE, Sample, values
 from gradlab.ops.shape import expand, reshape, sum_to
 from gradlab.ops.softmax import has_short_rows, largest, log_softmax, softmax, sum_along
-from gradlab.tensor import Tensor, from_value, require_option
+from gradlab.tensor import Tensor, from_value, operand_beside, require_option
 
 _REDUCTIONS = ("mean", "sum", "none")
 _CONSTANT = "weights are constants of a loss"
@@ -499,7 +499,9 @@ def binary_cross_entropy(
 
 def _tensors(operation: str, x: Any, *others: Any) -> tuple[Any, ...]:
     """The inputs as tensors, on the device of ``x``; the number 1 for weights that are None."""
-    x = x if isinstance(x, Tensor) else from_value(x, cpu, operation=operation)
+    if not isinstance(x, Tensor):
+        beside = next((each.dtype for each in others if isinstance(each, Tensor)), None)
+        x = from_value(x, cpu, beside=beside, operation=operation)
     return (
         x,
         *(
@@ -507,7 +509,7 @@ def _tensors(operation: str, x: Any, *others: Any) -> tuple[Any, ...]:
             if other is None
             else other
             if isinstance(other, Tensor)
-            else from_value(other, x.device, operation=operation)
+            else operand_beside(x, other, operation)
             for other in others
         ),
     )

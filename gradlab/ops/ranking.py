@@ -23,7 +23,7 @@ from gradlab.ops.elementwise import (
 from gradlab.ops.indexing import gather, one_hot
 from gradlab.ops.loss import check_reduction
 from gradlab.ops.reduction import vector_norm
-from gradlab.tensor import Tensor
+from gradlab.tensor import Tensor, operand_beside
 
 
 def _reduce(operation: str, losses: Tensor, reduction: str) -> Tensor:
@@ -224,7 +224,7 @@ def gaussian_nll_loss(
     >>> gaussian_nll_loss(gl.tensor([1.0]), gl.tensor([3.0]), var=gl.tensor([1.0]))
     tensor(2.)
     """
-    at_least = maximum(var, eps)
+    at_least = maximum(operand_beside(input, var, "gaussian_nll_loss"), eps)
     distance = input - target
     losses = 0.5 * (log(at_least) + distance * distance / at_least)
     losses = losses + 0.5 * math.log(2 * math.pi) if full else losses

@@ -185,8 +185,12 @@ def isin(elements: Any, test_elements: Any, *, invert: bool = False) -> Tensor:
     if not tensors:
         expected = "a tensor as elements or as test_elements"
         raise OptionError(message("isin", expected=expected, got=repr(elements)))
-    device = tensors[0].device
-    x, among = (from_value(e, device, operation="isin") for e in (elements, test_elements))
+    first = tensors[0]
+    beside = first.dtype if first.is_floating_point() else dtypes.float64
+    x, among = (
+        from_value(each, first.device, beside=beside, operation="isin")
+        for each in (elements, test_elements)
+    )
     shared = dtypes.result_type(x.dtype, among.dtype)
     wide = dtypes.int64 if shared == dtypes.bool_ else shared
     known = sorting.sort(among.detach().reshape(-1).astype(wide)).values
