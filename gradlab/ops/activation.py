@@ -1,4 +1,8 @@
-"""Activations put together from other ops: those of straight pieces, and rarer smooth ones."""
+"""Activations put together from other ops: those of straight pieces, and rarer smooth ones.
+
+Where ``x`` is NaN so is the result, and the gradient is not 0: the pieces of a constant value are
+asked for, and what lies in none of them goes through.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +35,8 @@ def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     if not min_val < max_val:
         got = f"{min_val} and {max_val}"
         raise OptionError(message("hardtanh", expected="min_val below max_val", got=got))
-    inside = (x > min_val) & (x < max_val)
-    return where(inside, x, clip(x, min_val, max_val).detach())
+    outside = (x <= min_val) | (x >= max_val)
+    return where(outside, clip(x, min_val, max_val).detach(), x)
 
 
 def relu6(x: Tensor) -> Tensor:
@@ -132,7 +136,7 @@ def softshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
     """
     if not lambd >= 0:
         raise OptionError(message("softshrink", expected="lambd of 0 or more", got=repr(lambd)))
-    return where(abs(x) > lambd, x - lambd * sign(x), 0.0)
+    return where(abs(x) <= lambd, 0.0, x - lambd * sign(x))
 
 
 def hardshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
@@ -142,7 +146,7 @@ def hardshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
     >>> hardshrink(gl.tensor([-2.0, 0.25]))
     tensor([-2.,  0.])
     """
-    return where(abs(x) > lambd, x, 0.0)
+    return where(abs(x) <= lambd, 0.0, x)
 
 
 def threshold(x: Tensor, threshold: float, value: float) -> Tensor:
@@ -152,7 +156,7 @@ def threshold(x: Tensor, threshold: float, value: float) -> Tensor:
     >>> threshold(gl.tensor([0.5, 2.0]), 1.0, -1.0)
     tensor([-1.,  2.])
     """
-    return where(x > threshold, x, value)
+    return where(x <= threshold, value, x)
 
 
 def glu(x: Tensor, dim: int = -1) -> Tensor:

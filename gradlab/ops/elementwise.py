@@ -247,13 +247,14 @@ def _pow_gx1(gy: Tensor, x1: Any, x2: Any) -> Tensor:
     return gy * where(x2 == 0, 0.0, x2 * x1 ** where(x2 == 0, 1.0, x2 - 1))
 
 
-def _pow_gx2(gy: Tensor, x1: Any, y: Tensor) -> Tensor:
+def _pow_gx2(gy: Tensor, x1: Any, x2: Tensor, y: Tensor) -> Tensor:
+    # y·log(x1) is 0·(-inf) at x1 = 0, where the derivative is 0 for x2 of 0 or more.
     if not isinstance(x1, Tensor):
         if x1 == 0:
-            return _zero_like(gy)
+            return gy * where(x2 >= 0, 0.0, y * -math.inf)
         return gy * y * (math.log(x1) if x1 > 0 else math.nan)
-    # y·log(x1) is 0·(-inf) at x1 = 0, where the derivative is 0 for positive x2.
-    return gy * where(x1 == 0, 0.0, y * log(where(x1 == 0, 1.0, x1)))
+    flat = (x1 == 0) & (x2 >= 0)
+    return gy * where(flat, 0.0, y * log(where(flat, 1.0, x1)))
 
 
 POW = _binary(
@@ -274,13 +275,14 @@ def pow(x1: TensorLike, x2: TensorLike) -> Tensor:
     return apply(POW, (x1, x2))
 
 
-def _tie_half(gy: Tensor, chosen: Tensor, tie: Tensor) -> Tensor:
-    return where(tie, gy * 0.5, where(chosen, gy, 0.0))
+def _tie_half(gy: Tensor, beaten: Tensor, tie: Tensor) -> Tensor:
+    # Asked for what is beaten: NaN is not, and its gradient goes on.
+    return where(tie, gy * 0.5, where(beaten, 0.0, gy))
 
 
 MAXIMUM = _binary("maximum", "maximum", kinds="biufV", gradients={
-    "x1": lambda gy, x1, x2: _tie_half(gy, x1 > x2, x1 == x2),
-    "x2": lambda gy, x1, x2: _tie_half(gy, x2 > x1, x1 == x2),
+    "x1": lambda gy, x1, x2: _tie_half(gy, x1 < x2, x1 == x2),
+    "x2": lambda gy, x1, x2: _tie_half(gy, x2 < x1, x1 == x2),
 })  # fmt: skip
 
 
@@ -291,8 +293,8 @@ def maximum(x1: TensorLike, x2: TensorLike) -> Tensor:
 
 
 MINIMUM = _binary("minimum", "minimum", kinds="biufV", gradients={
-    "x1": lambda gy, x1, x2: _tie_half(gy, x1 < x2, x1 == x2),
-    "x2": lambda gy, x1, x2: _tie_half(gy, x2 < x1, x1 == x2),
+    "x1": lambda gy, x1, x2: _tie_half(gy, x1 > x2, x1 == x2),
+    "x2": lambda gy, x1, x2: _tie_half(gy, x2 > x1, x1 == x2),
 })  # fmt: skip
 
 
@@ -370,12 +372,13 @@ def hypot(x1: Tensor, x2: Tensor) -> Tensor:
 
 @public(None, "heaviside")
 def heaviside(x: Tensor, values: Any) -> Tensor:
-    """Return 0 for negative elements, ``values`` for 0, and 1 for positive ones.
+    """Return 0 for negative elements, ``values`` for 0, and 1 for positive ones; NaN for NaN.
 
     >>> heaviside(gl.tensor([-1.5, 0.0, 2.0]), gl.tensor([0.5]))
     tensor([0.0000, 0.5000, 1.0000])
     """
-    return where(x == 0, values, (x > 0).astype(x.dtype))
+    step = relu(sign(x.detach())) if x.is_floating_point() else (x > 0).astype(x.dtype)
+    return where(x == 0, values, step)
 
 
 # The names of NumPy and the array API.
@@ -695,7 +698,7 @@ def choose(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
 
 RELU_BACKWARD = Op(
     "relu_backward",
-    lambda xp, gy, y, *, needs: (keep(xp, y > 0, gy),),
+    lambda xp, gy, y, *, needs: (keep(xp, y != 0, gy),),  # NaN is kept
     inputs=("gy", "y"),
 )
 RELU = _unary(
@@ -703,14 +706,14 @@ RELU = _unary(
     lambda xp, x: xp.maximum(x, xp.zeros((), x.dtype)),
     dtype=PROMOTE,
     kinds="iufV",
-    gradients={"x": lambda gy, y: where(y > 0, gy, 0.0)},
+    gradients={"x": lambda gy, y: where(y != 0, gy, 0.0)},
     fused=RELU_BACKWARD,
 )
 
 
 @public(RELU, "relu")
 def relu(x: TensorLike) -> Tensor:
-    """Return ``max(x, 0)``; its gradient at 0 is 0.
+    """Return ``max(x, 0)``; its gradient at 0 is 0, and NaN stays NaN.
 
     >>> relu(gl.tensor([-1.0, 0.0, 2.0]))
     tensor([0., 0., 2.])
@@ -1020,10 +1023,10 @@ def _clip_forward(xp: Any, x: Any, *, min: Any, max: Any) -> Any:
 
 
 def _clip_gradient(gy: Tensor, x: Tensor, min: Any, max: Any) -> Tensor:
-    inside = x >= min if min is not None else x <= max
+    outside = x < min if min is not None else x > max
     if min is not None and max is not None:
-        inside = inside & (x <= max)
-    return where(inside, gy, 0.0)
+        outside = outside | (x > max)
+    return where(outside, 0.0, gy)
 
 
 CLIP = Op(
@@ -1035,7 +1038,7 @@ CLIP = Op(
 def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """Return ``x`` limited to [``min``, ``max``]; either may be None or a tensor.
 
-    The gradient is 1 where ``min <= x <= max``, else 0.
+    The gradient is 0 outside and 1 where ``min <= x <= max``. NaN stays NaN, with a gradient of 1.
     """
     if min is None and max is None:
         raise OptionError("clip: expected min, max or both, got neither")

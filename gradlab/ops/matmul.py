@@ -706,7 +706,7 @@ def _linear_act_forward(xp: Any, x: Any, weight: Any, bias: Any = None, *, activ
 def _through_activation(gy: Tensor, y: Tensor, activation: str) -> Tensor:
     """The gradient of what was activated, from the result ``y``."""
     if activation == "relu":
-        return where(y > 0, gy, 0.0)
+        return where(y != 0, gy, 0.0)  # a NaN is not hidden
     return gy * (1 - y * y) if activation == "tanh" else gy * y * (1 - y)
 
 
@@ -723,7 +723,7 @@ def _linear_act_backward(
     xp: Any, gy: Any, x: Any, weight: Any, y: Any, *, needs: tuple[bool, ...], activation: str
 ) -> Any:
     if activation == "relu":
-        gz = keep(xp, y > 0, gy)
+        gz = keep(xp, y != 0, gy)
     elif activation == "tanh":
         gz = gy * (1 - y * y)
     else:
