@@ -7,6 +7,7 @@ asked for, and what lies in none of them goes through.
 from __future__ import annotations
 
 from gradlab.errors import OptionError, ShapeError, message
+from gradlab.ops.core import in_float32
 from gradlab.ops.elementwise import (
     abs,
     clip,
@@ -49,6 +50,7 @@ def relu6(x: Tensor) -> Tensor:
     return hardtanh(x, 0.0, 6.0)
 
 
+@in_float32
 def selu(x: Tensor) -> Tensor:
     """Return ``scale·elu(x, alpha)`` with the constants that keep mean 0 and variance 1 [1]_.
 
@@ -61,6 +63,7 @@ def selu(x: Tensor) -> Tensor:
     return elu(x, _SELU_ALPHA) * _SELU_SCALE
 
 
+@in_float32
 def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """Return ``x`` where positive, else ``alpha·(exp(x/alpha) - 1)``, whose slope at 0 is 1.
 
@@ -73,6 +76,7 @@ def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     return elu(x / alpha) * alpha
 
 
+@in_float32
 def softsign(x: Tensor) -> Tensor:
     """Return ``x / (1 + |x|)``, in (-1, 1).
 
@@ -83,6 +87,7 @@ def softsign(x: Tensor) -> Tensor:
     return x / (1 + abs(x))
 
 
+@in_float32
 def mish(x: Tensor) -> Tensor:
     """Return ``x·tanh(softplus(x))`` [1]_.
 
@@ -95,6 +100,7 @@ def mish(x: Tensor) -> Tensor:
     return x * tanh(softplus(x))
 
 
+@in_float32
 def hardsigmoid(x: Tensor) -> Tensor:
     """Return ``x/6 + 1/2`` limited to [0, 1].
 
@@ -105,6 +111,7 @@ def hardsigmoid(x: Tensor) -> Tensor:
     return hardtanh(x / 6 + 0.5, 0.0, 1.0)
 
 
+@in_float32
 def hardswish(x: Tensor) -> Tensor:
     """Return ``x·hardsigmoid(x)`` [1]_.
 
@@ -117,6 +124,7 @@ def hardswish(x: Tensor) -> Tensor:
     return x * hardsigmoid(x)
 
 
+@in_float32
 def tanhshrink(x: Tensor) -> Tensor:
     """Return ``x - tanh(x)``.
 
@@ -127,6 +135,7 @@ def tanhshrink(x: Tensor) -> Tensor:
     return x - tanh(x)
 
 
+@in_float32
 def softshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
     """Bring ``x`` nearer to 0 by ``lambd``, and to 0 what is within that.
 

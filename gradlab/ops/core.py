@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, partial
+from functools import cache, partial, wraps
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -48,6 +48,8 @@ from gradlab.ops.samples import Sample
 from gradlab.tensor import Tensor, describe, from_value
 
 REGISTRY: dict[str, Op] = {}
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _new = Tensor.__new__
 _new_node = object.__new__
@@ -110,6 +112,8 @@ class Op:
     dtype: how the result's dtype follows from the inputs' (`PROMOTE`, `FLOAT`, `BOOL`, `OWN`).
     kinds: the NumPy kind letters of the dtypes it is defined for (``"V"`` is bfloat16).
     halves: compute float16 and bfloat16 in float32 (sums, exponentials of sums).
+    wide: compute the gradients of float16 and bfloat16 in float32, each rounded once: for those
+        that put squares or quotients together, which a half does not hold on the way.
     fused: an op ``f(xp, gy, …, needs, **attributes)`` returning the gradients of all inputs, an
         optional fast path used when nobody asks for the gradient's own graph.
     aux: the forward returns ``(y, aux)``; ``aux`` is saved for `fused` alone.
@@ -140,6 +144,7 @@ class Op:
         "table",
         "view",
         "why_not",
+        "wide",
     )
 
     def __init__(
@@ -153,6 +158,7 @@ class Op:
         dtype: str = OWN,
         kinds: str = "biufcV",
         halves: bool = False,
+        wide: bool = False,
         broadcasts: bool = False,
         fused: Op | None = None,
         aux: bool = False,
@@ -168,7 +174,7 @@ class Op:
         self.inputs = tuple(inputs)
         self.gradients = gradients or {}
         self.why_not = why_not
-        self.dtype, self.kinds, self.halves = dtype, kinds, halves
+        self.dtype, self.kinds, self.halves, self.wide = dtype, kinds, halves, wide
         self.broadcasts = broadcasts
         self.fused, self.aux, self.view = fused, aux, view
         self.check = check
@@ -259,11 +265,47 @@ def _make_plan(op: Op, mask: int, count: int) -> Plan:
         names = _parameters(function)[1:]
         places = tuple(place[name] for name in names if name in place)
         rest = tuple(name for name in names if name not in place and name != shape_name)
-        calls.append((i, function, places, rest, shape_name if shape_name in names else ""))
+        run = _in_float32(function) if op.wide else function
+        calls.append((i, run, places, rest, shape_name if shape_name in names else ""))
     plan.calls = tuple(calls)
     if op.fused is not None:
         plan.fused = _fused_call(op, op.fused, mask, place)
     return plan
+
+
+def _in_float32(gradient: Callable[..., Any]) -> Callable[..., Any]:
+    """``gradient`` for halves that are widened first; its result is rounded once."""
+
+    def run(gy: Tensor, *values: Any, **keywords: Any) -> Any:
+        half = gy.dtype
+        if half not in dtypes.HALVES:
+            return gradient(gy, *values, **keywords)
+        return gradient(*map(widened, (gy, *values)), **keywords).astype(half)
+
+    return run
+
+
+def widened(x: Any) -> Any:
+    """A tensor of float16 or bfloat16 as float32; anything else as it is."""
+    if not isinstance(x, Tensor) or x.dtype not in dtypes.HALVES:
+        return x
+    return x.astype(dtypes.float32)
+
+
+def in_float32(function: F) -> F:
+    """Let a function that is put together from ops compute halves in float32, rounded once."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        if not any(x.dtype in dtypes.HALVES for x in given):
+            return function(*args, **kwargs)
+        half = dtypes.result_type(*[x.dtype for x in given if x.is_floating_point()])
+        named = {name: widened(x) for name, x in kwargs.items()}
+        y = function(*map(widened, args), **named)
+        return y.astype(half, copy=False)
+
+    return run  # type: ignore[return-value]
 
 
 def _fused_call(op: Op, fused: Op, mask: int, place: dict[str, int]) -> Callable[..., Any]:
@@ -1052,9 +1094,6 @@ def apply_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[
         return out.copy_(y)
     out[...] = y.numpy()
     return out
-
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def public(op: Op | None = None, *methods: str) -> Callable[[F], F]:

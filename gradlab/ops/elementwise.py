@@ -23,6 +23,7 @@ from gradlab.ops.core import (
     Op,
     apply,
     apply_,
+    in_float32,
     mark_written,
     public,
     write,
@@ -258,7 +259,7 @@ def _pow_gx2(gy: Tensor, x1: Any, x2: Tensor, y: Tensor) -> Tensor:
 
 
 POW = _binary(
-    "pow", _pow_forward, kinds="iufcV", samples=binary(low=0.3, high=2.0),
+    "pow", _pow_forward, kinds="iufcV", wide=True, samples=binary(low=0.3, high=2.0),
     gradients={"x1": _pow_gx1, "x2": _pow_gx2}, check=_check_pow,
 )  # fmt: skip
 
@@ -304,7 +305,7 @@ def minimum(x1: TensorLike, x2: TensorLike) -> Tensor:
     return apply(MINIMUM, (x1, x2))
 
 
-ATAN2 = _binary("atan2", "arctan2", dtype=FLOAT, kinds="biufV", gradients={
+ATAN2 = _binary("atan2", "arctan2", dtype=FLOAT, kinds="biufV", wide=True, gradients={
     "x1": lambda gy, x1, x2: gy * x2 / (x1 * x1 + x2 * x2),
     "x2": lambda gy, x1, x2: -gy * x1 / (x1 * x1 + x2 * x2),
 })  # fmt: skip
@@ -329,6 +330,7 @@ def logaddexp(x1: TensorLike, x2: TensorLike) -> Tensor:
 
 
 @public(None, "lerp")
+@in_float32
 def lerp(x: Tensor, end: Tensor, weight: TensorLike) -> Tensor:
     """Return ``x + weight·(end - x)``: ``x`` at weight 0, ``end`` at weight 1.
 
@@ -339,6 +341,7 @@ def lerp(x: Tensor, end: Tensor, weight: TensorLike) -> Tensor:
 
 
 @public(None, "addcmul")
+@in_float32
 def addcmul(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
     """Return ``x + value·tensor1·tensor2``.
 
@@ -349,6 +352,7 @@ def addcmul(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) ->
 
 
 @public(None, "addcdiv")
+@in_float32
 def addcdiv(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
     """Return ``x + value·tensor1 / tensor2``.
 
@@ -359,6 +363,7 @@ def addcdiv(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) ->
 
 
 @public(None, "hypot")
+@in_float32
 def hypot(x1: Tensor, x2: Tensor) -> Tensor:
     """Return ``√(x1² + x2²)``, without overflow.
 
@@ -565,19 +570,19 @@ exp = _function("exp", _exp, lambda gy, y: gy * y, "Return e to the power ``x``.
 expm1 = _function("expm1", "expm1", lambda gy, y: gy * (y + 1), "Return ``exp(x) - 1``, precise "
                   "near 0.", halves=True)  # fmt: skip
 exp2 = _function("exp2", "exp2", lambda gy, y: gy * y * math.log(2), "Return 2 to the power ``x``.",
-                 kinds=_REAL)  # fmt: skip
+                 kinds=_REAL, wide=True)  # fmt: skip
 log = _function("log", "log", lambda gy, x: gy / x, "Return the natural logarithm; -inf at 0, NaN "
                 "below.", samples=unary(0.2, 3.0))  # fmt: skip
 log2 = _function("log2", "log2", lambda gy, x: gy / (x * math.log(2)), "Return the logarithm to "
-                 "base 2.", samples=unary(0.2, 3.0))  # fmt: skip
+                 "base 2.", samples=unary(0.2, 3.0), wide=True)  # fmt: skip
 log10 = _function("log10", "log10", lambda gy, x: gy / (x * math.log(10)), "Return the logarithm "
-                  "to base 10.", samples=unary(0.2, 3.0))  # fmt: skip
+                  "to base 10.", samples=unary(0.2, 3.0), wide=True)  # fmt: skip
 log1p = _function("log1p", "log1p", lambda gy, x: gy / (x + 1), "Return ``log(1 + x)``, precise "
-                  "near 0.", samples=unary(-0.7, 3.0))  # fmt: skip
+                  "near 0.", samples=unary(-0.7, 3.0), wide=True)  # fmt: skip
 sqrt = _function("sqrt", "sqrt", lambda gy, y: gy / (y * 2), "Return the square root; NaN below 0.",
                  samples=unary(0.2, 3.0))  # fmt: skip
 rsqrt = _function("rsqrt", lambda xp, x: 1 / xp.sqrt(x), lambda gy, y: gy * -0.5 * y * y * y,
-                  "Return ``1 / sqrt(x)``.", samples=unary(0.2, 3.0))  # fmt: skip
+                  "Return ``1 / sqrt(x)``.", samples=unary(0.2, 3.0), wide=True)  # fmt: skip
 SQUARE = _unary(
     "square", "square", gradients={"x": lambda gy, x: gy * x * 2}, dtype=PROMOTE, kinds="iufcV"
 )
@@ -591,37 +596,43 @@ def square(x: TensorLike) -> Tensor:
 
 _in_place(SQUARE, "square_")
 reciprocal = _function("reciprocal", "reciprocal", lambda gy, y: -gy * y * y, "Return ``1 / x``.",
-                       samples=unary(0.4, 3.0))  # fmt: skip
+                       samples=unary(0.4, 3.0), wide=True)  # fmt: skip
 sin = _function("sin", "sin", lambda gy, x: gy * cos(x), "Return the sine of ``x`` (radians).")
 cos = _function("cos", "cos", lambda gy, x: -gy * sin(x), "Return the cosine of ``x`` (radians).")
 tan = _function("tan", "tan", lambda gy, y: gy * (y * y + 1), "Return the tangent of ``x`` "
-                "(radians).", samples=unary(-1.2, 1.2))  # fmt: skip
+                "(radians).", samples=unary(-1.2, 1.2), wide=True)  # fmt: skip
 asin = arcsin = _function(
     "asin", "arcsin", lambda gy, x: gy / sqrt(1 - x * x), "Return the angle whose sine is ``x``.",
-    "arcsin", samples=unary(-0.9, 0.9),
+    "arcsin", samples=unary(-0.9, 0.9), wide=True
 )  # fmt: skip
 acos = arccos = _function(
     "acos", "arccos", lambda gy, x: -gy / sqrt(1 - x * x),
-    "Return the angle whose cosine is ``x``.", "arccos", samples=unary(-0.9, 0.9),
+    "Return the angle whose cosine is ``x``.", "arccos", samples=unary(-0.9, 0.9), wide=True
 )  # fmt: skip
 atan = arctan = _function(
     "atan", "arctan", lambda gy, x: gy / (1 + x * x), "Return the angle whose tangent is ``x``.",
-    "arctan",
+    "arctan", wide=True
 )  # fmt: skip
-sinh = _function("sinh", "sinh", lambda gy, x: gy * cosh(x), "Return the hyperbolic sine.")
-cosh = _function("cosh", "cosh", lambda gy, x: gy * sinh(x), "Return the hyperbolic cosine.")
-tanh = _function("tanh", "tanh", lambda gy, y: gy * (1 - y * y), "Return the hyperbolic tangent.")
+sinh = _function(
+    "sinh", "sinh", lambda gy, x: gy * cosh(x), "Return the hyperbolic sine.", wide=True
+)
+cosh = _function(
+    "cosh", "cosh", lambda gy, x: gy * sinh(x), "Return the hyperbolic cosine.", wide=True
+)
+tanh = _function(
+    "tanh", "tanh", lambda gy, y: gy * (1 - y * y), "Return the hyperbolic tangent.", wide=True
+)
 asinh = arcsinh = _function(
     "asinh", "arcsinh", lambda gy, x: gy / sqrt(x * x + 1),
-    "Return the inverse of the hyperbolic sine.", "arcsinh",
+    "Return the inverse of the hyperbolic sine.", "arcsinh", wide=True
 )  # fmt: skip
 acosh = arccosh = _function(
     "acosh", "arccosh", lambda gy, x: gy / sqrt(x * x - 1),
-    "Return the inverse of the hyperbolic cosine.", "arccosh", samples=unary(1.2, 3.0),
+    "Return the inverse of the hyperbolic cosine.", "arccosh", samples=unary(1.2, 3.0), wide=True
 )  # fmt: skip
 atanh = arctanh = _function(
     "atanh", "arctanh", lambda gy, x: gy / (1 - x * x),
-    "Return the inverse of the hyperbolic tangent.", "arctanh", samples=unary(-0.9, 0.9),
+    "Return the inverse of the hyperbolic tangent.", "arctanh", samples=unary(-0.9, 0.9), wide=True
 )  # fmt: skip
 floor = _function("floor", "floor", lambda gy: _zero_like(gy), "Round down. Its gradient is 0.",
                   dtype=PROMOTE, kinds="iufV", samples=unary(0.1, 0.9))  # fmt: skip
@@ -668,7 +679,8 @@ def _sigmoid_forward(xp: Any, x: Any) -> Any:
 
 sigmoid = _function(
     "sigmoid", _sigmoid_forward, lambda gy, y: gy * y * (1 - y),
-    "Return the logistic function ``1 / (1 + exp(-x))``, in (0, 1).", halves=True, kinds=_REAL,
+    "Return the logistic function ``1 / (1 + exp(-x))``, in (0, 1).", halves=True, wide=True,
+    kinds=_REAL,
 )  # fmt: skip
 logsigmoid = _function(
     "logsigmoid", lambda xp, x: -xp.logaddexp(0, -x), lambda gy, x: gy * sigmoid(-x),
@@ -738,7 +750,7 @@ def special(xp: Any) -> Any:
 erf = _function(
     "erf", lambda xp, x: special(xp).erf(x),
     lambda gy, x: gy * exp(-x * x) * (2 / math.sqrt(math.pi)),
-    "Return the error function ``2/√π ∫₀ˣ exp(-t²) dt``.", halves=True, kinds=_REAL,
+    "Return the error function ``2/√π ∫₀ˣ exp(-t²) dt``.", halves=True, kinds=_REAL, wide=True
 )  # fmt: skip
 
 
@@ -774,16 +786,23 @@ def _gelu_tanh_gradient(gy: Tensor, x: Tensor) -> Tensor:
     return gy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * scale * (1 + 3 * 0.044715 * x * x))
 
 
-GELU = _unary("gelu", _gelu_forward, gradients={"x": _gelu_gradient}, halves=True, kinds=_REAL)
+GELU = _unary(
+    "gelu", _gelu_forward, gradients={"x": _gelu_gradient}, halves=True, wide=True, kinds=_REAL
+)
 GELU_TANH = _unary(
-    "gelu_tanh", _gelu_tanh_forward, gradients={"x": _gelu_tanh_gradient}, halves=True, kinds=_REAL
+    "gelu_tanh",
+    _gelu_tanh_forward,
+    gradients={"x": _gelu_tanh_gradient},
+    halves=True,
+    wide=True,
+    kinds=_REAL,
 )
 public(GELU)(gelu)
 
 silu = _function(
     "silu", lambda xp, x: x / (1 + xp.exp(-x)),
     lambda gy, x: gy * sigmoid(x) * (1 + x * (1 - sigmoid(x))),
-    "Return ``x·sigmoid(x)``, also known as swish.", halves=True, kinds=_REAL,
+    "Return ``x·sigmoid(x)``, also known as swish.", halves=True, kinds=_REAL, wide=True
 )  # fmt: skip
 
 
@@ -792,6 +811,7 @@ SOFTPLUS = _unary(
     lambda xp, x, *, beta: xp.logaddexp(x.dtype.type(0), beta * x) / beta,
     gradients={"x": lambda gy, x, beta: gy * sigmoid(beta * x)},
     halves=True,
+    wide=True,
     kinds=_REAL,
     samples=unary(beta=1.5),
     check=_check_numbers("softplus"),
@@ -809,6 +829,7 @@ ELU = _unary(
     lambda xp, x, *, alpha: xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0))),
     gradients={"x": lambda gy, x, alpha: gy * where(x > 0, 1.0, alpha * exp(minimum(x, 0.0)))},
     halves=True,
+    wide=True,
     kinds=_REAL,
     samples=unary(alpha=1.3),
     check=_check_numbers("elu"),
@@ -996,6 +1017,7 @@ def rad2deg(x: Tensor) -> Tensor:
 
 
 @public(None, "logit")
+@in_float32
 def logit(x: Tensor, eps: float | None = None) -> Tensor:
     """Return ``log(x / (1 - x))``, the inverse of `sigmoid`; ``x`` limited to [eps, 1 - eps] first.
 

@@ -613,13 +613,15 @@ def _scatter_samples() -> Any:
 
 
 def _scatter_forward(xp: Any, x: Any, index: Any, v: Any, *, axis: int, add: bool) -> Any:
-    y = x.copy()
     places = _places_along(xp, index, axis)
-    if add:
-        xp.add.at(y, places, v)
-    else:
+    if not add:
+        y = x.copy()
         y[places] = v
-    return y
+        return y
+    wide = dtypes.float32 if x.dtype in dtypes.HALVES else x.dtype
+    y = x.astype(wide)  # a copy
+    xp.add.at(y, places, v.astype(wide, copy=False))
+    return y.astype(x.dtype, copy=False)
 
 
 def _scatter_cuda(x: Any, index: Any, v: Any, *, axis: int, add: bool) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from gradlab import dtypes
 from gradlab.errors import DTypeError, OptionError, ShapeError, message
 from gradlab.ops import elementwise, reduction, sorting
-from gradlab.ops.core import public
+from gradlab.ops.core import in_float32, public, widened
 from gradlab.ops.reduction import ValuesAndIndices
 from gradlab.ops.shape import accepts_dim, canonical_axis, cat, movedim
 from gradlab.tensor import Tensor, from_value, require_integer
@@ -92,6 +92,7 @@ def var_mean(
 
 
 @public(None, "cov")
+@in_float32
 def cov(x: Tensor, *, correction: int = 1) -> Tensor:
     """Return the covariance matrix of the variables in the rows of ``x``, observed in its columns.
 
@@ -108,6 +109,7 @@ def cov(x: Tensor, *, correction: int = 1) -> Tensor:
 
 
 @public(None, "corrcoef")
+@in_float32
 def corrcoef(x: Tensor) -> Tensor:
     """Return the correlation coefficients of the variables in the rows of ``x``.
 
@@ -135,7 +137,7 @@ def histc(x: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
     if not x.is_floating_point():
         raise DTypeError(message("histc", expected="a floating dtype", got=x.dtype.name))
     require_integer("histc", "number of bins", bins)
-    values = x.detach().reshape(-1)
+    values = widened(x.detach()).reshape(-1)
     low, high = float(min), float(max)
     if low == high == 0 and values.numel():
         low, high = values.min().item(), values.max().item()
@@ -204,6 +206,7 @@ def isin(elements: Any, test_elements: Any, *, invert: bool = False) -> Tensor:
 
 
 @accepts_dim
+@in_float32
 def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: float = 1.0, axis: int = -1) -> Tensor:
     """Return the integral of ``y`` along ``axis`` by the trapezoidal rule.
 
