@@ -13,6 +13,7 @@ device; the result is wrapped; and where a gradient is needed, a node is recorde
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial, wraps
@@ -615,6 +616,8 @@ def _behind_kernels(kernels: list[Kernel], otherwise: Callable[..., Any]) -> Cal
 
 def _with_promotion(op: Op, run: Callable[..., Any], kinds: list[Any]) -> Any:
     result = dtypes.result_type(*kinds)
+    if op.dtype == BOOL and dtypes.is_floating(result) and _has_integers(kinds):
+        return _exact_comparison(run, kinds)
     if op.dtype == FLOAT and not (dtypes.is_floating(result) or dtypes.is_complex(result)):
         result = dtypes.get_default_dtype()
     compute = dtypes.float32 if op.halves and result in dtypes.HALVES else result
@@ -629,6 +632,66 @@ def _with_promotion(op: Op, run: Callable[..., Any], kinds: list[Any]) -> Any:
     if all(cast is None for cast in casts) and final is None:
         return run
     return _with_casts(op, run, casts, final)
+
+
+def _has_integers(kinds: list[Any]) -> bool:
+    return any(isinstance(kind, np.dtype) and dtypes.is_integer(kind) for kind in kinds)
+
+
+def _exact_comparison(run: Callable[..., Any], kinds: list[Any]) -> Callable[..., Any]:
+    """The comparison ``run`` of integers with floats, right for all 64 bits.
+
+    A number is compared as the integer that it is. Arrays are compared in a dtype that holds both,
+    float64 for most; where two are equal as such, integers beyond those of float64 decide.
+    """
+    whole = [isinstance(kind, np.dtype) and kind.kind in "iu" for kind in kinds]
+    first = whole[0]
+    dtype = kinds[0] if first else kinds[1]
+
+    def compare(x1: Any, x2: Any) -> Any:
+        integers: Any
+        floats: Any
+        integers, floats = (x1, x2) if first else (x2, x1)
+        if isinstance(floats, float):
+            floats, is_whole = _as_bound(floats, dtype)
+            integers = integers if is_whole else integers.astype(np.float64)
+            return run(integers, floats) if first else run(floats, integers)
+        if floats.dtype == dtypes.bfloat16:  # which array libraries do not promote
+            floats = floats.astype(np.float32)
+        y = run(integers, floats) if first else run(floats, integers)
+        if dtype.itemsize < 8 or _fit_float64(integers):
+            return y
+        floats = floats.astype(np.float64, copy=False)
+        tie = integers.astype(np.float64) == floats
+        order = _order_of_ties(integers, floats, tie)
+        return (y & ~tie) | (run(order if first else -order, 0) & tie)
+
+    return compare
+
+
+def _as_bound(number: float, dtype: DType) -> tuple[float, bool]:
+    """A number that compares with integers of ``dtype`` as the given one, and whether as one of
+    them; beyond their range it is infinite."""
+    info = np.iinfo(dtype)
+    if not info.min <= number <= info.max:  # NaN too
+        return (number if number != number else math.inf if number > 0 else -math.inf), False
+    return (int(number), True) if number == int(number) else (number, False)
+
+
+def _fit_float64(integers: Any) -> bool:
+    """Whether float64 holds all of them, where looking at them costs no waiting."""
+    if type(integers) is not np.ndarray or not integers.size:
+        return type(integers) is np.ndarray
+    return bool(integers.max() <= 2**53 and integers.min() >= -(2**53))
+
+
+def _order_of_ties(integers: Any, floats: Any, tie: Any) -> Any:
+    """1, 0 or -1 where an integer is above, at or below the float that it equals in float64."""
+    beyond = float(np.iinfo(integers.dtype).max + 1)  # rounded up to: the float is the larger
+    reached = floats >= beyond
+    values = (floats * (tie & ~reached)).astype(integers.dtype)
+    above, below = (integers > values) & ~reached, (integers < values) | reached
+    return above.astype(np.int8) - below.astype(np.int8)
 
 
 def _with_casts(

@@ -164,14 +164,24 @@ def div(
 ) -> Tensor:
     """Return ``x1 / x2``, element by element; integers give the default floating dtype.
 
-    ``rounding_mode``: None, ``"floor"`` (as `floor_divide`) or ``"trunc"`` (towards zero).
-    Written into ``out`` if given.
+    ``rounding_mode``: None, ``"floor"`` (as `floor_divide`) or ``"trunc"`` (towards zero). With one
+    integers stay integers. Written into ``out`` if given.
     """
     require_option("div", "rounding_mode", rounding_mode, (None, "floor", "trunc"))
-    y = floor_divide(x1, x2) if rounding_mode == "floor" else apply(DIV, (x1, x2))
-    if rounding_mode == "trunc":
-        y = trunc(y)
+    if rounding_mode == "floor":
+        y = floor_divide(x1, x2)
+    elif rounding_mode is None:
+        y = apply(DIV, (x1, x2))
+    elif _is_whole(x1) and _is_whole(x2):
+        y = floor_divide(sub(x1, fmod(x1, x2)), x2)  # nothing is left to round
+    else:
+        y = trunc(apply(DIV, (x1, x2)))
     return y if out is None else write_out("div", y, out)
+
+
+def _is_whole(x: TensorLike) -> bool:
+    kind = x.dtype.kind if hasattr(x, "dtype") else np.asarray(x).dtype.kind
+    return kind in "iub"
 
 
 def _zero_like(gy: Tensor) -> Tensor:
@@ -652,7 +662,20 @@ signbit = _function("signbit", "signbit", None, "Return True where the sign bit 
 conj = _function("conj", "conjugate", lambda gy: gy, "Return the complex conjugate.", dtype=OWN)
 
 
+def _round_integers(xp: Any, x: Any, unit: int) -> Any:
+    """Integers to multiples of ``unit``, a power of ten, halves to the even multiple."""
+    if unit > np.iinfo(x.dtype).max:
+        return xp.zeros_like(x)
+    quotient = xp.floor_divide(x, unit)
+    rest = x - quotient * unit
+    half = unit // 2
+    up = (rest > half) | ((rest == half) & (quotient % 2 == 1))
+    return (quotient + up.astype(x.dtype)) * unit
+
+
 def _round_forward(xp: Any, x: Any, *, decimals: int) -> Any:
+    if x.dtype.kind in "iu":  # NumPy goes through float64
+        return x.copy() if decimals >= 0 else _round_integers(xp, x, 10**-decimals)
     return xp.round(x, decimals) if x.dtype != dtypes.bfloat16 else xp.rint(x)
 
 
@@ -1189,6 +1212,10 @@ def isclose(
 ) -> Tensor:
     """Return True where ``|x1 - x2| <= atol + rtol·|x2|``."""
     x2 = operand_beside(x1, x2, "isclose")
+    if dtypes.is_integer(dtypes.result_type(x1.dtype, x2.dtype)):
+        # A distance beyond 63 bits comes out negative, and -2⁶³ has no absolute value.
+        distance = maximum(x1, x2) - minimum(x1, x2)
+        return (distance >= 0) & (distance <= atol + rtol * abs(x2.astype(dtypes.float64)))
     close = (x1 == x2) | ((abs(x1 - x2) <= atol + rtol * abs(x2)) & isfinite(x2))
     return close | (isnan(x1) & isnan(x2)) if equal_nan else close
 

@@ -193,16 +193,24 @@ def isin(elements: Any, test_elements: Any, *, invert: bool = False) -> Tensor:
         from_value(each, first.device, beside=beside, operation="isin")
         for each in (elements, test_elements)
     )
-    shared = dtypes.result_type(x.dtype, among.dtype)
-    wide = dtypes.int64 if shared == dtypes.bool_ else shared
-    known = sorting.sort(among.detach().reshape(-1).astype(wide)).values
-    wanted = x.detach().astype(wide)
-    if not known.numel():
-        found = wanted != wanted
-    else:
-        at = elementwise.clip(sorting.searchsorted(known, wanted), 0, known.numel() - 1)
-        found = known[at] == wanted
+    found = _is_among(x.detach(), among.detach().reshape(-1))
     return ~found if invert else found
+
+
+def _is_among(x: Tensor, among: Tensor) -> Tensor:
+    if x.is_floating_point() and dtypes.is_integer(among.dtype):
+        limits = dtypes.iinfo(among.dtype)
+        # Floats as the integers they are: several integers may become one float.
+        fits = (x >= float(limits.min)) & (x < float(limits.max + 1)) & (x == elementwise.floor(x))
+        return fits & _is_among(elementwise.where(fits, x, 0).astype(among.dtype), among)
+    shared = dtypes.result_type(x.dtype, among.dtype)
+    mixed = dtypes.is_floating(shared) and not x.is_floating_point()
+    wide = dtypes.int64 if shared == dtypes.bool_ else dtypes.float64 if mixed else shared
+    known = sorting.sort(among.astype(wide)).values
+    if not known.numel():
+        return elementwise.where(x == x, False, False)
+    at = sorting.searchsorted(known, x.astype(wide))
+    return known[elementwise.clip(at, 0, known.numel() - 1)] == (x if mixed else x.astype(wide))
 
 
 @accepts_dim
