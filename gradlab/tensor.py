@@ -526,6 +526,7 @@ def from_value(
     device: Device,
     *,
     dtype: Any = None,
+    beside: DType | None = None,
     copy: bool | None = None,
     operation: str = "tensor",
     move: bool = False,
@@ -535,29 +536,60 @@ def from_value(
     Python numbers take the default dtypes (float32, int64, bool); arrays keep theirs. The memory
     of an array on the same device is shared unless ``copy``. A tensor on another device stays
     there, for the operation to refuse, unless ``move``.
+
+    ``beside`` is the dtype of the tensor that ``value`` is computed with: numbers of Python's take
+    it, as in ``x + 0.1``, and the default of their kind where it is of another kind. So labels
+    stay integers beside floating scores, and promotion rounds them once.
     """
     wanted = None if dtype is None else dtypes.as_dtype(dtype)
     if isinstance(value, Tensor):
         return _from_tensor(value, device if move else value.device, wanted, copy)
     if device is not cpu and hasattr(value, "__cuda_array_interface__"):
         return _from_device_array(value, device, wanted, copy)
-    array = _host_array(value, operation)
+    if beside is not None and isinstance(value, np.generic) and value.dtype in dtypes.ALL:
+        value = value.item()
+    array = _host_array(value, operation, wanted or beside)
     if wanted is None:
-        wanted = _common_dtype(value, array)
+        wanted = _common_dtype(value, array, beside)
     if copy and isinstance(value, np.ndarray):
         array = array.copy()
-    elif array.dtype != wanted and dtypes.is_integer(wanted) and not _has_dtype(value):
+    elif array.dtype != wanted and not _has_dtype(value):
         _check_fits(array, wanted, operation)
-    array = array.astype(dtypes.as_dtype(wanted), copy=False)
+    if array.dtype != wanted:
+        with np.errstate(all="ignore"):  # 1e300 is infinite in float32, without a word
+            array = array.astype(dtypes.as_dtype(wanted))
     return Tensor._wrap(device.backend.from_host(array), device)
 
 
+def operand_beside(x: Tensor, value: Any, operation: str) -> Tensor:
+    """``value`` as a tensor for an operation with ``x``: see ``beside`` of `from_value`."""
+    return from_value(value, x.device, beside=x.dtype, operation=operation)
+
+
+def value_for(x: Tensor, value: Any, operation: str) -> Tensor:
+    """``value`` as a tensor to be written into ``x``.
+
+    Numbers of Python's are rounded once, to the dtype of ``x``, and refused where it does not hold
+    them; tensors and arrays keep theirs, which the write casts.
+    """
+    dtype = None if _has_dtype(value) else x.dtype
+    return from_value(value, x.device, dtype=dtype, operation=operation)
+
+
 def _check_fits(array: np.ndarray, dtype: DType, operation: str) -> None:
-    """Refuse Python numbers that an integer dtype does not hold."""
-    info = np.iinfo(dtype)
-    bad = array[~((array >= info.min) & (array <= info.max))] if array.dtype.kind != "c" else array
-    if bad.size:
+    """Refuse Python numbers that a dtype does not hold: large ones in integers, complex in real."""
+    if array.dtype.kind == "c":
+        bad = array.reshape(-1)[:0] if dtypes.is_complex(dtype) else array
+        expected = f"a value that fits {dtype.name}"
+    elif dtypes.is_integer(dtype):
+        info = np.iinfo(dtype)
+        # What lies behind the point goes. In floats info.max + 1 is exact where info.max is not.
+        whole = np.trunc(array) if array.dtype.kind == "f" else array
+        bad = array[~((whole >= info.min) & (whole < info.max + 1))]
         expected = f"values that fit {dtype.name}, from {info.min} to {info.max}"
+    else:
+        return
+    if bad.size:
         raise DTypeError(message(operation, expected=expected, got=str(bad.flat[0])))
 
 
@@ -580,7 +612,7 @@ def _from_device_array(
     return _from_tensor(made, device, dtype, copy)
 
 
-def _host_array(value: Any, operation: str) -> np.ndarray:
+def _host_array(value: Any, operation: str, wanted: DType | None = None) -> np.ndarray:
     if isinstance(value, np.ndarray):
         array = np.asarray(value)  # without what np.matrix and the like change about it
     else:
@@ -614,6 +646,8 @@ def _host_array(value: Any, operation: str) -> np.ndarray:
             ) from None
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
+    if isinstance(value, list | tuple | int) and array.dtype in _OF_LONG_INTEGERS:
+        array = _long_integers(value, array, wanted)
     if array.dtype not in dtypes.ALL:
         raise DTypeError(
             message(
@@ -640,18 +674,39 @@ def _numbers(value: Any) -> Any:
 _MOST_AXES = 64  # as NumPy
 
 
+# NumPy makes Python objects of integers beyond 64 bits, and float64 of 2⁶³ and 1.
+_OF_LONG_INTEGERS = (np.dtype(object), np.dtype(np.float64))
+
+
+def _long_integers(value: Any, array: np.ndarray, wanted: DType | None) -> np.ndarray:
+    """The array of ``value``, whose integers it holds exactly, or as floats where such are
+    ``wanted``; Python objects where no dtype holds them."""
+    if array.dtype != object:
+        if not (np.abs(array) >= 2.0**63).any():
+            return array
+        array = np.asarray(value, dtype=object)
+    if not all(isinstance(each, int) for each in array.flat):
+        return np.asarray(value)
+    low, high = min(array.flat), max(array.flat)
+    if low >= 0 and high < 2**64:
+        return array.astype(np.uint64)
+    floats = wanted is not None and dtypes._level(wanted) > 1
+    return array.astype(np.float64) if floats and -(2**1023) < low <= high < 2**1023 else array
+
+
 def _kind_name(array: np.ndarray) -> str:
     if array.dtype.kind == "O" and all(isinstance(each, int) for each in array.flat):
-        return "integers beyond 64 bits"
+        beyond = any(not -(2**63) <= each < 2**64 for each in array.flat)
+        return "integers beyond 64 bits" if beyond else "integers below 0 and from 2**63 up"
     names = {"U": "text", "S": "bytes", "O": "Python objects", "M": "dates", "m": "time spans"}
     return names.get(array.dtype.kind, array.dtype.name)
 
 
-def _common_dtype(value: Any, array: np.ndarray) -> DType:
+def _common_dtype(value: Any, array: np.ndarray, beside: DType | None) -> DType:
     """The dtype of ``value``, whose numbers are in ``array``: that which its numbers share.
 
-    A number of Python's counts as the default dtype of its kind, so that ``[np.float32(1), 2.0]``
-    is float32, as in PyTorch.
+    A number of Python's counts as what it is ``beside`` a tensor, or without one as the default
+    dtype of its kind, so that ``[np.float32(1), 2.0]`` is float32, as in PyTorch.
     """
     if hasattr(value, "dtype") or hasattr(value, "dtypes"):
         return array.dtype
@@ -659,13 +714,25 @@ def _common_dtype(value: Any, array: np.ndarray) -> DType:
     if isinstance(value, list | tuple):
         _collect_kinds(value, kinds)
     if kinds <= _PYTHON_NUMBERS:
-        return dtypes.default_for(array.dtype)
+        return _number_dtype(array.dtype, beside)
     return dtypes.result_type(
-        *(dtypes.scalar_dtype(kind) if kind in _PYTHON_NUMBERS else kind for kind in kinds)
+        *(
+            _number_dtype(np.dtype(kind), beside) if kind in _PYTHON_NUMBERS else kind
+            for kind in kinds
+        )
     )
 
 
-_PYTHON_NUMBERS = frozenset({bool, int, float, complex})
+def _number_dtype(dtype: DType, beside: DType | None) -> DType:
+    """The dtype of Python's numbers that are of ``dtype`` in NumPy."""
+    exact = dtype.kind in "biu"
+    if beside is None or (exact and dtypes._level(beside) != dtypes._level(dtype)):
+        return dtypes.default_for(dtype)
+    return dtypes.result_type(beside, _PYTHON_KINDS[dtype.kind])
+
+
+_PYTHON_KINDS: dict[str, type] = {"b": bool, "i": int, "u": int, "f": float, "c": complex}
+_PYTHON_NUMBERS = frozenset(_PYTHON_KINDS.values())
 
 
 def _collect_kinds(values: Sequence[Any], kinds: set[Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gradlab import dtypes
 from gradlab.autograd.modes import mode
 from gradlab.errors import DTypeError, ShapeError, message
 from gradlab.ops import elementwise, indexing, random, reduction, shape
@@ -138,7 +139,8 @@ def exponential_(x: Tensor, lambd: float = 1.0, *, generator: Generator | None =
     """In place: draw from the exponential distribution of rate ``lambd``, whose mean is 1/lambd."""
     if not x.is_floating_point():
         raise DTypeError(message("exponential_", expected="a floating dtype", got=x.dtype.name))
-    uniform = random.rand(x.shape, generator=generator, device=x.device)
+    wide = dtypes.float64 if x.dtype == dtypes.float64 else dtypes.float32
+    uniform = random.rand(x.shape, generator=generator, dtype=wide, device=x.device)
     return indexing.copy_(x, -elementwise.log1p(-uniform) / lambd)
 
 

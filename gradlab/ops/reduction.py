@@ -386,6 +386,7 @@ PROD = Op(
     _prod_forward,
     gradients={"x": _prod_gradient},
     halves=True,
+    wide=True,
     samples=_prod_samples,
     kernels=[_on_cuda("prod")],
 )
@@ -435,6 +436,7 @@ VAR = Op(
     gradients={"x": _var_gradient},
     kinds=_INEXACT,
     halves=True,
+    wide=True,
     samples=_reduction_samples(values, correction=0),
     kernels=[_on_cuda("var")],
 )
@@ -513,6 +515,7 @@ STD = Op(
     gradients={"x": _std_gradient},
     kinds=_INEXACT,
     halves=True,
+    wide=True,
     samples=_std_samples,
     kernels=[_on_cuda("std")],
 )
@@ -941,6 +944,7 @@ LOGSUMEXP = Op(
     dtype=FLOAT,
     kinds=_REAL,
     halves=True,
+    wide=True,
     kernels=[_on_cuda("logsumexp")],
     samples=_reduction_samples(values),
 )
@@ -1078,6 +1082,7 @@ CUMPROD = Op(
     lambda xp, x, *, axis: _accumulate(xp, "cumprod", x, axis),
     gradients={"x": _cumprod_gradient},
     halves=True,
+    wide=True,
     samples=_cumprod_samples,
     kernels=[_on_cuda("cumprod")],
 )
@@ -1143,6 +1148,7 @@ VECTOR_NORM = Op(
     gradients={"x": _vector_norm_gradient},
     kinds=_INEXACT,
     halves=True,
+    wide=True,
     check=_explain_empty("vector_norm"),
     samples=_vector_norm_samples,
     kernels=[_on_cuda("vector_norm")],

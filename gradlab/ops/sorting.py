@@ -20,7 +20,7 @@ from gradlab.ops.indexing import GATHER, TAKE
 from gradlab.ops.reduction import ValuesAndIndices, gives_pair, operand
 from gradlab.ops.samples import LARGE, SIZES, Sample, distinct, layouts, rng, values
 from gradlab.ops.shape import accepts_dim, canonical_axis
-from gradlab.tensor import Tensor, from_value, is_integer, require_option
+from gradlab.tensor import Tensor, from_value, is_integer, operand_beside, require_option
 
 _REAL = "biufV"
 
@@ -548,7 +548,9 @@ def searchsorted(
     """
     require_option("searchsorted", "side", side, ("left", "right"))
     x1 = operand("searchsorted", sorted_sequence)
-    x2 = values if isinstance(values, int | float) else operand("searchsorted", values)
+    # Beside integers a number stays as it is: a float32 would not hold it.
+    is_number = isinstance(values, int | float) and not x1.is_floating_point()
+    x2 = values if is_number else operand_beside(x1, values, "searchsorted")
     shape = x2.shape if isinstance(x2, Tensor) else ()
     if not x1.ndim or (x1.ndim > 1 and x1.shape[:-1] != shape[:-1]):
         raise ShapeError(
