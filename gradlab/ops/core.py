@@ -1083,7 +1083,7 @@ def explain(op: Op, inputs: Sequence[Any], attributes: Any, error: Exception) ->
         except GradlabError as clear:
             return clear
     got = ", ".join(describe(x) for x in inputs)
-    unlike = _broadcast_error(op, inputs) if broadcasts else None
+    unlike = _broadcast_error(op, inputs) if op.broadcasts else None
     if unlike is not None:
         return unlike
     kind = DTypeError if isinstance(error, TypeError | OverflowError) else ShapeError
