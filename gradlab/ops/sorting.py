@@ -578,7 +578,7 @@ def _bincount_forward(xp: Any, x: Any, weights: Any = None, *, minlength: int) -
 
 
 def _explain_bincount(x: Tensor, *_: Any, **__: Any) -> None:
-    low = int(x._array.min()) if x.numel() else 0
+    low = int(x.numpy(force=True).min()) if x.numel() else 0
     if low < 0:
         raise OptionError(message("bincount", expected="numbers of 0 or more", got=str(low)))
 
