@@ -59,8 +59,12 @@ NO_BFLOAT16 = """
     svd qr det slogdet inv pinv solve eigh eigvalsh cholesky round around nan_to_num
 """
 
-# Functions whose result's shape depends on values: CuPy waits for them.
-WAITING = "nonzero flatnonzero argwhere unique extract compress union1d intersect1d setdiff1d"
+# Functions in which CuPy waits: those whose result's shape depends on values, and two that check
+# or convert indices on the host.
+WAITING = """
+    nonzero flatnonzero argwhere unique extract compress union1d intersect1d setdiff1d bincount
+    argpartition unravel_index
+"""
 
 # Functions and methods that give views, or tell no values: they ask for no device.
 VIEWS = """

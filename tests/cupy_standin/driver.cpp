@@ -1,5 +1,5 @@
 // CUDA on a machine without a GPU: the driver's functions (cu…) and the runtime's (cuda…) that CuPy
-// calls, for any number of devices. Device memory is host memory, set to zero when it is allocated.
+// calls, for two GPUs. Device memory is host memory, set to zero when it is allocated.
 // Copies and fills are done at once; kernels are counted and noted by name, and compute nothing.
 //
 // What a program can get wrong without computing is refused as CUDA refuses it: a kernel launched
@@ -26,14 +26,13 @@ enum Status {
 
 constexpr size_t TOTAL_MEMORY = size_t(141) << 30, LARGEST_ALLOCATION = size_t(4) << 30;
 constexpr unsigned MAX_THREADS = 1024, MAX_SHARED = 232448, DEFAULT_SHARED = 49152;
-constexpr int MULTIPROCESSORS = 132, CUDA_VERSION = 13000;
+constexpr int DEVICES = 2, MULTIPROCESSORS = 132, CUDA_VERSION = 13090;
 
 struct Block { void* raw; size_t size; int device; };
 struct Module { int device; };
 struct Function { int device; unsigned shared_limit; std::string name; };
 struct Stream { int device; };
 
-int devices = 1;
 thread_local int current = 0;
 
 std::mutex guard;  // of everything below
@@ -73,8 +72,6 @@ struct Counts {
 };
 Counts standin_counts{};
 
-void standin_set_devices(int count) { devices = count; }
-
 // What has been noted since the last call; the text is valid until the next.
 const char* standin_launched() {
   static std::string taken;
@@ -103,9 +100,9 @@ int standin_missing(const char* name) {
 // ------------------------------------------------------------------------------------- devices
 
 int cudaGetDevice(int* index) { *index = current; return SUCCESS; }
-int cudaGetDeviceCount(int* count) { *count = devices; return SUCCESS; }
+int cudaGetDeviceCount(int* count) { *count = DEVICES; return SUCCESS; }
 int cudaSetDevice(int index) {
-  if (index < 0 || index >= devices) return INVALID_DEVICE;
+  if (index < 0 || index >= DEVICES) return INVALID_DEVICE;
   current = index;
   return SUCCESS;
 }
@@ -141,7 +138,7 @@ int cudaDeviceGetAttribute(int* value, int attribute, int) {
 }
 
 int cudaGetDeviceProperties(char* properties, int index) {
-  if (index < 0 || index >= devices) return INVALID_DEVICE;
+  if (index < 0 || index >= DEVICES) return INVALID_DEVICE;
   memset(properties, 0, 1008);  // sizeof(cudaDeviceProp) in CUDA 13, as the places below
   auto put = [&](size_t place, auto value) { memcpy(properties + place, &value, sizeof value); };
   snprintf(properties, 256, "GPU that computes nothing");
@@ -312,7 +309,7 @@ int cuDriverGetVersion(int* version) { return cudaDriverGetVersion(version); }
 int cuDeviceGetCount(int* count) { return cudaGetDeviceCount(count); }
 int cuDeviceGet(int* device, int index) {
   *device = index;
-  return index < 0 || index >= devices ? INVALID_DEVICE : SUCCESS;
+  return index < 0 || index >= DEVICES ? INVALID_DEVICE : SUCCESS;
 }
 int cuDeviceGetName(char* name, int size, int) {
   snprintf(name, size, "GPU that computes nothing");

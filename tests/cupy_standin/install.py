@@ -12,6 +12,9 @@ CuPy finds CUDA in three places, and each is replaced:
 - cuBLAS, cuSOLVER and the like, which need not be installed: libraries of their names are built
   with the functions that CuPy asks for.
 
+Kernels are not compiled either, since nothing runs them: CuPy has thousands, one for each set of
+dtypes. ``GRADLAB_CUPY_COMPILE=1`` compiles them all.
+
 x86-64 Linux with g++ and binutils. A tool for tests: what it changes lasts as long as the process.
 """
 
@@ -33,7 +36,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from gradlab.kernels.cuda import nvrtc
+from gradlab import devices
+from gradlab.backends import cuda
+from gradlab.kernels.cuda import compiler, nvrtc
 
 HERE = Path(__file__).parent
 COMPILER = os.environ.get("CXX", "g++")
@@ -82,15 +87,12 @@ class StandIn:
         self._launched.restype = ctypes.c_char_p
         self._asked_in_vain = library.standin_asked_in_vain
         self._asked_in_vain.restype = ctypes.c_char_p
-        self._set_devices = library.standin_set_devices
 
     def set_devices(self, count: int) -> None:
-        """Let there be ``count`` GPUs, from now on."""
-        from gradlab import devices
-        from gradlab.backends import cuda
-
-        self._set_devices(count)
-        cuda.use_driver(None)
+        """Show gradlab ``count`` of the two GPUs; CuPy counts them once, and keeps to it."""
+        driver = cuda.CupyDriver()
+        driver.device_count = lambda: count  # type: ignore[method-assign]
+        cuda.use_driver(driver)
         devices.forget_cuda()
 
     def device_of(self, address: int) -> int:
@@ -138,10 +140,27 @@ def install() -> StandIn:
     runtime = importlib.import_module("cupy_backends.cuda.api.runtime")
     missing = _missing_functions(runtime, driver)
     _replace_runtime(runtime, driver, missing)
-    importlib.import_module("cupy")
+    cupy = importlib.import_module("cupy")
     for name in ("cupy.cuda.cub", "cupy.cuda.thrust", "cupy.random._generator_api"):
         _replace_runtime(importlib.import_module(name), driver, missing)
+    # Memory that was freed holds what it held: without CuPy's pool each array begins as zeros.
+    cupy.cuda.set_allocator(None)
+    if os.environ.get("GRADLAB_CUPY_COMPILE", "0") in ("", "0"):
+        _leave_out_compilation(cupy)
     return StandIn(driver)
+
+
+def _leave_out_compilation(cupy: Any) -> None:
+    """Make modules of nothing, in CuPy and in gradlab."""
+
+    def module(source: str, *_: Any, name_expressions: Any = None, **__: Any) -> Any:
+        made = cupy.cuda.Module()
+        made.load(b"")
+        made._set_mapping({name: name for name in name_expressions or ()})
+        return made
+
+    importlib.import_module("cupy.cuda.compiler")._compile_module_with_cache = module  # type: ignore[attr-defined]
+    compiler.cubin = lambda *_, **__: b""
 
 
 # ------------------------------------------------------------------------------------- libraries
