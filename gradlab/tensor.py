@@ -427,7 +427,7 @@ class Tensor(TensorMethods):
         from gradlab.formatting import format_tensor
 
         # An excerpt of a large array is taken on its device.
-        return self.device.backend.bind(format_tensor)(  # type: ignore[no-any-return]
+        return self.device.backend.bind(format_tensor)(
             self._array,
             to_host=self.device.backend.to_host,
             default_dtype=dtypes.get_default_dtype(),

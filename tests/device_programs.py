@@ -101,9 +101,6 @@ def drawing_numbers(device: Any) -> Any:
 def copying(device: Any) -> Any:
     x = matrix(device, requires_grad=True)
     y = x.detach()
-    for wanted in ("float32", "float64", "bfloat16", "int64"):
-        yield_ = [gl.tensor(y, dtype=wanted), y.to(dtype=getattr(gl, wanted)), y.astype(wanted)]
-        assert {each.dtype.name for each in yield_} == {wanted}
     return [
         copy.deepcopy(x), copy.deepcopy(y), copy.copy(y), x.clone(), y.T.clone(), gl.tensor(y),
         gl.tensor(y.T), gl.tensor(y, dtype=gl.float64), gl.tensor(y, device=device),
@@ -127,9 +124,9 @@ def moving_between_gpus(device: Any) -> Any:
     x = matrix(other, requires_grad=True)
     y = x.to(device)
     (y * 2).sum().backward()
-    assert x.grad.device is other and x.grad._array.device.id == other.index
+    assert x.grad.device is other
+    assert x.grad._array.device.id == other.index
     there = x.detach().clone()
-    there.grad = None
     return [y, matrix(device).copy_(matrix("cpu")), gl.tensor(there, device=device)]
 
 
@@ -362,7 +359,9 @@ def training_by_the_trainer(device: Any) -> Any:
     data = TensorDataset(gl.tensor(x), gl.tensor(y))
     model = _Classifier()
     loader = DataLoader(data, batch_size=4, shuffle=True)
-    run = training.Trainer(max_epochs=2, device=device, gradient_clip_val=1.0, enable_progress_bar=False)
+    run = training.Trainer(
+        max_epochs=2, device=device, gradient_clip_val=1.0, enable_progress_bar=False
+    )
     run.fit(model, loader, loader)
     return [model, run.predict(model, loader), next(iter(DataLoader(data, 4, device=device)))]
 
@@ -388,13 +387,13 @@ class _Classifier(training.Module):
 @program
 def numbers_and_printing(device: Any) -> Any:
     x, large = matrix(device), gl.zeros(2000, 3, device=device)
-    assert "device='cuda:" in repr(x) and "..." in repr(large)
-    assert x.tolist() == x.cpu().tolist()
+    assert f"device='{device}'" in repr(x)
+    assert "..." in repr(large)
+    assert x.tolist() == x.cpu().tolist() == x.numpy(force=True).tolist()
     one = x[0, 0]
-    numbers = [one.item(), float(one), int(one), bool(one), f"{one:.3f}", x.numpy(force=True)]
-    assert len(numbers) == 6 and len(list(x)) == 4 and (x == x).all().item() in (True, False)
-    one in x  # noqa: B015 - asks for the values
-    assert gl.tensor([1, 2], device=device)[1].__index__() in (0, 2)
+    assert float(one) == one.item() == x.tolist()[0][0]
+    assert [int(one), bool(one), f"{one:.3f}"]
+    assert [[1, 2, 3][gl.tensor(1, device=device)], one in x, (x == x).all().item()]
     gl.testing.assert_close(x, x)
     return [x, *x]
 

@@ -639,8 +639,8 @@ isnan = _function("isnan", "isnan", None, "Return True where ``x`` is NaN.", dty
 isinf = _function("isinf", "isinf", None, "Return True where ``x`` is +inf or -inf.", dtype=OWN)
 isfinite = _function("isfinite", "isfinite", None, "Return True where ``x`` is neither infinite "
                      "nor NaN.", dtype=OWN)  # fmt: skip
-logical_not = _function("logical_not", _of_truths("logical_not"), None, "Return True where ``x`` is 0.",
-                        dtype=OWN)  # fmt: skip
+logical_not = _function("logical_not", _of_truths("logical_not"), None,
+                        "Return True where ``x`` is 0.", dtype=OWN)  # fmt: skip
 signbit = _function("signbit", "signbit", None, "Return True where the sign bit is set (-0.0 too).",
                     dtype=OWN, kinds="fV")  # fmt: skip
 conj = _function("conj", "conjugate", lambda gy: gy, "Return the complex conjugate.", dtype=OWN)

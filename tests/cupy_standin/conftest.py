@@ -1,4 +1,7 @@
-"""The tests of this folder run the real CuPy where there is no GPU: `make cupy`."""
+"""The tests of this folder run the real CuPy where there is no GPU: `make cupy`.
+
+Elsewhere each of their modules is skipped, by `install.required`.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,6 @@ import pytest
 
 from cupy_standin import install
 from gradlab.backends.cuda import CupyDriver
-
-if why := install.unavailable():
-    collect_ignore_glob = ["test_*.py"]
 
 
 @pytest.fixture(scope="session")

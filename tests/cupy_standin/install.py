@@ -36,9 +36,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from gradlab.kernels.cuda import compiler, nvrtc
+
 from gradlab import devices
 from gradlab.backends import cuda
-from gradlab.kernels.cuda import compiler, nvrtc
 
 HERE = Path(__file__).parent
 COMPILER = os.environ.get("CXX", "g++")
@@ -62,6 +64,12 @@ def unavailable() -> str:
         if shutil.which(program) is None:
             return f"{program} is not on the PATH"
     return ""
+
+
+def required() -> None:
+    """Skip the module that calls this where CuPy cannot be run."""
+    if why := unavailable():
+        pytest.skip(why, allow_module_level=True)
 
 
 class Counts(ctypes.Structure):
@@ -126,17 +134,14 @@ def install() -> StandIn:
         raise RuntimeError(why)
     if "cupy" in sys.modules:
         raise RuntimeError("CuPy was imported before the stand-in driver")
-    # CUB's reductions for CuPy's own need a compiler's headers that no wheel of CuPy's brings.
-    os.environ.setdefault("CUPY_ACCELERATORS", "")
     sys.path.insert(0, FOLDER)
     nvrtc.library()  # loaded once, CuPy finds it too, wherever it was found
     driver = _library("libcuda.so.1", (HERE / "driver.cpp").read_text(encoding="utf-8"))
-    _find(
-        {
-            soname.split(".")[0].removeprefix("lib"): _library(soname, _source_of(functions), soname)
-            for soname, functions in _wanted_functions().items()
-        }
-    )
+    libraries = {}
+    for soname, functions in _wanted_functions().items():
+        name = soname.partition(".")[0].removeprefix("lib")
+        libraries[name] = _library(soname, _source_of(functions), soname)
+    _find(libraries)
     runtime = importlib.import_module("cupy_backends.cuda.api.runtime")
     missing = _missing_functions(runtime, driver)
     _replace_runtime(runtime, driver, missing)
@@ -159,7 +164,8 @@ def _leave_out_compilation(cupy: Any) -> None:
         made._set_mapping({name: name for name in name_expressions or ()})
         return made
 
-    importlib.import_module("cupy.cuda.compiler")._compile_module_with_cache = module  # type: ignore[attr-defined]
+    of_cupy: Any = importlib.import_module("cupy.cuda.compiler")
+    of_cupy._compile_module_with_cache = module
     compiler.cubin = lambda *_, **__: b""
 
 
@@ -209,26 +215,30 @@ def _find(libraries: dict[str, ctypes.CDLL]) -> None:
     pathfinder.load_nvidia_dynamic_lib = lambda name: found.get(name) or search(name)
 
 
-# Where the functions that tell the size of a workspace put it, the numbers of the arguments, and as
-# what: https://docs.nvidia.com/cuda/cusolver
-_SIZE_AT = {
-    r"[SDCZ](getrf|geqrf|potrf)_bufferSize": ("int", 5),
-    r"[SDCZ](orgqr|ungqr)_bufferSize": ("int", 7),
-    r"[SDCZ](sy|he)ev[dj]_bufferSize": ("int", 7),
-    r"[SDCZ]gesvd_bufferSize": ("int", 3),
-    r"[SDCZ]gesvdj_bufferSize": ("int", 12),
-    r"[SDCZ]gesvdjBatched_bufferSize": ("int", 11),
-    r"Xsyevd_bufferSize": ("long", 11, 12),
+# What functions tell the host, the size of a workspace or a status: as which type, and in which
+# arguments. https://docs.nvidia.com/cuda/cusolver, https://docs.nvidia.com/cuda/cublas
+_TELLS = {
+    r"cusolverDn[SDCZ](getrf|geqrf|potrf)_bufferSize": ("int", 5),
+    r"cusolverDn[SDCZ](orgqr|ungqr)_bufferSize": ("int", 7),
+    r"cusolverDn[SDCZ](sy|he)ev[dj]_bufferSize": ("int", 7),
+    r"cusolverDn[SDCZ]gesvd_bufferSize": ("int", 3),
+    r"cusolverDn[SDCZ]gesvdj_bufferSize": ("int", 12),
+    r"cusolverDn[SDCZ]gesvdjBatched_bufferSize": ("int", 11),
+    r"cusolverDnXsyevd_bufferSize": ("long", 11, 12),
+    r"cublas[SDCZ]getrsBatched": ("int", 9),
 }
 
 
 def _source_of(functions: list[str]) -> str:
-    """A library whose functions succeed: what creates a handle gives one, sizes are 0."""
+    """A library whose functions succeed: what creates a handle gives one, sizes are 0.
+
+    Each of the others counts as a launch; in truth it may launch several kernels, or none.
+    """
     lines = ['extern "C" {', "extern struct { long launches; } standin_counts;"]
     for name in functions:
-        sizes = [at for form, at in _SIZE_AT.items() if re.fullmatch("cusolverDn" + form, name)]
-        if sizes:
-            (kind, *places) = sizes[0]
+        told = [places for form, places in _TELLS.items() if re.fullmatch(form, name)]
+        if told:
+            kind, *places = told[0]
             given = ", ".join(f"{kind}* a{i}" for i in range(max(places) + 1))
             written = " = ".join(f"*a{i}" for i in places)
             lines.append(f"int {name}({given}) {{ {written} = 0; return 0; }}")
@@ -256,7 +266,8 @@ def _runtime_functions(module: Any) -> dict[str, int]:
 
     Those that register the kernels of the module have been called by now, and stay.
     """
-    symbols = {parts[2]: int(parts[0], 16) for parts in _symbols(module.__file__) if len(parts) == 3}
+    listed = (parts for parts in _symbols(module.__file__) if len(parts) == 3)
+    symbols = {name: int(place, 16) for place, _, name in listed}
     entry = next(name for name in symbols if name.startswith("PyInit_"))
     base = _address(getattr(ctypes.CDLL(module.__file__), entry)) - symbols[entry]
     return {
