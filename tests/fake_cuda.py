@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import json
 import operator
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,7 +73,14 @@ VIEWS = """
     may_share_memory moveaxis ravel reshape shares_memory split squeeze swapaxes transpose view
 """
 
-_current = [0]  # the device that new arrays lie on
+
+class _Current(threading.local):
+    """The device that new arrays lie on; each thread begins on the first."""
+
+    index = 0
+
+
+_current = _Current()
 
 
 class CUDARuntimeError(RuntimeError):
@@ -106,11 +114,11 @@ def _wait() -> None:
 @contextmanager
 def Device(index: int) -> Iterator[None]:  # noqa: N802 - cupy.cuda.Device
     """The device on which arrays are made, as ``with cupy.cuda.Device(1):``."""
-    before, _current[0] = _current[0], index
+    before, _current.index = _current.index, index
     try:
         yield
     finally:
-        _current[0] = before
+        _current.index = before
 
 
 class Flags:
@@ -169,10 +177,10 @@ class Array:
         return self.values.tolist()
 
     def copy(self, order: str = "C") -> Array:
-        return Array(self.values.copy(), _current[0])  # from any device to the current one
+        return Array(self.values.copy(), _current.index)  # from any device to the current one
 
     def flatten(self) -> Array:
-        return Array(self.values.flatten(), _current[0])
+        return Array(self.values.flatten(), _current.index)
 
     def __getitem__(self, index: Any) -> Any:
         seen = [self]
@@ -349,10 +357,10 @@ def _is_basic(index: Any) -> bool:
 
 def _check_current(arrays: list[Array]) -> None:
     places = {each.device_index for each in arrays}
-    if places - {_current[0]}:
+    if places - {_current.index}:
         raise ValueError(
             f"Array device must be same as the current device: arrays on {sorted(places)}, "
-            f"current {_current[0]}"
+            f"current {_current.index}"
         )
 
 
@@ -392,7 +400,7 @@ def _run(function: Any, args: Any, kwargs: Any, arrays: list[Array]) -> Any:
         if not isinstance(found, np.ndarray) or np.may_share_memory(found, seen[0].values):
             return _device(found, seen[0].device_index)
     _check_current(seen)
-    return _device(function(*args, **kwargs), _current[0])
+    return _device(function(*args, **kwargs), _current.index)
 
 
 class Ufunc:
@@ -448,7 +456,7 @@ class Grid:
         self._grid = grid
 
     def __getitem__(self, index: Any) -> Any:
-        return _device(self._grid[index], _current[0])
+        return _device(self._grid[index], _current.index)
 
 
 class Namespace:
@@ -484,24 +492,24 @@ class Namespace:
 
     def tril(self, x: Array, k: int = 0) -> Any:
         return self.where(
-            Array(np.tri(*x.shape[-2:], k=k, dtype=bool), _current[0]), x, x.dtype.type(0)
+            Array(np.tri(*x.shape[-2:], k=k, dtype=bool), _current.index), x, x.dtype.type(0)
         )
 
     def triu(self, x: Array, k: int = 0) -> Any:
-        mask = Array(np.tri(*x.shape[-2:], k=k - 1, dtype=bool), _current[0])
+        mask = Array(np.tri(*x.shape[-2:], k=k - 1, dtype=bool), _current.index)
         return self.where(mask, x.dtype.type(0), x)
 
     # Explicit copies to the device are what these are for.
 
     def asarray(self, value: Any, dtype: Any = None, **kwargs: Any) -> Array:
-        if isinstance(value, Array) and value.device_index == _current[0]:
+        if isinstance(value, Array) and value.device_index == _current.index:
             array = np.asarray(value.values, dtype)
-            return value if array is value.values else Array(array, _current[0])
+            return value if array is value.values else Array(array, _current.index)
         return self.array(value, dtype)
 
     def array(self, value: Any, dtype: Any = None, **kwargs: Any) -> Array:
         given = value.values if isinstance(value, Array) else _host_inside(value)
-        return Array(np.array(given, dtype), _current[0])  # from any device to the current one
+        return Array(np.array(given, dtype), _current.index)  # from any device to the current one
 
     def diagonal(self, *args: Any, **kwargs: Any) -> Array:
         made: Array = _run(np.diagonal, args, kwargs, [])
@@ -630,8 +638,8 @@ class FakeDriver:
         _check_arguments(grid, block, args)
         given = [ctypes.c_void_p(self.pointer(x)) if isinstance(x, Array) else x for x in args]
         places = {x.device_index for x in args if isinstance(x, Array)}
-        if places - {_current[0]}:
-            raise ValueError(f"{symbol}: arrays on {sorted(places)}, current {_current[0]}")
+        if places - {_current.index}:
+            raise ValueError(f"{symbol}: arrays on {sorted(places)}, current {_current.index}")
         if (cluster := dict(defines).get("CLUSTER", 1)) > 1:  # one emulated block, see ptx.h
             assert grid[0] % cluster == 0, (grid, cluster)
             grid, block, shared = (grid[0] // cluster,), (block[0] * cluster,), shared * cluster
@@ -644,8 +652,10 @@ class FakeDriver:
         self.launches.append((f"{kernel.source.name}.ptx", kernel.symbol))
         _check_arguments(grid, block, args)
         places = {x.device_index for x in args if isinstance(x, Array)}
-        if places - {_current[0]}:
-            raise ValueError(f"{kernel.symbol}: arrays on {sorted(places)}, current {_current[0]}")
+        if places - {_current.index}:
+            raise ValueError(
+                f"{kernel.symbol}: arrays on {sorted(places)}, current {_current.index}"
+            )
         # One register-sized parameter for each word, or a GPU would read beyond them.
         words = kernel.words(args, self.pointer)
         head = kernel.ptx.partition(kernel.symbol + "(")[2].partition(")")[0]
@@ -667,7 +677,7 @@ class FakeDriver:
         return self.devices
 
     def current_device(self) -> int:
-        return _current[0]
+        return _current.index
 
     def device(self, index: int) -> Any:
         return Device(index)
