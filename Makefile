@@ -9,13 +9,15 @@ WORKERS ?= auto
 # `+cpu` is the build without CUDA: the plain requirement brings gigabytes of it on Linux.
 TORCH ?= torch==2.13.0$(if $(filter Linux,$(shell uname -s)),+cpu)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# The one that tests/cupy_standin is written for, without the CUDA libraries, which are replaced.
+CUPY := cupy-cuda13x==14.2.0
 
 RUN := $(VENV)/bin/python
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types docs torch bench resources gpu
+.PHONY: help demo test lint format types docs torch cupy bench resources gpu
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -42,6 +44,10 @@ docs: $(VENV)/with-docs ## run the course notes as notebooks and build the site,
 
 torch: $(VENV)/with-torch ## add PyTorch without CUDA, for tests/parity
 
+cupy: $(VENV)/with-test $(VENV)/with-cupy ## run the real CuPy over a driver that computes nothing; needs no GPU
+	@GRADLAB_CUPY=$(abspath $(VENV))/cupy $(RUN) -m pytest --numprocesses $(WORKERS) --maxprocesses 8 \
+	tests/cupy_standin $(ARGS)
+
 bench: $(VENV)/with-torch $(VENV)/with-bench ## time gradlab beside its peers; ARGS="-k mlp" picks some cases
 	@$(RUN) -m benchmarks $(ARGS)
 
@@ -62,6 +68,13 @@ $(VENV)/with-torch: pyproject.toml | $(VENV)/created
 	@echo "Installing $(TORCH) into $(VENV)"
 	@$(PIP_INSTALL) --no-deps --retries 1 --timeout 15 --extra-index-url $(TORCH_INDEX) '$(TORCH)'
 	@$(PIP_INSTALL) '$(TORCH)'
+	@touch $@
+
+# In a folder of its own: in the environment CuPy would be found by all that looks for a GPU.
+$(VENV)/with-cupy: Makefile | $(VENV)/created
+	@echo "Installing $(CUPY) into $(VENV)/cupy"
+	@rm -rf $(VENV)/cupy
+	@$(PIP_INSTALL) --retries 1 --timeout 15 --no-deps --only-binary :all: --target $(VENV)/cupy '$(CUPY)'
 	@touch $@
 
 $(VENV)/with-%: pyproject.toml | $(VENV)/created

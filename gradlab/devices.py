@@ -160,8 +160,16 @@ def device_count() -> int:
 
 
 def synchronize(where: DeviceLike = None) -> None:
-    """Wait until all work queued on a device is done; returns at once for the CPU."""
-    find_device(where).backend.synchronize()
+    """Wait until all work queued on a device is done, without one on every GPU that was used.
+
+    Returns at once for the CPU.
+    """
+    if where is not None:
+        find_device(where).backend.synchronize()
+        return
+    for each in list(_devices.values()):
+        if each.type == "cuda" and "backend" in each.__dict__:
+            each.backend.synchronize()
 
 
 def forget_cuda() -> None:

@@ -369,7 +369,7 @@ class Tensor(TensorMethods):
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:
             raise GradientError("__dlpack__: the tensor requires a gradient; use .detach()")
-        return self._array.__dlpack__(**options)
+        return self.device.backend.bind(self._array.__dlpack__)(**options)
 
     def __dlpack_device__(self) -> Any:
         return self._array.__dlpack_device__()
@@ -428,7 +428,8 @@ class Tensor(TensorMethods):
     def __repr__(self) -> str:
         from gradlab.formatting import format_tensor
 
-        return format_tensor(
+        # An excerpt of a large array is taken on its device.
+        return self.device.backend.bind(format_tensor)(
             self._array,
             to_host=self.device.backend.to_host,
             default_dtype=dtypes.get_default_dtype(),
@@ -445,7 +446,7 @@ class Tensor(TensorMethods):
             )
         made = type(self).__new__(type(self))
         memo[id(self)] = made
-        made._array, made.device = self._array.copy(), self.device
+        made._array, made.device = copied(self), self.device
         made._node = made._version = made._view = None
         made.grad = None if self.grad is None else self.grad.__deepcopy__(memo)
         if self.requires_grad:
@@ -598,10 +599,15 @@ def _from_tensor(value: Tensor, device: Device, dtype: DType | None, copy: bool 
     if value.device is not device:
         array = device.backend.from_host(value.device.backend.to_host(array))
     if dtype is not None and array.dtype != dtype:
-        array = array.astype(dtype)
+        array = device.backend.bind(array.astype)(dtype)
     if array is not value._array:
         return Tensor._wrap(array, device)
-    return Tensor._wrap(array.copy(), device) if copy else value
+    return Tensor._wrap(copied(value), device) if copy else value
+
+
+def copied(x: Tensor) -> Any:
+    """A copy of a tensor's array, on the tensor's device: CuPy copies to the current one."""
+    return x.device.backend.bind(x._array.copy)()
 
 
 def _from_device_array(

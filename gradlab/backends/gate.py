@@ -37,7 +37,8 @@ class Statistics(NamedTuple):
     """What has passed between the host and its GPUs.
 
     ``launches`` counts gradlab's own kernels, not CuPy's. ``synchronizations`` counts how often the
-    host waited for a GPU; each copy to the host is one of them.
+    host waited for a GPU; each copy to the host is one of them. Not counted are waits inside CuPy:
+    `nonzero`, `unique`, `bincount` and a mask as index wait to learn how large their result is.
     """
 
     launches: int = 0

@@ -46,7 +46,7 @@ from gradlab.errors import (
 )
 from gradlab.kernels import ladder
 from gradlab.ops.samples import Sample
-from gradlab.tensor import Tensor, describe, from_value
+from gradlab.tensor import Tensor, copied, describe, from_value
 
 REGISTRY: dict[str, Op] = {}
 
@@ -1010,7 +1010,7 @@ def _apply_recorded(op: Op, x: Tensor, others: Any, attributes: Any, name: str) 
     )
     saves = op.plan(mask, len(inputs)).saves
     if saves is ALL or any(inputs[i] is before for i in saves):
-        before._array = x._array.copy()  # the gradient needs the value about to be overwritten
+        before._array = copied(x)  # the gradient needs the value about to be overwritten
     y = apply(op, inputs, attributes)
     _check_fits(x, y, name)
     rebase(x, y if y.dtype == x.dtype else y.astype(x.dtype), name)

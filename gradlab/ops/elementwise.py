@@ -472,8 +472,23 @@ gt = greater = _comparison("gt", "greater", "__gt__", "biufV", "x1 is above x2")
 ge = greater_equal = _comparison("ge", "greater_equal", "__ge__", "biufV", "x1 is not below x2")
 
 
+def _of_truths(name: str) -> Callable[..., Any]:
+    """The forward of a logical ufunc: CuPy's take no complex values."""
+    on_host, of_numbers = getattr(np, name), np.dtype(complex)
+
+    def forward(xp: Any, *inputs: Any) -> Any:
+        if xp is np:
+            return on_host(*inputs)
+        kinds = [getattr(x, "dtype", of_numbers).kind for x in inputs]
+        return getattr(xp, name)(
+            *(x != 0 if kind == "c" else x for x, kind in zip(inputs, kinds, strict=True))
+        )
+
+    return forward
+
+
 def _logical(name: str, doc: str) -> Any:
-    op = _binary(name, name, dtype=BOOL, why_not="its result is bool")
+    op = _binary(name, _of_truths(name), dtype=BOOL, why_not="its result is bool")
 
     def logical(x1: TensorLike, x2: TensorLike) -> Tensor:
         return apply(op, (x1, x2))
@@ -656,8 +671,8 @@ isnan = _function("isnan", "isnan", None, "Return True where ``x`` is NaN.", dty
 isinf = _function("isinf", "isinf", None, "Return True where ``x`` is +inf or -inf.", dtype=OWN)
 isfinite = _function("isfinite", "isfinite", None, "Return True where ``x`` is neither infinite "
                      "nor NaN.", dtype=OWN)  # fmt: skip
-logical_not = _function("logical_not", "logical_not", None, "Return True where ``x`` is 0.",
-                        dtype=OWN)  # fmt: skip
+logical_not = _function("logical_not", _of_truths("logical_not"), None,
+                        "Return True where ``x`` is 0.", dtype=OWN)  # fmt: skip
 signbit = _function("signbit", "signbit", None, "Return True where the sign bit is set (-0.0 too).",
                     dtype=OWN, kinds="fV")  # fmt: skip
 conj = _function("conj", "conjugate", lambda gy: gy, "Return the complex conjugate.", dtype=OWN)

@@ -56,7 +56,7 @@ def _prepare(x: Tensor, index: Any) -> tuple[Any, bool]:
         else:
             array = _index_array(x, item)
             if array.ndim == 0 and array.dtype.kind in "iu":
-                prepared.append(int(array))
+                prepared.append(int(x.device.backend.to_host(array)))
             else:
                 prepared.append(array)
                 basic = False
@@ -85,7 +85,7 @@ def _index_array(x: Tensor, item: Any) -> Any:
     if made.dtype.kind not in "iub":
         empty = made.numel() == 0 and not isinstance(item, Tensor)
         if empty:  # x[[]] selects nothing
-            return made._array.astype(np.int64)
+            return made.astype(np.int64)._array
         raise DTypeError(
             message(
                 "indexing",
@@ -155,7 +155,8 @@ def _explain_item(x: Tensor, item: Any, axis: int) -> int:
             )
         return int(item.ndim)
     if not isinstance(item, slice):
-        numbers = np.atleast_1d(item if isinstance(item, int) else np.asarray(item))
+        on_host = isinstance(item, int | np.generic | np.ndarray)
+        numbers = np.atleast_1d(item if on_host else x.device.backend.to_host(item))
         bad = numbers[(numbers < -size) | (numbers >= size)]
         if bad.size:
             raise AxisError(
@@ -270,13 +271,14 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     if basic:
         return apply(SLICE, (x,), {"index": prepared})
     if x._node is not None and mode.grad:
-        prepared = _owned(prepared)
+        prepared = _owned(x, prepared)
     return apply(INDEX, (x,), {"index": prepared})
 
 
-def _owned(index: Any) -> Any:
+def _owned(x: Tensor, index: Any) -> Any:
     """The index with copies of its arrays, which the user may write to before `backward`."""
-    return tuple(item.copy() if hasattr(item, "copy") else item for item in index)
+    bind = x.device.backend.bind
+    return tuple(bind(item.copy)() if hasattr(item, "copy") else item for item in index)
 
 
 SLICE.function = INDEX.function = getitem
@@ -444,7 +446,7 @@ def _cast(array: Any, dtype: Any) -> Any:
 def _explain_write(x: Tensor, index: Any, v: Any, name: str = "setitem") -> Exception:
     """The clear error for a write that NumPy refused."""
     _explain_index(x, index)
-    chosen = x._array[index].shape
+    chosen = _chosen(x, index).shape
     shape = v.shape if isinstance(v, Tensor) else ()
     try:
         fits = np.broadcast_shapes(chosen, shape) == chosen
@@ -455,6 +457,11 @@ def _explain_write(x: Tensor, index: Any, v: Any, name: str = "setitem") -> Exce
         return ShapeError(message(name, expected=expected, got=str(shape)))
     expected = f"a value that fits {x.dtype.name}"
     return DTypeError(message(name, expected=expected, got=describe(v)))
+
+
+def _chosen(x: Tensor, index: Any) -> Any:
+    """What a prepared index chooses of the array."""
+    return x.device.backend.bind(x._array.__getitem__)(index)
 
 
 def _check_write(x: Tensor, v: Any, index: Any) -> None:
@@ -475,10 +482,10 @@ def _assign_recorded(x: Tensor, index: Any, basic: bool, v: Any, name: str) -> T
         v = v.astype(x.dtype)
     if not basic:
         if v.ndim and v.shape[0] == 1:
-            v = _without_leading_ones(v, x._array[index].ndim)
+            v = _without_leading_ones(v, _chosen(x, index).ndim)
         before = Tensor._wrap(x._array, x.device)
         before._node = x._node
-        rebase(x, apply(WRITE_INDEX, (before, v), {"index": _owned(index)}), name)
+        rebase(x, apply(WRITE_INDEX, (before, v), {"index": _owned(x, index)}), name)
         return x
     # Written through the view, whose history reaches x by itself.
     view = x if index == _WHOLE else apply(SLICE, (x,), {"index": index})

@@ -24,7 +24,7 @@ from gradlab.ops.core import (
     write,
 )
 from gradlab.ops.random import Generator
-from gradlab.tensor import Tensor
+from gradlab.tensor import Tensor, copied
 
 
 def replace_values(x: Tensor, y: Tensor, name: str) -> Tensor:
@@ -45,7 +45,7 @@ def before_write(x: Tensor, others: Sequence[Any], name: str) -> Tensor:
     check_writable(x, name)
     if not needs_record(x, others):
         return x
-    before = Tensor._wrap(x._array.copy(), x.device)
+    before = Tensor._wrap(copied(x), x.device)
     before._node = x._node
     return before
 
