@@ -15,7 +15,7 @@ PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types docs torch bench resources gpu
+.PHONY: help demo test lint format types docs torch bench resources cubins gpu
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -47,6 +47,14 @@ bench: $(VENV)/with-torch $(VENV)/with-bench ## time gradlab beside its peers; A
 
 resources: $(VENV)/with-test ## registers, shared memory and spills of every CUDA kernel; needs no GPU
 	@$(RUN) -m gradlab.kernels.cuda.resources $(ARGS)
+
+# For a machine whose NVRTC has this version; the folder is then brought there.
+CUBINS ?= .cubins
+NVRTC ?= 13.0.88
+
+cubins: $(VENV)/with-test ## compile the CUDA kernels for a GPU elsewhere; ARGS="--arch sm_90a", NVRTC=13.0.88
+	@$(PIP_INSTALL) --no-deps --upgrade --target $(VENV)/nvrtc-$(NVRTC) nvidia-cuda-nvrtc==$(NVRTC)
+	@GRADLAB_QUIET=1 $(RUN) -m gradlab.kernels.cuda.resources --keep $(CUBINS) --nvrtc $(VENV)/nvrtc-$(NVRTC) $(ARGS)
 
 # In the environment that $(PYTHON) belongs to, since CuPy and its peers have to fit the machine.
 gpu: ## check and time everything on a GPU; needs CuPy in the environment of $(PYTHON)
