@@ -22,7 +22,7 @@ LIST = "cubins.json"
 
 
 class Brought(NamedTuple):
-    """What `bring` found: modules of this GPU, those among them that are missing, CuPy's kernels."""
+    """Counts: modules that were there for this GPU, those that were not, kernels of CuPy's."""
 
     modules: int
     missing: int
@@ -95,8 +95,8 @@ def _read_list(folder: Path) -> dict[str, dict[str, str]]:
         )
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{folder}: expected what `python -m gradlab.kernels.cuda.resources --keep` writes, got "
-            f"no readable gradlab/{LIST} ({type(error).__name__})"
+            f"{folder}: expected a folder that `python -m gradlab.kernels.cuda.resources --keep` "
+            f"wrote, got no readable gradlab/{LIST} ({type(error).__name__})"
         ) from None
     return found
 
