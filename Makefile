@@ -57,7 +57,7 @@ cubins: $(VENV)/with-test ## compile the CUDA kernels for a GPU elsewhere; ARGS=
 	@GRADLAB_QUIET=1 $(RUN) -m gradlab.kernels.cuda.resources --keep $(CUBINS) --nvrtc $(VENV)/nvrtc-$(NVRTC) $(ARGS)
 
 # In the environment that $(PYTHON) belongs to, since CuPy and its peers have to fit the machine.
-gpu: ## check and time everything on a GPU; needs CuPy in the environment of $(PYTHON)
+gpu: ## check everything on a GPU; ARGS=--time times it; needs CuPy in the environment of $(PYTHON)
 	@$(PYTHON) -c 'import sys, setuptools; sys.exit(int(setuptools.__version__.split(".")[0]) < 77)' 2>/dev/null || { echo "\
 	gradlab: make gpu installs gradlab without the network, which takes setuptools 77 or newer beside '$(PYTHON)'. \
 	Run: $(PYTHON) -m pip install --upgrade setuptools" >&2; exit 1; }

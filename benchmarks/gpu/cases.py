@@ -73,7 +73,7 @@ class Case:
 
 def normal(machine: Machine, shape: tuple[int, ...], dtype: str, seed: int, i: int) -> Any:
     """Standard normal numbers, drawn on the device."""
-    drawn = "float64" if dtype == "float64" else "float32"
+    drawn: Any = "float64" if dtype == "float64" else "float32"
     if machine.dry:
         values = np.random.default_rng((seed, i)).standard_normal(shape, drawn)
         return machine.xp.asarray(values).astype(_numpy_dtype(dtype))
@@ -264,11 +264,6 @@ def _exact_softmax_backward(xp: Any, x: Any) -> Any:
     return y * (x - (x * y).sum(axis=-1, keepdims=True))
 
 
-def _through_rounded(dtype: str, terms: int) -> Limit:
-    """Of what is computed from a result that was rounded to the dtype on the way."""
-    return Limit(terms=terms, slack=3.0 if itemsize(dtype) == 2 else 1.0)
-
-
 def _softmax_backward(dtype: str, shape: tuple[int, ...]) -> Case:
     def gradlab(x: Any) -> Any:
         x = x.detach().requires_grad_()
@@ -280,7 +275,7 @@ def _softmax_backward(dtype: str, shape: tuple[int, ...]) -> Case:
         f"softmax forward and backward, {' × '.join(map(str, shape))}", dtype, (shape,),
         {"gradlab": gradlab, "pytorch": gradlab},
         bytes=5.0 * math.prod(shape) * itemsize(dtype),
-        exact=_exact_softmax_backward, limit=_through_rounded(dtype, shape[-1]),
+        exact=_exact_softmax_backward, limit=Limit(shape[-1], through=4),
     )  # fmt: skip
 
 
@@ -319,7 +314,7 @@ def _cross_entropy(
         ((rows, classes),),
         {"gradlab": with_backward(F.cross_entropy), "pytorch": with_backward(pytorch)},
         bytes=(3.0 if backward else 1.0) * rows * classes * itemsize(dtype), arrays=arrays,
-        exact=partial(_exact_cross_entropy, backward), limit=_through_rounded(dtype, classes),
+        exact=partial(_exact_cross_entropy, backward), limit=Limit(classes),
         targets=(Target(share=0.90),), headline=True,
     )  # fmt: skip
 

@@ -32,6 +32,10 @@ class Machine:
         self.dry, self.seed = dry, seed
         if dry:
             use_emulator()
+        else:
+            from gradlab.kernels.cuda import nvrtc
+
+            nvrtc.available()  # it loads what CuPy's compiler does not find by itself
         self.device = gl.device("cuda")
         self.driver = driver()
         self.xp = self.driver.xp
@@ -131,7 +135,7 @@ class Machine:
                 step(i)
         self.wait()
         turn = 0
-        timers = {name: self.driver.timer(lambda step=step: step(turn))  # type: ignore[misc]
+        timers = {name: self.driver.timer(lambda step=step: step(turn))
                   for name, step in peers.items()}  # fmt: skip
         found: dict[str, list[float]] = {name: [] for name in peers}
         end = time.perf_counter() + budget

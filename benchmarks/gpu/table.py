@@ -109,7 +109,8 @@ def rows(found: Found, headline: bool | None = None) -> list[list[str]]:
             _rate(record, seconds), f"{record['share']:.0%}" if "share" in record else "",
             *(f"{ratios[peer]:.2f}×" if peer in ratios else "" for peer in PEERS),
             "; ".join(target["text"] for target in record["targets"]),
-            "; ".join({True: "yes", False: "NO", None: ""}[each] for each in verdicts),
+            "; ".join({True: "yes", False: "NO", None: "?"}[each] for each in verdicts)
+            if any(each is not None for each in verdicts) else "",
         ])  # fmt: skip
     return cells
 
@@ -169,6 +170,10 @@ def text(found: Found, most: int = MOST) -> str:
 
 def _fitted(cells: list[list[str]], most: int) -> list[str]:
     """A table of as many rows as ``most`` characters hold, and how many more there are."""
+    if len(cells) < 2:
+        return []
+    full = [any(column) for column in zip(*cells[1:], strict=True)]
+    cells = [[cell for cell, some in zip(row, full, strict=True) if some] for row in cells]
     kept = len(cells) - 1
     while kept > 0:
         lines = ["", plain(cells[: kept + 1])]
@@ -177,7 +182,7 @@ def _fitted(cells: list[list[str]], most: int) -> list[str]:
         if sum(len(line) + 1 for line in lines) <= most:
             return lines
         kept -= 1
-    return [f"{len(cells) - 1} more rows in the file"] if len(cells) > 1 else []
+    return [f"{len(cells) - 1} more rows in the file"]
 
 
 def _shortened(lines: list[str], most: int) -> list[str]:
@@ -232,7 +237,8 @@ def readme_table(path: Path | None) -> str:
     libraries = ", ".join([f"CuPy {cupy}", *peers])
     note = (
         f"Measured by `{COMMAND}` on {found['date']}: {machine['gpu']}, Python "
-        f"{machine['python']}, {libraries}. Ceilings measured in the same run: {_ceiling_text(copy, peaks)}. A time is "
+        f"{machine['python']}, {libraries}. "
+        f"Ceilings measured in the same run: {_ceiling_text(copy, peaks)}. A time is "
         "the median of calls that take turns with the peers', between CUDA events, on inputs "
         "that the L2 does not hold; a ratio above 1 says that gradlab is faster. Every result "
         "was compared with float64 before, and only right ones are timed."

@@ -20,7 +20,7 @@ import numpy as np
 # The largest relative error of rounding a result to the dtype, and half the smallest number.
 ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
 SMALLEST = {"float16": 2.0**-25, "bfloat16": 2.0**-134, "float32": 2.0**-150, "float64": 0.0}
-ON_HOST = 1 << 16  # elements, up to which NumPy compares
+ON_HOST = 1 << 20  # elements, up to which NumPy compares
 CHUNK = 1 << 26  # elements that are compared at a time on the device
 
 
@@ -30,10 +30,13 @@ class Limit:
 
     Computing is in float32 (float64 for float64), of unit u: 2⁻²⁴ (2⁻⁵³). A function of one value
     may err by 128 u of it, the result is rounded once to its dtype, and a sum of ``terms`` terms
-    errs by 16 u √terms of ``scale``, the size that results have (0: their root mean square). The
+    errs by 32 u √terms of ``scale``, the size that results have (0: their root mean square). The
     rounding errors of n terms add up like a random walk (Higham, Accuracy and Stability of
     Numerical Algorithms, §2.8), as a rule to less than u √n; TF32, which keeps 11 bits, is far
     beyond the limit. A product of ``factors`` numbers errs by 16 u √factors of itself.
+
+    Where ``through`` results were rounded to the dtype on the way, each may leave a rounding of the
+    size that results have: in x - y of two that are about the same, nothing is left but that.
 
     ``norm``: compare ‖result − exact‖ with this share of ‖exact‖ instead, where single elements
     may differ: a ReLU's side is decided by a rounding error.
@@ -42,6 +45,7 @@ class Limit:
     terms: int = 1
     scale: float = 0.0
     factors: int = 0
+    through: int = 0
     norm: float = 0.0
     slack: float = 1.0  # of peers, whose sums go one by one
 
@@ -49,7 +53,8 @@ class Limit:
         """The errors allowed: a share of the exact value, and one that does not depend on it."""
         unit = ROUNDING["float64" if dtype == "float64" else "float32"]
         relative = (128 + 16 * math.sqrt(self.factors)) * unit + 1.01 * ROUNDING[dtype]
-        absolute = 16 * unit * math.sqrt(self.terms) * (self.scale or scale) + SMALLEST[dtype]
+        rounded = 32 * unit * math.sqrt(self.terms) + self.through * ROUNDING[dtype]
+        absolute = rounded * (self.scale or scale) + SMALLEST[dtype]
         return self.slack * relative, self.slack * absolute
 
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gradlab.kernels.cuda import compiler, nvrtc, source as sources
 from gradlab.kernels.cuda.driver import Variant
@@ -88,11 +88,9 @@ def _copy_cupys(folder: Path) -> int:
     return count
 
 
-def _read_list(folder: Path) -> dict[str, dict[str, str]]:
+def _read_list(folder: Path) -> dict[str, Any]:
     try:
-        found: dict[str, dict[str, str]] = json.loads(
-            (folder / "gradlab" / LIST).read_text(encoding="utf-8")
-        )
+        found: dict[str, Any] = json.loads((folder / "gradlab" / LIST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{folder}: expected a folder that `python -m gradlab.kernels.cuda.resources --keep` "
