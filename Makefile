@@ -17,7 +17,7 @@ PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types docs torch cupy bench resources gpu
+.PHONY: help demo test lint format types docs torch cupy bench resources cubins gpu
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -54,8 +54,16 @@ bench: $(VENV)/with-torch $(VENV)/with-bench ## time gradlab beside its peers; A
 resources: $(VENV)/with-test ## registers, shared memory and spills of every CUDA kernel; needs no GPU
 	@$(RUN) -m gradlab.kernels.cuda.resources $(ARGS)
 
+# For a machine whose NVRTC has this version; the folder is then brought there.
+CUBINS ?= .cubins
+NVRTC ?= 13.0.88
+
+cubins: $(VENV)/with-test ## compile the CUDA kernels for a GPU elsewhere; ARGS="--arch sm_90a", NVRTC=13.0.88
+	@$(PIP_INSTALL) --no-deps --upgrade --target $(VENV)/nvrtc-$(NVRTC) nvidia-cuda-nvrtc==$(NVRTC)
+	@GRADLAB_QUIET=1 $(RUN) -m gradlab.kernels.cuda.resources --keep $(CUBINS) --nvrtc $(VENV)/nvrtc-$(NVRTC) $(ARGS)
+
 # In the environment that $(PYTHON) belongs to, since CuPy and its peers have to fit the machine.
-gpu: ## check and time everything on a GPU; needs CuPy in the environment of $(PYTHON)
+gpu: ## check everything on a GPU; ARGS=--time times it; needs CuPy in the environment of $(PYTHON)
 	@$(PYTHON) -c 'import sys, setuptools; sys.exit(int(setuptools.__version__.split(".")[0]) < 77)' 2>/dev/null || { echo "\
 	gradlab: make gpu installs gradlab without the network, which takes setuptools 77 or newer beside '$(PYTHON)'. \
 	Run: $(PYTHON) -m pip install --upgrade setuptools" >&2; exit 1; }

@@ -211,6 +211,18 @@ def test_times_rates_shares_and_ratios(gpu, capsys):
     assert "times faster than the library" in capsys.readouterr().out
 
 
+def test_a_wrong_rung_has_no_time(gpu, monkeypatch):
+    rungs = ladder.names("softmax", "softmax")
+    gpu(1e-3, *[4e-8] * len(rungs))
+    function = ladder.RUNGS["softmax"]["softmax"]
+    wrong = function["gradlab"]._replace(run=lambda x, **_: x)
+    monkeypatch.setitem(function, "gradlab", wrong)
+    result = gl.kernels.race("softmax", rows=10, columns=250, dtype="float64", quiet=True)
+    seconds = {row.rung: row.seconds for row in result.rows}
+    assert seconds["gradlab"] is None
+    assert seconds["cupy"] == 4e-8
+
+
 @pytest.mark.parametrize(
     ("sizes", "unit"),
     [({"m": 50, "n": 50, "k": 50}, "TFLOP/s"), ({"m": 1, "n": 60, "k": 60}, "GB/s")],
