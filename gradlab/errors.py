@@ -94,6 +94,22 @@ def message(operation: str, *, expected: str = "", got: str = "", hint: str = ""
     return f"{operation}: {body}" + (f"; {hint}" if hint and body else hint)
 
 
+def printable(text: object) -> str:
+    r"""Return ``str(text)`` with everything a terminal would act on escaped, as `repr` escapes it.
+
+    Names of metrics, keys, files and URLs may come from elsewhere. Control characters, line breaks,
+    marks that turn the direction of text, and surrogates become visible; all else stays.
+
+    >>> printable("loss\x1b[2J\n")
+    'loss\\x1b[2J\\n'
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)
+
+
 def missing_dependency(package: str, extra: str, purpose: str) -> MissingDependencyError:
     """The error for an optional package: what needs it and the line that installs it."""
     return MissingDependencyError(
