@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # the public namespace.
 LAYERS = [
     ["errors"],
-    ["dtypes", "notebook", "paths"],
+    ["contexts", "dtypes", "notebook", "paths"],
     ["kernels"],
     ["backends"],
     ["devices"],
