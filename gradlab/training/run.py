@@ -108,6 +108,13 @@ class Run:
         """Whether the current step waits for more batches."""
         return self.batch % self.accumulate_grad_batches != 0 and self.phase == "training"
 
+    @property
+    def batches_in_step(self) -> int:
+        """How many batches the current step is made of, as far as that is known beforehand."""
+        share, size = self.accumulate_grad_batches, self.num_train_batches
+        first = (self.batch - 1) // share * share
+        return share if size is None or size <= first else min(share, size - first)
+
     def step_of(self, batch: int) -> int:
         """The number, from 1, of the step that a batch of this epoch belongs to."""
         return self.steps_before + -(-batch // self.accumulate_grad_batches)

@@ -51,6 +51,7 @@ def get_state(run: Run) -> dict[str, Any]:
         "seconds": run.stopping.seconds,
         "told_to_stop": run.stopping.told,
         "model": run.model.state_dict(),
+        "accumulated": _get_gradients(run),
         "optimizers": [
             {"type": type(each).__name__, **each.state_dict()} for each in run.optimizers
         ],
@@ -91,6 +92,7 @@ def set_state(run: Run, state: dict[str, Any]) -> None:
     _check_kinds("schedulers", schedulers, state["schedulers"])
     _check_groups(run.optimizers, state["optimizers"])
     place = state["position"]
+    accumulated = _check_accumulated(run, state)
     data_before = run.train_batches.state_dict()
     run.train_batches.load_state_dict(state["data"], place["batch"])
     try:
@@ -98,6 +100,10 @@ def set_state(run: Run, state: dict[str, Any]) -> None:
     except StateError:
         run.train_batches.load_state_dict(data_before, 0)
         raise
+    if accumulated:
+        for name, parameter in run.model.named_parameters():
+            gradient = accumulated["gradients"].get(name)
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
     for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     for scheduler, saved in zip(schedulers, state["schedulers"], strict=True):
@@ -107,13 +113,39 @@ def set_state(run: Run, state: dict[str, Any]) -> None:
         setattr(run, name, value)
     done = state["batches_done"]
     run.train_batch_idx, run.val_batch_idx = done["train"], done["val"]
-    run.steps_before = run.step - -(-run.batch // run.accumulate_grad_batches)
+    begun = -(-run.batch // run.accumulate_grad_batches)
+    run.steps_before = run.step - begun + run.is_accumulating
     if place["batch"]:
         run.train_metrics.load_state_dict(state["metrics"])
     run.history.load_state_dict(state["history"])
     _set_curves(run, state["curves"])
     load_callback_states(run.callbacks, state["callbacks"])
     set_random_state(state["random"])
+
+
+def _get_gradients(run: Run) -> dict[str, Any] | None:
+    """The gradients of a step that waits for more batches."""
+    if not run.is_accumulating:
+        return None
+    gradients = {name: each.grad for name, each in run.model.named_parameters()}
+    return {
+        "accumulate_grad_batches": run.accumulate_grad_batches,
+        "gradients": {name: grad for name, grad in gradients.items() if grad is not None},
+    }
+
+
+def _check_accumulated(run: Run, state: dict[str, Any]) -> dict[str, Any] | None:
+    """The gradients of the step that a state lies within, if any, for a run with such steps."""
+    accumulated: dict[str, Any] | None = state.get("accumulated")
+    batch, share = state["position"]["batch"], run.accumulate_grad_batches
+    same = accumulated is not None and accumulated["accumulate_grad_batches"] == share
+    if state["position"]["phase"] == "training" and not same and (accumulated or batch % share):
+        raise StateError(
+            f"resume: the checkpoint was written after batch {batch} of an epoch, which is within "
+            f"a step of accumulate_grad_batches={share}; resume with the number of batches it was "
+            "written with, or from the end of an epoch; nothing was loaded"
+        )
+    return accumulated
 
 
 def _get_curves(run: Run) -> dict[str, Any]:

@@ -86,7 +86,9 @@ class Trainer(Run, HyperParameters):
         model is. Batches are moved there.
     precision: ``"float32"``, ``"float64"`` or ``"bfloat16"`` for parameters and floating inputs;
         None leaves them as they are.
-    accumulate_grad_batches: add up the gradients of so many batches for each update.
+    accumulate_grad_batches: take the mean gradient of so many batches for each update. The last
+        update of an epoch may be left with fewer, and takes the mean of those. Each batch counts
+        the same, whatever its size.
     limit_batches: use the first so many batches of an epoch, or a fraction of them (a float);
         ``limit_train_batches`` and ``limit_val_batches`` set one kind only.
     fast_dev_run: run one batch of everything (or so many), without checkpoints, to find mistakes.
@@ -329,9 +331,9 @@ class Trainer(Run, HyperParameters):
             if loss is not self.noted_loss or loss is None:
                 self.note_loss(loss)
             self.noted_loss = None
-            (loss if share == 1 else loss / share).backward()
+            (loss if share == 1 else loss / self.batches_in_step).backward()
             if self.batch % share == 0:
-                self.optimizer_step()
+                self._end_step()
             self.train_batch_idx += 1
             for hook in hooks:
                 hook(self)
@@ -346,8 +348,19 @@ class Trainer(Run, HyperParameters):
         if self.phase == "training" and not self.batch:
             raise self.train_batches.empty()
         if self.is_accumulating:
-            self.optimizer_step()
+            self._end_step()
         self.end_training()
+
+    def _end_step(self) -> None:
+        """Update by the mean over the batches that came, which may be fewer than was thought."""
+        share = self.accumulate_grad_batches
+        came, thought = self.batch - (self.batch - 1) // share * share, self.batches_in_step
+        if came != thought:
+            with no_grad():
+                for parameter in self.model.parameters():
+                    if parameter.grad is not None:
+                        parameter.grad *= thought / came
+        self.optimizer_step()
 
     def prepare_batch(self, batch: Any) -> Any:
         """Move a batch to the device, cast its floating tensors, make tensors of its arrays."""
