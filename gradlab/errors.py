@@ -13,7 +13,14 @@ import numpy as np
 
 
 class GradlabError(Exception):
-    """Base class of all errors that gradlab raises on purpose."""
+    """Base class of all errors that gradlab raises on purpose.
+
+    As text it is safe to print, whatever names it holds; a compiler's log keeps its lines.
+    """
+
+    def __str__(self) -> str:
+        # Not super(): KeyError would show the repr of its message, quotes and all.
+        return "\n".join(map(printable, Exception.__str__(self).expandtabs().split("\n")))
 
 
 class ShapeError(GradlabError, ValueError):
@@ -50,9 +57,6 @@ class DataError(GradlabError, ValueError):
 
 class StateError(GradlabError, KeyError, RuntimeError):
     """A state dict that does not fit the object it is loaded into."""
-
-    def __str__(self) -> str:  # KeyError shows the repr of its message, quotes and all
-        return str(self.args[0]) if self.args else ""
 
 
 class CheckpointError(GradlabError, RuntimeError):
@@ -91,7 +95,7 @@ def message(operation: str, *, expected: str = "", got: str = "", hint: str = ""
     """
     parts = [f"expected {expected}" if expected else "", f"got {got}" if got else ""]
     body = ", ".join(part for part in parts if part)
-    return f"{operation}: {body}" + (f"; {hint}" if hint and body else hint)
+    return printable(f"{operation}: {body}" + (f"; {hint}" if hint and body else hint))
 
 
 def printable(text: object) -> str:

@@ -42,9 +42,7 @@ def get_state(run: Run) -> dict[str, Any]:
     """
     require_states(run.optimizers)
     run.read_metrics()
-    for name, parameter in run.model.named_parameters():
-        if parameter.requires_grad and not parameter.detach().isfinite().all():
-            raise not_finite(run, f"the parameter {name}", "NaN or infinite", run.batch)
+    require_finite(run)
     return {
         "position": run.position(),
         "batches_done": {"train": run.train_batch_idx, "val": run.val_batch_idx},
@@ -63,11 +61,18 @@ def get_state(run: Run) -> dict[str, Any]:
         # A validation that was begun is done anew: with the random numbers it began with.
         "random": run.random_before_validation or random_state(),
         "metrics": run.train_metrics.state_dict(),
-        "history": run.history.state_dict(),
+        "history": _get_history(run),
         "curves": _get_curves(run),
         "callbacks": callback_states(run.callbacks),
         "versions": versions(),
     }
+
+
+def require_finite(run: Run) -> None:
+    """Refuse to go on, or to end, with a trained parameter that is NaN or infinite."""
+    for name, parameter in run.model.named_parameters():
+        if parameter.requires_grad and not parameter.detach().isfinite().all():
+            raise not_finite(run, f"the parameter {name}", "NaN or infinite", run.batch)
 
 
 def require_states(optimizers: Sequence[Any]) -> None:
@@ -146,6 +151,13 @@ def _check_accumulated(run: Run, state: dict[str, Any]) -> dict[str, Any] | None
             "written with, or from the end of an epoch; nothing was loaded"
         )
     return accumulated
+
+
+def _get_history(run: Run) -> dict[str, Any]:
+    history = run.history.state_dict()
+    if run.rows_begun:
+        history["steps"] = history["steps"][: -run.rows_begun]
+    return history
 
 
 def _get_curves(run: Run) -> dict[str, Any]:
@@ -232,7 +244,7 @@ def checkpoint_writer(run: Run) -> ModelCheckpoint | None:
 
 
 def how_to_resume(run: Run) -> str:
-    """The line that tells a user who pressed Ctrl-C what to do next."""
+    """The line that tells a user who stopped the run what to do next."""
     writer = checkpoint_writer(run)
     where = f"after epoch {run.epoch} (step {run.step})"
     if run.batch:
@@ -240,7 +252,7 @@ def how_to_resume(run: Run) -> str:
     how = "no checkpoint was written, which takes a checkpoint_dir"
     if writer is not None:
         how = f'checkpoint {writer.last_path}; to go on, call fit(..., resume="last")'
-    return f"Stopped by Ctrl-C {where}; {how}"
+    return f"Stopped by {run.stop_reason} {where}; {how}"
 
 
 def was_finished(run: Run) -> str:
@@ -254,9 +266,11 @@ def was_finished(run: Run) -> str:
 
 def not_finite(run: Run, what: str, value: Any, batch: int) -> NonFiniteLossError:
     """The error for a loss or parameter that became NaN or infinite in a batch of this epoch."""
-    start = f"Trainer.fit: {what} became {value} in epoch {run.epoch + 1}, batch {batch} "
-    start += f"(step {run.step_of(batch)})"
-    if what == "the loss" and run.step_of(batch) == 1:
+    where, step = f"in epoch {run.epoch + 1}, batch {batch}", run.step_of(batch)
+    if not batch:  # the epoch is over
+        where, step = f"in epoch {run.epoch}", run.step
+    start = f"Trainer.fit: {what} became {value} {where} (step {step})"
+    if what == "the loss" and step == 1:
         return NonFiniteLossError(f"{start}, before any update; {_what_the_data_hold(run)}")
     writer = checkpoint_writer(run)
     path = None if writer is None else writer.last_path

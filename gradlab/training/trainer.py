@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradlab.autograd.modes import no_grad
+from gradlab.console import tell
 from gradlab.devices import Device, DeviceLike, cpu, find_device
 from gradlab.errors import OptionError, message
 from gradlab.nn.utils import clip_grad_norm_
@@ -55,6 +55,7 @@ from gradlab.training.runstate import (
     checkpoint_writer,
     choose_checkpoint,
     how_to_resume,
+    require_finite,
     require_states,
     set_state,
     was_finished,
@@ -208,9 +209,13 @@ class Trainer(Run, HyperParameters):
         batches come from a `DataLoader`, from anything else with ``state_dict``, or are the same in
         each pass.
 
-        Ctrl-C ends the run after the current step, with a checkpoint; a second one at once. Raises
-        `NonFiniteLossError` when the loss becomes NaN or infinite, and keeps the checkpoints
-        written before.
+        Ctrl-C ends the run after the current step, with a checkpoint; a second one at once. So do
+        SIGTERM and SIGHUP, with which batch systems, containers and closed terminals warn; once the
+        checkpoint is written they are delivered again, which ends the process, unless the program
+        handles or ignores them. Signals reach the main thread only.
+
+        Raises `NonFiniteLossError` when the loss becomes NaN or infinite, or a trained parameter
+        with the last step, and keeps the checkpoints written before.
         """
         if self.is_running:
             raise OptionError(
@@ -233,9 +238,10 @@ class Trainer(Run, HyperParameters):
         finally:
             self._fit_device = None
         if self.interrupted:
-            sys.stderr.write(f"{how_to_resume(self)}\n")
+            tell(how_to_resume(self))
         elif state is not None and self.position() == state["position"]:
-            sys.stderr.write(f"{was_finished(self)}\n")
+            tell(was_finished(self))
+        self.stopping.signals.deliver()
         return self.history
 
     def plot(self, label: str, value: Any) -> None:
@@ -251,22 +257,26 @@ class Trainer(Run, HyperParameters):
         loaders = self.train_dataloader, self.val_dataloader
         self.train_dataloader = WatchedTraining(self, self.train_batches)
         self.val_dataloader = self.val_batches and WatchedValidation(self, self.val_batches)
-        with self.stopping.interrupt:
-            try:
-                self.is_running = True
-                self.call("on_fit_start")
-                while not self.stopping.is_over(self.epoch, self.step):
-                    self._run_epoch()
-                self.read_metrics(end_row=True)
-                self.call("on_fit_end")
-            except BaseException as error:
-                for hook in self._hooks["on_exception"]:
-                    hook(self, error)
-                raise
-            finally:
-                self.is_running = False
-                self.train_dataloader, self.val_dataloader = loaders
-                self._flush_board()
+        signals = self.stopping.signals
+        try:
+            signals.hold()
+            self.is_running = True
+            self.call("on_fit_start")
+            while not self.stopping.is_over(self.epoch, self.step):
+                self._run_epoch()
+            self.show_row_begun()
+            require_finite(self)
+            self.call("on_fit_end")
+        except BaseException as error:
+            for hook in self._hooks["on_exception"]:
+                hook(self, error)
+            raise
+        finally:
+            signals.leaving = True
+            signals.release()
+            self.is_running = False
+            self.train_dataloader, self.val_dataloader = loaders
+            self._flush_board()
 
     def _run_epoch(self) -> None:
         self.is_left, self.only_validates = False, self.phase != "training"
