@@ -63,6 +63,14 @@ class CheckpointError(GradlabError, RuntimeError):
     """A file of tensors or a checkpoint that is damaged, altered or of another kind."""
 
 
+class MissingFileError(CheckpointError, FileNotFoundError):
+    """A file of tensors that is not there."""
+
+
+class FileError(GradlabError, OSError):
+    """A file that cannot be written: a full disk, a missing permission."""
+
+
 class NonFiniteLossError(GradlabError, ArithmeticError):
     """A loss that became NaN or infinite while training."""
 
@@ -95,6 +103,7 @@ def message(operation: str, *, expected: str = "", got: str = "", hint: str = ""
     """
     parts = [f"expected {expected}" if expected else "", f"got {got}" if got else ""]
     body = ", ".join(part for part in parts if part)
+    # What came may be text from a file or a server.
     return printable(f"{operation}: {body}" + (f"; {hint}" if hint and body else hint))
 
 

@@ -9,24 +9,35 @@ file's metadata, with a digest of everything, so that an altered file is refused
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
-import secrets
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import ml_dtypes
 import numpy as np
 
 from gradlab import dtypes
-from gradlab.devices import DeviceLike, find_device
-from gradlab.errors import CheckpointError, DTypeError, OptionError, message, missing_dependency
-from gradlab.paths import as_path
+from gradlab.devices import Device, DeviceLike, find_device
+from gradlab.errors import (
+    CheckpointError,
+    DTypeError,
+    GradlabError,
+    MissingFileError,
+    OptionError,
+    OutOfMemoryError,
+    message,
+    missing_dependency,
+    printable,
+)
+from gradlab.fields import ANYTHING, TEXT, Only, check_fields
+from gradlab.paths import as_path, open_file, replacing
 from gradlab.tensor import Tensor, from_value
 
 FORMAT = "1"
@@ -56,8 +67,10 @@ def save(
     loaded has no history and is a `Tensor` where a `Parameter` was saved.
 
     The file appears whole or not at all: a process killed while it writes leaves what was at
-    ``path`` before. Missing folders are made. Raises `OptionError` for objects of other kinds,
-    with the place where they stand.
+    ``path`` before. A file that is there is replaced and keeps its mode, its group and, where the
+    system allows it, its owner; where ``path`` is a link, the file that it leads to is replaced.
+    Missing folders are made. Raises `OptionError` for objects of other kinds, with the place where
+    they are, and `FileError` where the file cannot be written, as on a full disk.
 
     >>> import gradlab as gl, tempfile, os
     >>> path = os.path.join(tempfile.mkdtemp(), "state.safetensors")
@@ -85,14 +98,17 @@ def load(
 
     A safetensors file that another program wrote is read as a dict of tensors.
 
-    Raises `CheckpointError`, and gives nothing, where the file is truncated, was altered, or is no
-    safetensors file. No file is ever unpickled.
+    Raises `CheckpointError`, and gives nothing, where the file is truncated, was altered, is no
+    safetensors file, or cannot be read; it is a `MissingFileError`, and a `FileNotFoundError`,
+    where there is none. No file is ever unpickled.
     """
     where = find_device(map_location if device is None else device)
-    content = read_arrays(as_path("load", f if path is None else path))
+    source = as_path("load", f if path is None else path)
+    content = read_arrays(source)
     if not content.digest:
         return {name: from_value(array, where) for name, array in content.arrays.items()}
-    return unpack(content.structure, content.arrays, where)
+    with explained("load", source):
+        return unpack(content.structure, content.arrays, where)
 
 
 # -------------------------------------------------------------- objects to JSON and arrays
@@ -171,7 +187,7 @@ class _Packer:
                     "save", expected="numbers", got=f"an array of {array.dtype} at {_place(keys)}"
                 )
             )
-        wanted = name = ".".join(map(str, keys)) or "tensor"
+        wanted = name = _name(keys)
         count = 1
         while name in self.arrays or name == "__metadata__":
             count += 1
@@ -180,34 +196,69 @@ class _Packer:
         return {kind: name}
 
 
+def _name(keys: tuple[Any, ...]) -> str:
+    joined = ".".join(map(str, keys)) or "tensor"
+    # A lone surrogate, which text from elsewhere may hold, has no place in a file's UTF-8.
+    return joined.encode("utf-8", "backslashreplace").decode()
+
+
 def _place(keys: tuple[Any, ...]) -> str:
     return "obj" + "".join(f"[{key!r}]" for key in keys)
 
 
 def unpack(structure: Any, arrays: Mapping[str, np.ndarray], device: DeviceLike = None) -> Any:
     """Put together again what `pack` split, with the tensors on ``device``."""
-    where = find_device(device)
+    return _Unpacker(arrays, find_device(device)).build(structure)
 
-    def build(node: Any) -> Any:
+
+class _Unpacker:
+    def __init__(self, arrays: Mapping[str, np.ndarray], device: Device) -> None:
+        self.arrays = arrays
+        self.forms: dict[str, tuple[type, Callable[[Any], Any]]] = {
+            _TENSOR: (str, lambda name: from_value(self.find(name), device)),
+            _ARRAY: (str, self.find),
+            _TUPLE: (list, lambda items: tuple(map(self.build, items))),
+            _DICT: (list, self.read_dict),
+            _FLOAT: (str, _read_float),
+            _COMPLEX: (list, self.read_complex),
+        }
+
+    def build(self, node: Any) -> Any:
         if isinstance(node, list):
-            return [build(each) for each in node]
+            return [self.build(each) for each in node]
         if not isinstance(node, dict):
             return node
         kind = next(iter(node), "")
-        read = readers.get(kind)
-        if read is None:
-            return {key: build(each) for key, each in node.items()}
+        if kind not in self.forms:
+            return {key: self.build(each) for key, each in node.items()}
+        form, read = self.forms[kind]
+        if len(node) > 1 or not isinstance(node[kind], form):
+            raise UnfitError(f"a {kind} of another form than gradlab.save writes")
         return read(node[kind])
 
-    readers: dict[str, Callable[[Any], Any]] = {
-        _TENSOR: lambda name: from_value(arrays[name], where),
-        _ARRAY: lambda name: arrays[name],
-        _TUPLE: lambda items: tuple(map(build, items)),
-        _DICT: lambda pairs: {build(key): build(each) for key, each in pairs},
-        _FLOAT: float,
-        _COMPLEX: lambda parts: complex(*map(build, parts)),
-    }
-    return build(structure)
+    def find(self, name: str) -> np.ndarray:
+        if name not in self.arrays:
+            raise UnfitError(f"a tensor {name!r}, which is not in the file")
+        return self.arrays[name]
+
+    def read_dict(self, pairs: list[Any]) -> dict[Any, Any]:
+        try:
+            return {self.build(key): self.build(each) for key, each in pairs}
+        except (TypeError, ValueError):  # no pairs, or a key without a hash
+            raise UnfitError("a dict of other pairs than gradlab.save writes") from None
+
+    def read_complex(self, parts: list[Any]) -> complex:
+        numbers = [self.build(part) for part in parts]
+        if len(numbers) != 2 or not all(isinstance(each, float) for each in numbers):
+            raise UnfitError("a complex number without its two parts")
+        return complex(*numbers)
+
+
+def _read_float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UnfitError(f"{text[:20]!r} for a number") from None
 
 
 # ------------------------------------------------------------------------------ the file itself
@@ -222,19 +273,57 @@ class Content(NamedTuple):
 
 
 def write_arrays(
-    path: str | os.PathLike[str], structure: Any, arrays: Mapping[str, np.ndarray]
+    path: str | os.PathLike[str],
+    structure: Any,
+    arrays: Mapping[str, np.ndarray],
+    operation: str = "save",
+    state: str = "nothing was written",
 ) -> str:
-    """Write named arrays and the structure that refers to them; return the digest of both."""
-    safetensors_numpy = _safetensors("save").numpy
+    """Write named arrays and the structure that refers to them; return the digest of both.
+
+    Raises `FileError`, which says ``state`` of what is safe, where the file cannot be written.
+    """
+    safetensors_numpy = _safetensors(operation).numpy
     joined = [name for name, array in arrays.items() if array.dtype.kind == "c"]
-    layout = json.dumps({"complex": joined, "object": structure}, allow_nan=False)
+    layout = to_json(operation, {"complex": joined, "object": structure})
     stored = {name: _storable(array) for name, array in arrays.items()}
     digest = _digest(layout, stored)
     metadata = {"format": "gradlab", "version": FORMAT, "structure": layout, "sha256": digest}
-    with replacing(path) as temporary:
+    with replacing(path, operation, state) as temporary:
         # Not save_file: it makes a file that its owner alone may read.
         temporary.write_bytes(safetensors_numpy.save(stored, metadata=metadata))
     return digest
+
+
+def to_json(operation: str, obj: Any) -> str:
+    """What `pack` gave as JSON."""
+    try:
+        return json.dumps(obj, allow_nan=False)
+    except (ValueError, RecursionError) as error:  # Python writes integers of 4,300 digits at most
+        raise OptionError(
+            message(operation, expected="values that JSON can hold", got=printable(error))
+        ) from None
+
+
+def from_json(text: str | bytes) -> Any:
+    """What JSON says, and nothing that `to_json` never writes: no NaN, no key twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise UnfitError("JSON nested too deeply") from None
+    except ValueError as error:  # also of what is not UTF-8
+        raise UnfitError(f"damaged JSON ({printable(error)})") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise UnfitError("a key twice")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise UnfitError(f"{name}, which JSON does not have")
 
 
 def _storable(array: np.ndarray) -> np.ndarray:
@@ -262,52 +351,106 @@ def _digest(layout: str, arrays: Mapping[str, np.ndarray]) -> str:
     return found.hexdigest()
 
 
+class UnfitError(Exception):
+    """What a file holds that it cannot, before its name is known."""
+
+
+@contextmanager
+def explained(operation: str, path: Any) -> Iterator[None]:
+    """Turn what is wrong with a file, or with reading it, into one line that names it."""
+    start = f"{operation}: {printable(path)}"
+    try:
+        yield
+    except UnfitError as error:
+        text = f"{start} is damaged or was altered: it holds {error}; nothing was loaded"
+    except RecursionError:
+        text = f"{start} is damaged or was altered: it is nested too deeply; nothing was loaded"
+    except FileNotFoundError:
+        raise MissingFileError(f"{start}: there is no such file") from None
+    except OSError as error:
+        if isinstance(error, GradlabError):
+            raise
+        loop = error.errno == errno.ELOOP
+        reason = "its links lead back to themselves" if loop else error.strerror or error
+        text = f"{start} cannot be read: {printable(reason)}; nothing was loaded"
+    except MemoryError as error:
+        if isinstance(error, GradlabError):
+            raise
+        raise OutOfMemoryError(f"{start} does not fit in memory; nothing was loaded") from None
+    else:
+        return
+    raise CheckpointError(text)
+
+
 def read_arrays(path: str | os.PathLike[str]) -> Content:
     """Read a safetensors file and check it against its digest, if it has one."""
     safetensors = _safetensors("load")
-    data = Path(path).read_bytes()
-    try:
-        entries = safetensors.deserialize(data)
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(f"load: {path} {_what_is_wrong(data, error)}") from None
-    arrays = {name: _array(path, name, entry) for name, entry in entries}
-    (header_size,) = struct.unpack_from("<Q", data)
-    metadata = json.loads(data[8 : 8 + header_size]).get("__metadata__", {})
-    # Any one of the entries will do: a file altered in one of them is not taken for another's.
-    if metadata.get("format") != "gradlab" and not {"structure", "sha256"} & set(metadata):
-        return Content(arrays)
-    return _checked(path, metadata, arrays)
+    with explained("load", path):
+        with open_file(Path(path)) as file:
+            data = file.read()
+        try:
+            entries = safetensors.deserialize(data)
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(
+                f"load: {printable(path)} {_what_is_wrong(data, error)}"
+            ) from None
+        (header_size,) = struct.unpack_from("<Q", data)
+        header = from_json(data[8 : 8 + header_size])
+        del data
+        arrays = {name: _array(path, name, entry) for name, entry in entries}
+        metadata = header.get("__metadata__") or {}
+        # Any one of the entries will do: a file altered in one of them is not taken for another's.
+        if metadata.get("format") != "gradlab" and not {"structure", "sha256"} & set(metadata):
+            return Content(arrays)
+        return _checked(path, metadata, arrays)
 
 
 def _checked(path: Any, metadata: dict[str, str], arrays: dict[str, np.ndarray]) -> Content:
     if metadata.get("version") != FORMAT:
         raise CheckpointError(
-            f"load: {path} has the format version {metadata.get('version')!r}, and this gradlab "
-            f"reads {FORMAT!r}; update gradlab, or write the file anew"
+            f"load: {printable(path)} has the format version {metadata.get('version')!r}, and this "
+            f"gradlab reads {FORMAT!r}; update gradlab, or write the file with this one"
         )
     layout, digest = metadata.get("structure", ""), metadata.get("sha256", "")
     intact = metadata.get("format") == "gradlab" and len(metadata) == 4
     if not intact or _digest(layout, arrays) != digest:
         raise CheckpointError(
-            f"load: {path} was altered since it was written (its SHA-256 does not match); "
-            "nothing was loaded"
+            f"load: {printable(path)} was altered since it was written (its SHA-256 does not "
+            "match); nothing was loaded"
         )
-    parsed = json.loads(layout)
+    parsed = from_json(layout)
+    check_fields(f"load: {printable(path)}", parsed, _LAYOUT, CheckpointError)
     for name in parsed["complex"]:
-        real = arrays[name]
-        dtype = np.complex64 if real.dtype == np.float32 else np.complex128
-        arrays[name] = real.view(dtype).reshape(real.shape[:-1])
+        arrays[name] = _rejoined(name, arrays.get(name))
     return Content(arrays, parsed["object"], digest)
+
+
+_LAYOUT = Only({"complex": [TEXT], "object": ANYTHING})
+
+
+def _rejoined(name: str, pairs: np.ndarray | None) -> np.ndarray:
+    """The complex numbers that `_storable` took apart."""
+    if pairs is None or pairs.dtype.name not in _COMPLEX_OF or pairs.shape[-1:] != (2,):
+        raise UnfitError(f"no complex tensor {name!r}, which it lists")
+    return pairs.view(_COMPLEX_OF[pairs.dtype.name]).reshape(pairs.shape[:-1])
+
+
+_COMPLEX_OF = {"float32": np.complex64, "float64": np.complex128}
 
 
 def _array(path: Any, name: str, entry: Mapping[str, Any]) -> np.ndarray:
     dtype = _DTYPES.get(entry["dtype"])
     if dtype is None:
         raise CheckpointError(
-            f"load: tensor {name!r} in {path} has the dtype {entry['dtype']}, which gradlab does "
-            "not have"
+            f"load: tensor {name!r} in {printable(path)} has the dtype {entry['dtype']}, which "
+            "gradlab does not have"
         )
-    return np.frombuffer(entry["data"], dtype=dtype).reshape(entry["shape"])
+    try:
+        return np.frombuffer(entry["data"], dtype=dtype).reshape(entry["shape"])
+    except (ValueError, OverflowError):  # too many axes, or sizes beyond an array of nothing
+        shape = entry["shape"]
+        got = f"the shape {tuple(shape)}" if len(shape) <= 8 else f"{len(shape)} axes"
+        raise UnfitError(f"tensor {name!r} of {got}, which no array can have") from None
 
 
 def _what_is_wrong(data: bytes, error: Exception) -> str:
@@ -319,7 +462,7 @@ def _what_is_wrong(data: bytes, error: Exception) -> str:
             "any code; write it with safetensors.torch.save_file"
         )
     if len(data) >= 9 and data[8:9] == b"{":
-        return f"is truncated or damaged ({error}); nothing was loaded"
+        return f"is truncated or damaged ({printable(error)}); nothing was loaded"
     return "is not a safetensors file"
 
 
@@ -330,32 +473,3 @@ def _safetensors(operation: str) -> Any:
     except ImportError:  # a core dependency, so only where it was taken away
         raise missing_dependency("safetensors", "data", operation) from None
     return safetensors
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary file beside ``path`` to write to, which takes its place on success.
-
-    What was written is on the disk before the name changes, so that neither a killed process nor
-    a power failure leaves half a file under the name.
-    """
-    target = Path(os.path.realpath(path))  # a link stays a link
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield temporary
-        _synchronize(temporary)
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the new name itself; Windows has no such call
-        _synchronize(target.parent)
-
-
-def _synchronize(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -746,6 +746,8 @@ def test_the_error_types_are_those_of_python():
         errors.StateError: KeyError,
         errors.NonFiniteLossError: ArithmeticError,
         errors.MissingDependencyError: ImportError,
+        errors.FileError: OSError,
+        errors.MissingFileError: FileNotFoundError,
     }.items():
         assert issubclass(ours, python)
         assert issubclass(ours, errors.GradlabError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pickle
@@ -15,7 +16,8 @@ import pytest
 
 import gradlab as gl
 from gradlab import dtypes, serialization
-from gradlab.errors import CheckpointError, DTypeError, OptionError
+from gradlab.errors import CheckpointError, DTypeError, OptionError, OutOfMemoryError
+from refusals import refusal
 
 
 @pytest.fixture
@@ -270,3 +272,156 @@ def test_mode_and_links_as_of_any_file(path, tmp_path):
     assert link.is_symlink()
     assert gl.load(path) == 1
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+# ------------------------------------------------------------------------------ hostile files
+
+
+def write_header(path, header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def entry(shape, dtype="U8", size=None):
+    size = math.prod(shape) if size is None else size
+    return {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}
+
+
+@pytest.mark.parametrize(
+    ("header", "text"),
+    [
+        ({"w": entry([1] * 65)}, "it holds tensor 'w' of 65 axes, which no array can have"),
+        ({"w": entry([0, 2**62, 2**62])}, "which no array can have"),
+        ({"w": entry([0, 2**63])}, "which no array can have"),
+        ({"w": entry([-1])}, "is truncated or damaged"),
+        ({"w": entry([2**64])}, "is truncated or damaged"),
+        ({"w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 9]}}, "is truncated or damaged"),
+        ({"w": {"dtype": "U8", "shape": [1], "data_offsets": [1, 0]}}, "is truncated or damaged"),
+        ({"w": {"dtype": "U8", "shape": [1]}}, "is truncated or damaged"),
+        ({"w": {"dtype": "\x1b[2J", "shape": [1], "data_offsets": [0, 1]}}, "truncated or damaged"),
+        ({"a": entry([1]), "b": entry([1])}, "is truncated or damaged"),  # they overlap
+        (b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
+         b'"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', "it holds a key twice"),
+        ({"\x1b[2J": entry([1], "F8_E4M3")}, r"tensor '\x1b[2J' in"),
+        (b'{"a":' * 2000 + b"1" + b"}" * 2000, "is truncated or damaged"),
+        (b"\xff\xfe{}", "is not a safetensors file"),
+    ],
+)  # fmt: skip
+def test_headers_that_are_refused(path, header, text):
+    write_header(path, header, b"" if "[0, 0]" in str(header) else b"\0")
+    told = refusal(gl.load, path)
+    assert told.startswith("load: ")
+    assert str(path) in told
+    assert text in told
+
+
+def test_a_header_without_metadata(path):
+    for metadata in ({"__metadata__": None}, {"__metadata__": {}}, {}):
+        write_header(path, {**metadata, "w": entry([1])}, b"\7")
+        assert gl.load(path)["w"].tolist() == [7]
+
+
+def test_a_header_longer_than_the_file(path):
+    for size in (2**63, 2**64 - 1, 100_000_001, 10):
+        path.write_bytes(size.to_bytes(8, "little") + b"{}")
+        assert "is truncated or damaged" in refusal(gl.load, path)
+
+
+@pytest.mark.parametrize(
+    ("structure", "text"),
+    [
+        ({"$tensor": "none"}, "a tensor 'none', which is not in the file"),
+        ({"$array": "none"}, "a tensor 'none', which is not in the file"),
+        ({"$tensor": ["w"]}, "a $tensor of another form than gradlab.save writes"),
+        ({"$tensor": "w", "x": 1}, "a $tensor of another form"),
+        ({"$tuple": 3}, "a $tuple of another form"),
+        ({"$dict": [3]}, "a dict of other pairs than gradlab.save writes"),
+        ({"$dict": [[[], 3]]}, "a dict of other pairs"),
+        ({"$float": "one"}, "'one' for a number"),
+        ({"$float": 1}, "a $float of another form"),
+        ({"$complex": [0.0]}, "a complex number without its two parts"),
+        ({"$complex": ["x", 0.0]}, "a complex number without its two parts"),
+    ],
+)
+def test_structures_that_are_refused(path, structure, text):
+    """What is behind a digest that matches: who alters the one can make the other again."""
+    serialization.write_arrays(path, structure, {"w": np.zeros(1)})
+    told = refusal(gl.load, path)
+    assert told.startswith(f"load: {path} is damaged or was altered: it holds {text}")
+    assert told.endswith("; nothing was loaded")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "[" * 100_000,
+        '{"complex": [], "object": ' + "[" * 1200 + "]" * 1200 + "}",
+        '{"complex": [], "object": NaN}',
+        '{"complex": [], "object": -Infinity}',
+        '{"complex": [], "complex": [], "object": 1}',
+        '{"complex": [], "object": ' + "9" * 5000 + "}",
+        '{"complex": ["none"], "object": 1}',
+        '{"complex": ["w"], "object": 1}',  # of uint8
+        '{"complex": {"w": 1}, "object": 1}',
+        '{"complex": [], "object": 1, "x": 1}',
+        '{"object": 1}', '{"complex": []}', "[]", "null", "", "{", "\0",
+    ],
+)  # fmt: skip
+def test_layouts_that_are_refused(path, layout):
+    import safetensors.numpy
+
+    arrays = {"w": np.zeros(2, np.uint8)}
+    metadata = {
+        "format": "gradlab",
+        "version": serialization.FORMAT,
+        "structure": layout,
+        "sha256": serialization._digest(layout, arrays),
+    }
+    path.write_bytes(safetensors.numpy.save(arrays, metadata=metadata))
+    assert str(path) in refusal(gl.load, path)
+
+
+def test_names_that_utf_8_does_not_have(path):
+    obj = {"\ud800": gl.ones(1), r"\ud800": gl.zeros(1)}
+    gl.save(obj, path)
+    assert same(gl.load(path), obj)
+
+
+def test_an_integer_longer_than_python_writes(path):
+    assert refusal(gl.save, 10**5000, path).startswith("save: expected values that JSON can hold")
+    assert not path.exists()
+
+
+def test_what_is_nested_as_deep_as_can_be_saved_is_loaded(path):
+    """Whatever the depth: what `save` has taken is not lost."""
+    for wrap in (lambda x: [x], lambda x: (x,), lambda x: {"a": x}, lambda x: {1: x}):
+        obj, saved = 1, 0
+        for depth in range(1, 1200):
+            obj = wrap(obj)
+            if depth % 25 == 0:
+                try:
+                    gl.save(obj, path)
+                except OptionError:
+                    break
+                saved = depth
+                gl.load(path)
+        assert saved >= 150
+
+
+def test_what_is_missing_is_an_error_of_both_kinds(tmp_path):
+    with pytest.raises(CheckpointError) as raised:
+        gl.load(tmp_path / "missing")
+    assert isinstance(raised.value, FileNotFoundError)
+    assert str(raised.value) == f"load: {tmp_path}/missing: there is no such file"
+
+
+def test_a_file_that_does_not_fit_in_memory(path, monkeypatch):
+    gl.save(1, path)
+
+    def fail(*args):
+        raise MemoryError
+
+    monkeypatch.setattr(serialization, "_array", fail)
+    monkeypatch.setattr(serialization, "from_json", fail)
+    with pytest.raises(OutOfMemoryError, match="does not fit in memory; nothing was loaded"):
+        gl.load(path)

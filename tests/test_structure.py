@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # the public namespace.
 LAYERS = [
     ["errors"],
-    ["console", "contexts", "dtypes", "notebook", "paths"],
+    ["console", "contexts", "dtypes", "fields", "notebook", "paths"],
     ["kernels"],
     ["backends"],
     ["devices"],

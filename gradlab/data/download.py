@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import lzma
+import logging
 import os
 import sys
-import tarfile
+import threading
 import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from pathlib import Path, PureWindowsPath
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from gradlab.errors import DataError, OptionError, message, missing_dependency
+from gradlab.data.unpacking import (
+    DAMAGED,
+    RefusedError,
+    Stage,
+    fresh_folder,
+    largest,
+    unpack_tar,
+    unpack_zip,
+)
+from gradlab.errors import DataError, OptionError, message, missing_dependency, printable
 from gradlab.notebook import notebook
-from gradlab.paths import as_path
+from gradlab.paths import as_path, cannot_write, keep_permissions, open_file, require_file
+from gradlab.tensor import require_integer
 
 DATA_URL = "http://d2l-data.s3-accelerate.amazonaws.com/"
 """Where the data sets of the course notes lie."""
@@ -27,25 +36,37 @@ DATA_HUB: dict[str, tuple[str, str]] = {}
 
 _CHUNK = 1 << 16  # bytes per step of the progress bar
 _TIMEOUT = 20  # seconds without an answer
+_LONGEST = 3600.0  # seconds for all of a file
+
+_BROKEN_OFF = "the connection broke off, and nothing was kept; try again"
 
 
 def download(
-    url: str, folder: str | os.PathLike[str] | None = None, sha1_hash: str | None = None
+    url: str,
+    folder: str | os.PathLike[str] | None = None,
+    sha1_hash: str | None = None,
+    *,
+    timeout: float | None = _LONGEST,
 ) -> str:
     """Fetch a file into a folder, unless it is there already, and return its path.
 
     Parameters
     ----------
     url: the address, ``http://`` or ``https://``, whose last part is the name of the file; or a
-        name in `DATA_HUB`.
+        name in `DATA_HUB`. What it holds before the host and after a ``?`` may be secret, and is in
+        no message.
     folder: where to put it; made where it is missing. By default ``../data``.
     sha1_hash: the SHA-1 of the file in hexadecimal. A file that is there is kept where it matches,
-        and fetched anew where it does not. Without a hash any file of the name is kept.
+        and fetched again where it does not. Without a hash any file of the name is kept.
+    timeout: the seconds that all of it may take; None for any time. A server that is silent for 20
+        seconds is given up at once.
 
     The file appears whole or not at all. On a terminal or in a notebook a bar shows the progress.
 
     Raises `DataError` where the address does not answer or has no such file, where the connection
-    breaks off, and where the hash differs; `MissingDependencyError` where pooch is not installed.
+    breaks off or is too slow, where it leads to something else than a web server, and where the
+    hash differs; `FileError` where the folder cannot be written; `MissingDependencyError` where
+    pooch is not installed.
 
     >>> path = download(DATA_URL + "kaggle_house_pred_train.csv", "data",
     ...                 sha1_hash="585e9cc93e70b39160e7921475f9bcd7d31219ce")  # doctest: +SKIP
@@ -61,14 +82,17 @@ def download(
                 hint="sha1sum <file> gives it",
             )
         )
+    _check_timeout(timeout)
     folder = "../data" if folder is None else folder  # as the root of a DataModule may be
     known = None if sha1_hash is None else f"sha1:{sha1_hash.lower()}"
     try:
-        return fetch("download", url, folder, known)
+        return fetch("download", url, folder, known, timeout)
     except UnreachableError as error:
-        raise DataError(
-            f"download: {url}: {error}; off-line, put the file into {os.fspath(folder)}"
-        ) from None
+        reason = str(error)
+    raise DataError(
+        f"download: {_shown(url)}: {reason}; off-line, put the file into "
+        f"{printable(os.fspath(folder))}"
+    )
 
 
 def _is_sha1(text: Any) -> bool:
@@ -77,11 +101,24 @@ def _is_sha1(text: Any) -> bool:
     )
 
 
+def _check_timeout(timeout: Any) -> None:
+    is_number = isinstance(timeout, int | float)
+    if timeout is not None and not (is_number and 0 < timeout <= threading.TIMEOUT_MAX):
+        expected = "a timeout of some seconds, or None"
+        raise OptionError(message("download", expected=expected, got=repr(timeout)))
+
+
 class UnreachableError(Exception):
     """Why an address gave no file, in a few words."""
 
 
-def fetch(operation: str, url: str, folder: str | os.PathLike[str], known_hash: str | None) -> str:
+def fetch(
+    operation: str,
+    url: str,
+    folder: str | os.PathLike[str],
+    known_hash: str | None,
+    timeout: float | None = _LONGEST,
+) -> str:
     """Fetch a file as `download` does, with a hash of any kind that pooch knows, as ``md5:…``.
 
     Raises `UnreachableError` for what another address, or another day, may mend.
@@ -90,88 +127,184 @@ def fetch(operation: str, url: str, folder: str | os.PathLike[str], known_hash: 
     folder = as_path(operation, folder, "a folder")
     try:
         import pooch
-        from requests.exceptions import RequestException
     except ImportError:
         raise missing_dependency("pooch", "data", operation) from None
-    with _quiet(pooch.get_logger()):
-        try:
-            return str(
-                pooch.retrieve(url, known_hash, name, folder, downloader=partial(_stream, name))
-            )
-        except RequestException as error:
-            raise UnreachableError(_reason(url, error)) from None
-        except OSError as error:
-            raise DataError(
-                f"{operation}: {os.fspath(folder)}: cannot be written: {error.strerror or error}"
-            ) from None
-        except ValueError:  # how pooch reports a hash
-            kind, _, digest = str(known_hash).partition(":")
-            raise UnreachableError(
-                f"expected a file whose {kind.upper()} is {digest}, got another, which was not kept"
-            ) from None
+    target = folder / name
+    get = partial(_stream, url, target, timeout)
+    quiet = _quiet(pooch.get_logger(), logging.getLogger("urllib3.connectionpool"))
+    try:
+        with suppress(FileNotFoundError):
+            require_file(target, target.stat())
+        with quiet:  # pooch has no need of the address, which it would repeat
+            return str(pooch.retrieve(_shown(url), known_hash, name, folder, downloader=get))
+    except OSError as error:
+        place = target if folder.is_dir() else folder
+        raise cannot_write(operation, place, error, "nothing was kept") from None
+    except ValueError:  # how pooch reports a hash
+        kind, _, digest = str(known_hash).partition(":")
+    raise UnreachableError(
+        f"expected a file whose {kind.upper()} is {digest}, got another, which was not kept"
+    )
 
 
 def _file_name(operation: str, url: Any) -> str:
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
+        host = parts.hostname
     except ValueError:  # a bracket that is not closed
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts, host = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not host:
         raise OptionError(
-            message(operation, expected="an address that begins with http:// or https://", got=url)
+            message(
+                operation,
+                expected="an address that begins with http:// or https://",
+                got=_shown(url),
+            )
         )
     name = unquote(parts.path).rpartition("/")[2]
     # No path, on Windows neither, whose drives and separators this knows.
-    if name == ".." or "\0" in name or not name or PureWindowsPath(name).name != name:
+    is_path = name == ".." or not name or PureWindowsPath(name).name != name
+    if is_path or any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name):
         raise OptionError(
-            message(operation, expected="an address that ends in the name of a file", got=url)
-        )
+            message(operation, expected="an address that ends in the name of a file",
+                    got=_shown(url))
+        )  # fmt: skip
     return name
 
 
+def _shown(url: Any) -> str:
+    """An address as it may be shown: without a name and password, or what follows a ``?``."""
+    text = str(url)
+    end = min((text.index(mark) for mark in "?#" if mark in text), default=len(text))
+    before, slashes, rest = text[:end].partition("//")
+    if not slashes:
+        before, rest = "", before
+    host = rest.partition("/")[0]
+    # Also where a password that holds one of these marks has cut the host short.
+    if "@" in host or (":" in host and "@" in text):
+        rest = "…@" + rest.rpartition("@")[2] if "@" in rest else "…"
+    return printable(before + slashes + rest + (text[end : end + 1] and text[end] + "…"))
+
+
 def _reason(url: str, error: Any) -> str:
-    response = getattr(error, "response", None)
-    if response is not None:
-        return f"the server answered {response.status_code} {response.reason}".rstrip()
     names = {cls.__name__ for cls in type(error).__mro__}
-    if "Timeout" in names:
-        return f"{urlsplit(url).hostname} does not answer"
-    if "ChunkedEncodingError" in names:
-        return "the connection broke off, and nothing was kept; try again"
-    if "ConnectionError" in names:
-        return f"cannot connect to {urlsplit(url).hostname}"
-    return f"cannot be fetched ({type(error).__name__})"
+    if "HTTPError" in names and error.response is not None:
+        response = error.response
+        return f"the server answered {response.status_code} {printable(response.reason)}".rstrip()
+    host = printable(urlsplit(url).hostname)
+    reasons = {
+        "Timeout": f"{host} does not answer",
+        "ChunkedEncodingError": _BROKEN_OFF,
+        "SSLError": f"{host} cannot prove who it is (its certificate is not valid)",
+        "ConnectionError": f"cannot connect to {host}",
+        "TooManyRedirects": f"{host} leads from one address to the next without end",
+        "InvalidSchema": f"{host} leads to an address that is not http:// or https://",
+        "InvalidURL": f"{host} leads to what is no address",
+    }
+    found = next((text for name, text in reasons.items() if name in names), None)
+    return found or f"cannot be fetched ({type(error).__name__})"
 
 
 @contextmanager
-def _quiet(logger: Any) -> Iterator[None]:
-    """Without the lines in which pooch tells each step."""
-    before = logger.level
-    logger.setLevel("ERROR")
+def _quiet(*loggers: logging.Logger) -> Iterator[None]:
+    """Without the lines in which libraries tell each step, addresses and all."""
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel("ERROR")
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
-def _stream(name: str, url: str, path: str, _: Any) -> None:
+def _stream(url: str, target: Path, timeout: float | None, _: str, path: str, __: Any) -> None:
     """Write what an address gives to a file; pooch's own way leaves the connection open."""
-    import requests
     from tqdm import tqdm
 
-    # As it is: what a server packs for the way would have another size than it says.
-    request = requests.get(
-        url, headers={"Accept-Encoding": "identity"}, stream=True, timeout=_TIMEOUT
-    )
-    with request as response, open(path, "wb") as file:
-        response.raise_for_status()
-        size = int(response.headers.get("Content-Length", 0)) or None
-        with tqdm(
-            desc=name, total=size, unit="B", unit_scale=True, disable=not _is_watched()
-        ) as bar:
+    os.unlink(path)  # which pooch has made for its owner alone
+    name = printable(target.name)
+    with (
+        open(path, "xb") as file,
+        tqdm(desc=name, unit="B", unit_scale=True, disable=not _is_watched()) as bar,
+    ):
+        with suppress(FileNotFoundError):
+            keep_permissions(file.fileno(), target.stat())
+        receiver = _Receiver(url, file, bar)
+        receiver.start()
+        receiver.join(timeout)
+        if receiver.is_alive():
+            receiver.give_up()
+            raise UnreachableError(
+                f"expected the file within {timeout:g} seconds, got {file.tell():,} bytes of it, "
+                "which were not kept; try again, or give a longer timeout"
+            )
+    if receiver.failure is not None:
+        raise receiver.failure
+
+
+class _Receiver(threading.Thread):
+    """What a server sends goes to a file.
+
+    A thread of its own, since a server that sends a byte now and then, of the header or the
+    content, is never silent, and would hold up another for as long as it likes.
+    """
+
+    def __init__(self, url: str, file: BinaryIO, bar: Any) -> None:
+        super().__init__(name="gradlab-download", daemon=True)
+        self.url, self.file, self.bar = url, file, bar
+        self.failure: Exception | None = None
+        self._response: Any = None
+
+    def run(self) -> None:
+        from requests.exceptions import RequestException
+
+        try:
+            self._receive()
+        except RequestException as error:
+            # Not raised here: it would hold on to the error, in which the address is spelt out.
+            self.failure = UnreachableError(_reason(self.url, error))
+        except (OSError, UnreachableError) as error:
+            self.failure = error
+        except Exception as error:  # of the libraries below, for answers that are no HTTP
+            self.failure = UnreachableError(f"cannot be fetched ({type(error).__name__})")
+
+    def _receive(self) -> None:
+        import requests
+
+        # As it is: what a server packs for the way would have another size than it says.
+        request = requests.get(
+            self.url, headers={"Accept-Encoding": "identity"}, stream=True, timeout=_TIMEOUT
+        )
+        with request as response:
+            self._response = response
+            response.raise_for_status()
+            size = _size(response.headers)
+            self.bar.reset(size)
+            got = 0
             for chunk in response.iter_content(_CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
+                self.file.write(chunk)
+                got += len(chunk)
+                self.bar.update(len(chunk))
+        if size not in (None, got):
+            raise UnreachableError(_BROKEN_OFF)
+        if not got:
+            raise UnreachableError("expected a file, got one of 0 bytes, which was not kept")
+
+    def give_up(self) -> None:
+        """Have the thread end soon; it does so, too, when it finds its file closed."""
+        shutdown = getattr(getattr(self._response, "raw", None), "shutdown", None)
+        if shutdown is not None:  # urllib3 has it since 2.3
+            with suppress(Exception):
+                shutdown()
+
+
+def _size(headers: Any) -> int | None:
+    """The size that a server says a file has; None where it says none that counts."""
+    if headers.get("Content-Encoding", "identity") != "identity":
+        return None
+    said = str(headers.get("Content-Length", "")).strip()
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 20 else None
 
 
 def _is_watched() -> bool:
@@ -182,18 +315,32 @@ def _is_watched() -> bool:
 # ------------------------------------------------------------------------------------ archives
 
 
-def extract(filename: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> str:
+def extract(
+    filename: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    max_bytes: int | None = None,
+    max_members: int = 100_000,
+) -> str:
     """Unpack a zip or tar archive (plain, gzip, bzip2 or xz), and return the folder.
 
     Parameters
     ----------
     filename: the archive.
-    folder: where to put its files; by default the folder the archive lies in.
+    folder: where to put its files; by default the folder the archive lies in. Files of the same
+        names are replaced.
+    max_bytes: how much it may unpack to. None: 1 GiB, or 100 times the size of the archive where
+        that is more.
+    max_members: how many files, folders and links it may unpack to.
 
-    Nothing is written outside the folder: an archive with a member that would be (an absolute
-    path, ``..``, a link that leads out, a device) is refused before any of it is unpacked.
+    Nothing is written outside the folder, and nothing at all before the archive is known to be
+    whole. One with a member that leads out (an absolute path, ``..``, a link), is a device, or
+    would go through a link that is there already is refused, and so is one that is cut off or
+    unpacks to more than it may. A hard link becomes a copy; members of a zip archive must be
+    stored or deflated, as almost all are.
 
-    Raises `DataError` for such an archive, a damaged one, and a file that is none.
+    Raises `DataError` for such an archive and for a file that is none, and `FileError` where the
+    folder cannot be written.
 
     >>> import os, tempfile, zipfile
     >>> here = tempfile.mkdtemp()
@@ -205,66 +352,52 @@ def extract(filename: str | os.PathLike[str], folder: str | os.PathLike[str] | N
     """
     source = as_path("extract", filename)
     target = source.parent if folder is None else as_path("extract", folder, "a folder")
-    with _explained(source):
-        if zipfile.is_zipfile(source):
-            _extract_zip(source, target)
-        elif tarfile.is_tarfile(source):
-            _extract_tar(source, target)
-        else:
-            raise DataError(
-                f"extract: {source}: expected a zip or tar archive, got neither (or a damaged one)"
-            )
+    require_integer("extract", "max_members", max_members)
+    if max_bytes is not None:
+        require_integer("extract", "max_bytes", max_bytes)
+    with _explained(source), _opened(source) as file:
+        limit = largest(os.fstat(file.fileno()).st_size, max_bytes)
+        is_zip = zipfile.is_zipfile(file)
+        file.seek(0)
+        state = "nothing was unpacked"
+        try:
+            with fresh_folder(target) as fresh:
+                stage = Stage(fresh, limit, max_members)
+                (unpack_zip if is_zip else unpack_tar)(file, stage)
+                stage.make_links()
+                stage.check(target)
+                state = "some of the files may be in place"
+                stage.move(target)
+        except DAMAGED:
+            raise
+        except OSError as error:
+            raise cannot_write("extract", target, error, state) from None
     return os.fspath(target)
 
 
-def _extract_zip(source: Path, target: Path) -> None:
-    with zipfile.ZipFile(source) as archive:
-        for name in archive.namelist():
-            if _leads_out(name):
-                raise _outside(source, name)
-        archive.extractall(target)
-
-
-def _leads_out(name: str) -> bool:
-    """Whether a name is no path below a folder; the libraries would put it elsewhere, silently."""
-    windows = PureWindowsPath(name)  # knows both separators, and drives
-    return bool(PurePosixPath(name).is_absolute() or windows.anchor or ".." in windows.parts)
-
-
-def _extract_tar(source: Path, target: Path) -> None:
-    with tarfile.open(source) as archive:
-        for member in archive:
-            if _leads_out(member.name) or not _passes(member, target):
-                raise _outside(source, member.name)
-        archive.extractall(target, filter="data")
-
-
-def _passes(member: tarfile.TarInfo, target: Path) -> bool:
-    """Whether the library's own filter lets a member through, links and devices included."""
+@contextmanager
+def _opened(source: Path) -> Iterator[BinaryIO]:
     try:
-        tarfile.data_filter(member, os.fspath(target))
-    except tarfile.FilterError:
-        return False
-    return True
-
-
-def _outside(source: Path, name: str) -> DataError:
-    return DataError(
-        f"extract: {source}: expected files that stay within the folder, got {name!r}; "
-        "nothing was unpacked"
-    )
+        file = open_file(source)
+    except FileNotFoundError:
+        raise RefusedError("there is no such file") from None
+    except OSError as error:
+        raise RefusedError(f"cannot be read: {error.strerror or error}") from None
+    with file:
+        yield file
 
 
 @contextmanager
 def _explained(source: Path) -> Iterator[None]:
-    start = f"extract: {source}: "
+    start, end = f"extract: {printable(source)}: ", "nothing was unpacked"
     try:
         yield
-    except FileNotFoundError:
-        raise DataError(f"{start}there is no such file") from None
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
-        raise DataError(f"{start}the archive is damaged ({error}); fetch it anew") from None
+    except RefusedError as error:
+        text = printable(error)
+    except DAMAGED as error:
+        text = f"the archive is damaged ({printable(error)}); fetch it anew; {end}"
     except (RuntimeError, NotImplementedError) as error:  # a password, an unknown compression
-        raise DataError(f"{start}cannot be unpacked: {error}") from None
-    except OSError as error:
-        raise DataError(f"{start}cannot be unpacked: {error.strerror or error}") from None
+        text = f"cannot be unpacked: {printable(error)}; {end}"
+    else:
+        return
+    raise DataError(start + text)

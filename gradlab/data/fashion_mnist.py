@@ -16,7 +16,14 @@ from gradlab.data.download import UnreachableError, fetch
 from gradlab.data.idx import read_array
 from gradlab.data.loader import DataLoader
 from gradlab.devices import Device, DeviceLike, cpu, find_device, synchronize
-from gradlab.errors import AxisError, DataError, OptionError, message, missing_dependency
+from gradlab.errors import (
+    AxisError,
+    DataError,
+    OptionError,
+    message,
+    missing_dependency,
+    printable,
+)
 from gradlab.paths import as_path
 from gradlab.tensor import Tensor, from_value, is_integer, require_option
 
@@ -139,8 +146,8 @@ class FashionMNIST(Dataset[tuple[Any, Any]]):
         pixels, targets = _read_images(images), _read_labels(labels, len(self.classes))
         if len(pixels) != len(targets):
             raise DataError(
-                f"{_NAME}: {labels}: expected {len(pixels):,} labels, one for each image of "
-                f"{images.name}, got {len(targets):,}"
+                f"{_NAME}: {printable(labels)}: expected {len(pixels):,} labels, one for each "
+                f"image of {images.name}, got {len(targets):,}"
             )
         where = find_device(device)
         pixels = _resized(pixels, size)
@@ -268,7 +275,7 @@ def _look(root: Path, name: str) -> Path | None:
 def _not_there(missing: list[str], folder: Path, reason: str, hint: str) -> DataError:
     them = "them" if len(missing) > 1 else "it"
     return DataError(
-        f"{_NAME}: expected {' and '.join(missing)} in {folder}, got no such "
+        f"{_NAME}: expected {' and '.join(missing)} in {printable(folder)}, got no such "
         f"file{'s' * (len(missing) > 1)}{reason}; {hint} {them} from {_MIRRORS[0]} and put {them} "
         "there"
     )
@@ -305,8 +312,8 @@ def _read_labels(path: Path, classes: int) -> np.ndarray:
     if labels.size and labels.max() >= classes:
         i = int((labels >= classes).argmax())
         raise DataError(
-            f"{_NAME}: {path}: expected labels from 0 to {classes - 1}, got {labels[i]} for "
-            f"image {i}"
+            f"{_NAME}: {printable(path)}: expected labels from 0 to {classes - 1}, got "
+            f"{labels[i]} for image {i}"
         )
     return labels.astype(np.int64)
 
@@ -315,7 +322,8 @@ def _of_another_kind(path: Path, expected: str, array: np.ndarray) -> DataError:
     what = {1: "labels, ", 3: "images, "}.get(array.ndim, "")
     hint = "; is it named as the other file?" * (bool(what) and what not in expected)
     return DataError(
-        f"{_NAME}: {path}: expected {expected}, got {what}{array.dtype.name} {array.shape}{hint}"
+        f"{_NAME}: {printable(path)}: expected {expected}, got {what}{array.dtype.name} "
+        f"{array.shape}{hint}"
     )
 
 

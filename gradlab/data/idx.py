@@ -22,9 +22,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from gradlab.data.unpacking import UNPACK_FIRST, RefusedError, largest, too_large, unzipped
 from gradlab.devices import cpu
-from gradlab.errors import DataError, DTypeError, ShapeError, message
-from gradlab.paths import as_path
+from gradlab.errors import DataError, DTypeError, ShapeError, message, printable
+from gradlab.paths import as_path, open_file, replacing
 from gradlab.tensor import Tensor, from_value
 
 _DTYPES: dict[int, np.dtype[Any]] = {
@@ -49,7 +50,8 @@ def read_idx(path: str | os.PathLike[str]) -> Tensor:
     The dtype is one of uint8, int8, int16, int32, float32 and float64; the memory is new.
 
     Raises `DataError`, with the name of the file, where it is no IDX file, holds fewer or more
-    bytes than its header says, is damaged (gzip's own checksum does not match), or cannot be read.
+    bytes than its header says, is damaged (gzip's own checksum does not match), unpacks to more
+    than 1 GiB and 100 times its size, or cannot be read.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "labels-idx1-ubyte.gz")
@@ -63,8 +65,10 @@ def read_idx(path: str | os.PathLike[str]) -> Tensor:
 def write_idx(path: str | os.PathLike[str], array: Any) -> None:
     """Write a tensor or array as an IDX file, compressed by gzip where ``path`` ends in ``.gz``.
 
-    Equal arrays make equal files. Missing folders are made. Raises `DTypeError` for a dtype that
-    the format does not have and `ShapeError` for a single number, which has no axis.
+    Equal arrays make equal files. Missing folders are made; a file that is there is replaced whole
+    or not at all, as by `gradlab.save`. Raises `DTypeError` for a dtype that the format does not
+    have, `ShapeError` for a single number, which has no axis, and `FileError` where the file cannot
+    be written.
 
     >>> import gradlab as gl, os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "images-idx3-ubyte")
@@ -76,8 +80,7 @@ def write_idx(path: str | os.PathLike[str], array: Any) -> None:
     header = _header(values)
     values = values.astype(values.dtype.newbyteorder(">"), order="C", copy=False)
     target = as_path("write_idx", path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
+    with replacing(target, "write_idx") as temporary, temporary.open("wb") as file:
         if target.suffix != ".gz":
             file.write(header)
             file.write(values.data if values.size else b"")
@@ -114,25 +117,25 @@ def _header(values: np.ndarray) -> bytes:
 def read_array(path: str | os.PathLike[str], operation: str, hint: str = "") -> np.ndarray:
     """`read_idx` on behalf of another operation, as an array; ``hint`` ends its messages."""
     source = as_path(operation, path)
-    with _explained(operation, source, hint), source.open("rb") as file:
+    with _explained(operation, source, hint), open_file(source) as file:
         size = os.fstat(file.fileno()).st_size
         if not size:
             raise _UnfitError("expected an IDX file, got an empty file")
         packed = file.read(2) == _GZIP
         file.seek(0)
         if packed:
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                return _read(unpacked, size * _MAX_RATIO)  # type: ignore[arg-type]
+            with unzipped(file) as unpacked:
+                return _read(unpacked, size * _MAX_RATIO, largest(size, None))
         if source.suffix == ".gz":
             raise _UnfitError(
                 "expected a gzip file, as its name says, got another; it may be unpacked already "
                 "(rename it), or no data at all"
             )
-        return _read(file, size)
+        return _read(file, size, size)
 
 
-def _read(file: BinaryIO, at_most: int) -> np.ndarray:
-    """The array in a file that holds ``at_most`` so many bytes."""
+def _read(file: BinaryIO, at_most: int, limit: int) -> np.ndarray:
+    """The array in a file that can hold ``at_most`` so many bytes, and may hold ``limit``."""
     dtype, shape = _read_header(file)
     header = 4 + 4 * len(shape)
     wanted = math.prod(shape) * dtype.itemsize  # Python's integers do not overflow
@@ -140,6 +143,8 @@ def _read(file: BinaryIO, at_most: int) -> np.ndarray:
     if wanted > at_most - header:
         # Before any memory is asked for: a damaged header may speak of exabytes.
         raise _UnfitError(f"expected {said}, got a file too small to hold them; it is truncated")
+    if wanted > limit:
+        raise too_large(limit, UNPACK_FIRST)
     try:
         values = np.empty(shape, dtype)
     except ValueError:  # of an empty array, too, NumPy multiplies the other sizes
@@ -203,10 +208,10 @@ class _UnfitError(Exception):
 @contextmanager
 def _explained(operation: str, path: Path, hint: str) -> Iterator[None]:
     """Turn what goes wrong with a file into one line that names it."""
-    start, end = f"{operation}: {path}: ", f"; {hint}" if hint else ""
+    start, end = f"{operation}: {printable(path)}: ", f"; {hint}" if hint else ""
     try:
         yield
-    except _UnfitError as error:
+    except (_UnfitError, RefusedError) as error:
         raise DataError(f"{start}{error}{end}") from None
     except FileNotFoundError:
         raise DataError(f"{start}there is no such file{end}") from None

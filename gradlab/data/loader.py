@@ -9,7 +9,7 @@ followed in the consumer's thread, so that random numbers are drawn in one order
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice, repeat
 from typing import Any
 
@@ -30,6 +30,7 @@ from gradlab.data.sampler import (
 )
 from gradlab.devices import Device, DeviceLike, find_device
 from gradlab.errors import DataError, OptionError, StateError, message
+from gradlab.fields import COUNT, INTEGER, NOTHING, Maybe, check_fields
 from gradlab.ops.random import Generator
 from gradlab.tensor import require_integer
 
@@ -295,7 +296,7 @@ class DataLoader:
             "samples": None if self._iterable else len(self.dataset),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Any) -> None:
         """Go on where `state_dict` was taken: the next iteration gives the batches left there.
 
         An iterable data set, and a sampler other than the ones of gradlab, must give the same again
@@ -305,7 +306,7 @@ class DataLoader:
         size or another way to shuffle.
         """
         own = self.state_dict()
-        missing = [key for key in own if key not in state]
+        missing = [key for key in own if not isinstance(state, Mapping) or key not in state]
         if missing:
             raise StateError(
                 message(
@@ -315,6 +316,12 @@ class DataLoader:
                 )
             )
         _check_same(own, state)
+        form = {
+            "epoch": COUNT, "batches": COUNT, "epoch_seed": Maybe(INTEGER),
+            "seed": NOTHING if own["seed"] is None else INTEGER,
+            "generator": NOTHING if own["generator"] is None else _GENERATOR,
+        }  # fmt: skip
+        check_fields(f"{_NAME}.load_state_dict", state, form)
         source = self._random
         if source is not None:
             source.seed = state["seed"]
@@ -348,6 +355,9 @@ class DataLoader:
                     hint="lower batch_size, or leave drop_last off",
                 )
             )
+
+
+_GENERATOR = {"seed": INTEGER, "calls": COUNT}
 
 
 def _counted(batches: Iterator[Any], position: _Position) -> Iterator[Any]:

@@ -21,7 +21,15 @@ import numpy as np
 
 from gradlab import dtypes
 from gradlab.data.dataset import TensorDataset
-from gradlab.errors import DataError, OptionError, StateError, message, missing_dependency
+from gradlab.errors import (
+    DataError,
+    OptionError,
+    StateError,
+    message,
+    missing_dependency,
+    printable,
+)
+from gradlab.fields import ANYTHING, FLAG, NUMBER, TEXT, Each, Maybe, check_fields
 from gradlab.tensor import Tensor, require_option
 
 Names = str | Sequence[str] | None
@@ -77,7 +85,8 @@ class TableDataset(TensorDataset):
         return self.preprocessor.transform_table(frame_table("transform", df, empty=True))
 
     def __repr__(self) -> str:
-        target = f", target {', '.join(self.target_names)}" if self.target_names else ""
+        names = printable(", ".join(self.target_names))
+        target = f", target {names}" if names else ""
         return (
             f"{type(self).__name__}({len(self)} rows, {len(self.feature_names)} features{target})"
         )
@@ -299,18 +308,19 @@ class TablePreprocessor:
             raise StateError(
                 message(operation, expected=expected, got=f"one without {_listed(missing)}")
             )
+        check_fields(f"{operation}: expected {expected}", state, _STATE)
         options = Options(**{key: state[key] for key in Options._fields}).checked(operation)
-        try:
-            self._steps = _Steps(
-                columns=list(state["used"]),
-                whole=bool(state["whole"]),
-                ignored=list(state["ignored"]),
-                numbers={name: _Column(*each) for name, each in state["numbers"].items()},
-                categories={name: _Categories(*each) for name, each in state["categories"].items()},
-            )
-        except (AttributeError, TypeError) as error:
-            raise StateError(message(operation, expected=expected, got=str(error))) from None
-        self.options = options
+        steps = _Steps(
+            columns=list(state["used"]),
+            whole=state["whole"],
+            ignored=list(state["ignored"]),
+            numbers={name: _Column(*each) for name, each in state["numbers"].items()},
+            categories={name: _Categories(*each) for name, each in state["categories"].items()},
+        )
+        problem = _problem(steps, options)
+        if problem:
+            raise StateError(message(operation, expected=expected, got=problem))
+        self._steps, self.options = steps, options
 
 
 # ---------------------------------------------------------------- options and what is learned
@@ -404,6 +414,32 @@ class _Steps:
         return [*self.numbers, *chain.from_iterable(ends)]
 
 
+_STATE = {
+    "dtype": TEXT, "one_hot": FLAG, "standardize": FLAG, "missing": ANYTHING,
+    "target": ANYTHING, "columns": Maybe([TEXT]), "used": [TEXT], "whole": FLAG, "ignored": [TEXT],
+    "numbers": Each((NUMBER, NUMBER, NUMBER)), "categories": Each(([ANYTHING], Maybe(TEXT))),
+}  # fmt: skip
+
+
+def _problem(steps: _Steps, options: Options) -> str:
+    """What no table can have taught, in words; empty for steps that can be applied."""
+    if sorted([*steps.numbers, *steps.categories]) != sorted(steps.columns):
+        return "one whose columns are not those it has learned"
+    for name, column in steps.numbers.items():
+        if options.standardize and not (math.isfinite(column.mean) and 0 < column.std < math.inf):
+            return f"one with the mean {column.mean} and the deviation {column.std} of {name!r}"
+        if math.isinf(column.fill):
+            return f"one that fills {name!r} with {column.fill}"
+    for name, each in steps.categories.items():
+        try:
+            distinct = len(set(each.levels)) == len(each.levels)
+        except TypeError:  # a list, which has no hash
+            distinct = False
+        if not distinct:
+            return f"one with a category of {name!r} twice, or with what is no category"
+    return ""
+
+
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(map(repr, names[:3])) + more
@@ -492,7 +528,9 @@ def _require_column(table: Table, role: str, name: str) -> None:
         return
     close = get_close_matches(str(name), names, 1)
     meant = f"did you mean {close[0]!r}? " if close else ""
-    shown = ", ".join(names[:20]) + (f", … ({len(names)} in all)" if len(names) > 20 else "")
+    shown = printable(", ".join(names[:20])) + (
+        f", … ({len(names)} in all)" if len(names) > 20 else ""
+    )
     one_field = len(names) == 1 and table.operation == "read_csv"
     raise DataError(
         message(

@@ -12,7 +12,7 @@ from gradlab.data.preprocessing import find_pandas
 from gradlab.dtypes import float64
 from gradlab.errors import missing_dependency
 from gradlab.ops.random import Generator, rand
-from gradlab.paths import as_path
+from gradlab.paths import as_path, replacing
 from gradlab.tensor import require_integer
 
 _NAME = "make_house_prices"
@@ -168,9 +168,9 @@ def make_house_prices(
     train = frame[:num_train]
     test = frame[num_train:].drop(columns="SalePrice").reset_index(drop=True)
     if target is not None:
-        target.mkdir(parents=True, exist_ok=True)
         for part, table in (("train", train), ("test", test)):
-            table.to_csv(target / f"kaggle_house_pred_{part}.csv", index=False, na_rep="NA")
+            with replacing(target / f"kaggle_house_pred_{part}.csv", _NAME) as temporary:
+                table.to_csv(temporary, index=False, na_rep="NA")
     return train, test
 
 

@@ -7,12 +7,13 @@ features, which are targets) and finds the line of the file for whatever does no
 from __future__ import annotations
 
 import csv
+import io
 import os
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from gradlab import dtypes
 from gradlab.data.preprocessing import (
@@ -25,8 +26,9 @@ from gradlab.data.preprocessing import (
     find_pandas,
     frame_table,
 )
-from gradlab.errors import DataError, OptionError, message
-from gradlab.paths import as_path
+from gradlab.data.unpacking import RefusedError, unzipped
+from gradlab.errors import DataError, OptionError, message, printable
+from gradlab.paths import as_path, open_file
 
 
 class CSVDataset(TableDataset):
@@ -174,7 +176,7 @@ class _File:
         if not isinstance(sep, str) or len(sep) != 1:
             raise OptionError(message(operation, expected="sep of one character", got=repr(sep)))
         self.path, self.sep = as_path(operation, path), sep
-        self.name = os.fspath(path)
+        self.name = printable(os.fspath(path))
         # The byte order mark that spreadsheets put first is no part of the first name.
         self.encoding = "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
 
@@ -195,13 +197,16 @@ class _File:
             # A first row that is too long only warns, and loses its last fields.
             warnings.simplefilter("error", pandas.errors.ParserWarning)
             try:
-                frame = pandas.read_csv(
-                    self.path, sep=self.sep, encoding=self.encoding, index_col=False,
-                    skipinitialspace=True, low_memory=False,
-                )  # fmt: skip
+                with self._open() as file:
+                    frame = pandas.read_csv(
+                        file, sep=self.sep, index_col=False, skipinitialspace=True,
+                        low_memory=False,
+                    )  # fmt: skip
             except (pandas.errors.ParserError, pandas.errors.ParserWarning) as error:
                 self._check_widths(header)
-                raise DataError(f"{self.operation}: {self.name}: {error}".strip()) from None
+                raise DataError(
+                    f"{self.operation}: {self.name}: {printable(error)}".strip()
+                ) from None
             if not len(frame):
                 raise DataError(
                     f"{self.operation}: {self.name}: expected rows of numbers, "
@@ -249,13 +254,15 @@ class _File:
                     yield line, fields
                 line = reader.line_num + 1
 
-    def _open(self) -> Any:
-        options: dict[str, Any] = {"mode": "rt", "encoding": self.encoding, "newline": ""}
-        if self.path.suffix != ".gz":
-            return self.path.open(**options)
-        import gzip
-
-        return gzip.open(self.path, **options)
+    def _open(self) -> TextIO:
+        file = open_file(self.path)
+        if self.path.suffix == ".gz":
+            file = unzipped(file)
+        try:
+            return io.TextIOWrapper(file, encoding=self.encoding, newline="")
+        except LookupError:  # an encoding that is none
+            file.close()
+            raise
 
     def _check_widths(self, header: list[str]) -> None:
         for line, fields in self._records():
@@ -285,9 +292,11 @@ class _File:
             if isinstance(error, KeyError | IndexError):
                 raise
             raise OptionError(f"{self.operation}: {error}") from None
+        except RefusedError as error:
+            raise DataError(f"{start}{error}") from None
         except (OSError, EOFError, zlib.error, csv.Error) as error:
             reason = getattr(error, "strerror", None) or error
-            raise DataError(f"{start}cannot be read: {reason}") from None
+            raise DataError(f"{start}cannot be read: {printable(reason)}") from None
 
 
 def _are_values(names: list[str]) -> bool:

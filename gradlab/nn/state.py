@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gradlab import dtypes
 from gradlab.autograd.modes import no_grad
 from gradlab.devices import cpu
-from gradlab.errors import GradlabError, StateError, message
+from gradlab.errors import GradlabError, StateError, message, printable
 from gradlab.nn.parameter import UninitializedParameter
 from gradlab.tensor import Tensor, from_value
 
@@ -43,6 +43,19 @@ class _Place(NamedTuple):
 
 def load(module: Module, state: Mapping[str, Any], strict: bool) -> IncompatibleKeys:
     """Copy the values of ``state`` into the parameters and buffers of ``module``."""
+    places, values, keys = _checked(module, state, strict)
+    _write(places, values)
+    return keys
+
+
+def check(module: Module, state: Mapping[str, Any]) -> None:
+    """Raise what a strict `load` would raise, and change nothing."""
+    _checked(module, state, True)
+
+
+def _checked(
+    module: Module, state: Mapping[str, Any], strict: bool
+) -> tuple[dict[str, _Place], dict[str, Tensor], IncompatibleKeys]:
     operation = f"load_state_dict of {type(module).__name__}"
     if not isinstance(state, Mapping):
         raise StateError(
@@ -64,8 +77,7 @@ def load(module: Module, state: Mapping[str, Any], strict: bool) -> Incompatible
         problems = _key_problems(keys, state) + problems
     if problems:
         raise StateError(f"{operation}: {'; '.join(problems)}. Nothing was loaded")
-    _write(places, values)
-    return keys
+    return places, values, keys
 
 
 def _places(module: Module) -> dict[str, _Place]:
@@ -88,13 +100,13 @@ def _fitting_values(
         try:
             value = state[name]
             where = value.device if isinstance(value, Tensor) else cpu
-            values[name] = from_value(value, where, operation=name)
+            values[name] = from_value(value, where, operation=printable(name))
         except GradlabError as error:
             problems.append(str(error))
             continue
         problem = _misfit(place.tensor, values[name])
         if problem:
-            problems.append(message(name, **problem))
+            problems.append(message(printable(name), **problem))
     return values, problems
 
 
@@ -113,9 +125,9 @@ def _misfit(tensor: Tensor, value: Tensor) -> dict[str, str]:
 def _key_problems(keys: IncompatibleKeys, state: Mapping[str, Any]) -> list[str]:
     problems = []
     if keys.missing_keys:
-        problems.append(f"missing {', '.join(_first(keys.missing_keys))}")
+        problems.append(f"missing {_listed(keys.missing_keys)}")
     if keys.unexpected_keys:
-        problems.append(f"unexpected {', '.join(_first(keys.unexpected_keys))}")
+        problems.append(f"unexpected {_listed(keys.unexpected_keys)}")
     prefix = _common_prefix(keys)
     if prefix:
         problems.append(f"every name begins with {prefix!r}: take that off")
@@ -127,19 +139,24 @@ def _key_problems(keys: IncompatibleKeys, state: Mapping[str, Any]) -> list[str]
     return problems
 
 
+def _listed(names: list[Any]) -> str:
+    """Names from elsewhere, which need not be strings."""
+    return ", ".join(map(printable, _first(names)))
+
+
 def _first(items: list[str], what: str = "more") -> list[str]:
     """The first few items of a list, and how many are left out."""
     left_out = len(items) - _SHOWN
     return items if left_out <= 0 else [*items[:_SHOWN], f"... and {left_out} {what}"]
 
 
-def _is_checkpoint(keys: IncompatibleKeys, state: Mapping[str, Any]) -> bool:
+def _is_checkpoint(keys: IncompatibleKeys, state: Mapping[Any, Any]) -> bool:
     """Whether the missing values are in it as a Trainer's checkpoint has them: in a dict of their
     own once it is read, under a prefix in its file of tensors."""
     inner: Any = state.get("model")
     if not isinstance(inner, Mapping):
         inner = {name.removeprefix("model."): value for name, value in state.items()
-                 if name.startswith("model.")}  # fmt: skip
+                 if isinstance(name, str) and name.startswith("model.")}  # fmt: skip
     return bool(keys.missing_keys) and all(name in inner for name in keys.missing_keys)
 
 
@@ -148,11 +165,11 @@ def _common_prefix(keys: IncompatibleKeys) -> str:
     if not keys.missing_keys:
         return ""
     end, missing = f".{keys.missing_keys[0]}", set(keys.missing_keys)
-    for name in keys.unexpected_keys:
+    unexpected: list[Any] = keys.unexpected_keys
+    found = [name for name in unexpected if isinstance(name, str)]
+    for name in found:
         prefix = name.removesuffix(end) + "."
-        if name.endswith(end) and missing == {
-            each.removeprefix(prefix) for each in keys.unexpected_keys
-        }:
+        if name.endswith(end) and missing == {each.removeprefix(prefix) for each in found}:
             return prefix
     return ""
 

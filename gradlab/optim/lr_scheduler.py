@@ -8,6 +8,7 @@ of that name does; `LambdaLR`, `CosineAnnealingWarmRestarts` and `OneCycleLR` se
 
 from __future__ import annotations
 
+import copy
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 from gradlab.errors import DTypeError, OptionError, StateError, message
+from gradlab.fields import DICT, FINITE, NUMBER, check_fields, shown
 from gradlab.optim.optimizer import Optimizer
 
 
@@ -196,15 +198,36 @@ class LRScheduler:
                 f"{name}: expected the state of a {type(self).__name__}, got one without "
                 f"{', '.join(sorted(missing))}"
             )
+        check_fields(name, given, {"last_epoch": FINITE, "_last_lr": [FINITE]})
         count = len(self.optimizer.param_groups)
         if len(given["_last_lr"]) != count:
             raise StateError(
                 f"{name}: expected the rates of {count} groups, got {len(given['_last_lr'])}"
             )
+        per_group = {key: (FINITE,) * count for key in ("base_lrs", "factors") if key in given}
+        check_fields(name, given, per_group)
         for key in self._keeps:
-            own = getattr(self, key)
-            if isinstance(own, list) != isinstance(given[key], list | tuple):
-                raise StateError(f"{name}: expected {key} such as {own!r}, got {given[key]!r}")
+            own, its = getattr(self, key), _plain(given[key])
+            fits = _are_alike(own, its) and not (key in _COUNTS and its < 1)
+            if not fits or (key in _PER_GROUP and len(own) != len(its)):
+                raise StateError(f"{name}: expected {key} such as {own!r}, got {shown(given[key])}")
+        self._check_rates(name, given)
+
+    def _check_rates(self, name: str, given: Mapping[str, Any]) -> None:
+        """Refuse options that together leave no rate for this epoch or the next."""
+        trial = copy.copy(self)
+        for key in self._keeps:
+            setattr(trial, key, _plain(given[key]))
+        for epoch in (given["last_epoch"], given["last_epoch"] + 1):
+            try:
+                trial._rates(epoch)
+            except ArithmeticError as error:
+                raise StateError(
+                    f"{name}: expected options of a {type(self).__name__}, got some that give no "
+                    f"rate for epoch {epoch:g} ({error})"
+                ) from None
+            except Exception:  # of a function of the user's, say, which is told at that step
+                return
 
 
 _LRScheduler = LRScheduler  # its name in older programs
@@ -237,6 +260,34 @@ def _per_group(name: str, option: str, optimizer: Optimizer, value: Any) -> list
     values = list(value) if isinstance(value, list | tuple) else [value] * count
     _require(name, len(values) == count, f"{count} values of {option}, one per group", len(values))
     return [float(each) for each in values]
+
+
+# The words that options are made of; one is as good as another of its line.
+_WORDS = (
+    ("min", "max"), ("rel", "abs"), ("cos", "linear"), ("cycle", "iterations"),
+    ("triangular", "triangular2", "exp_range"),
+)  # fmt: skip
+
+# Options of 1 or more, which are divided by.
+_COUNTS = frozenset(
+    {"step_size", "step_size_up", "step_size_down", "T_max", "T_0", "T_mult", "total"}
+    | {"total_steps"}
+)
+
+# Options with one value for each group.
+_PER_GROUP = frozenset({"max_lrs", "min_lrs", "base_momentums", "max_momentums"})
+
+
+def _are_alike(own: Any, given: Any) -> bool:
+    """Whether a saved option can take the place of our own."""
+    if isinstance(own, str):
+        return own == given or any(own in words and given in words for words in _WORDS)
+    if isinstance(own, list):
+        one = own[0] if own else 0.0
+        return isinstance(given, list) and all(_are_alike(one, each) for each in given)
+    if isinstance(own, bool):
+        return isinstance(given, bool)
+    return not isinstance(own, int | float) or NUMBER.holds(given)
 
 
 def _plain(value: Any) -> Any:
@@ -856,6 +907,7 @@ class _Combined(LRScheduler):
         """Go on from a state that `state_dict` gave."""
         self._check_state(state_dict)
         parts = state_dict.get("schedulers", ())
+        check_fields(f"{type(self).__name__}.load_state_dict", {"schedulers": parts}, _PARTS)
         if len(parts) != len(self.schedulers):
             raise StateError(
                 f"{type(self).__name__}.load_state_dict: expected the states of "
@@ -866,6 +918,9 @@ class _Combined(LRScheduler):
         for schedule, part in zip(self.schedulers, parts, strict=True):
             schedule.load_state_dict(part)
         super().load_state_dict(state_dict)  # last: it sets the rates
+
+
+_PARTS = {"schedulers": [DICT]}
 
 
 def _check_schedulers(
@@ -897,6 +952,15 @@ class SequentialLR(_Combined):
     """
 
     _keeps = ("milestones",)
+
+    def _check_state(self, given: Mapping[str, Any]) -> None:
+        super()._check_state(given)
+        milestones = given["milestones"]
+        if len(milestones) != len(self.schedulers) - 1:
+            raise StateError(
+                f"SequentialLR.load_state_dict: expected {len(self.schedulers) - 1} milestones for "
+                f"{len(self.schedulers)} schedulers, got {len(milestones)}"
+            )
 
     def __init__(
         self,

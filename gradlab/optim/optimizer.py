@@ -19,7 +19,9 @@ from gradlab.errors import (
     ShapeError,
     StateError,
     message,
+    printable,
 )
+from gradlab.fields import ANYTHING, DICT, FLAG, NUMBER, check_fields
 from gradlab.ops.creation import full_like, zeros_like
 from gradlab.ops.update import state_dtype
 from gradlab.tensor import Tensor, from_value
@@ -310,7 +312,7 @@ class Optimizer:
         """Check everything before anything changes."""
         _check_keys(name, given)
         groups = [dict(group) for group in given["param_groups"]]
-        numbers = [group.pop("params", ()) for group in groups]
+        numbers = [[*map(str, group.pop("params", ()))] for group in groups]  # JSON has no others
         mine = [len(group["params"]) for group in self.param_groups]
         if mine != [len(each) for each in numbers]:
             raise StateError(
@@ -319,27 +321,31 @@ class Optimizer:
         known = _LABELS | set(self.defaults)
         groups = [{key: _plain(v) for key, v in group.items() if key in known} for group in groups]
         for own, group in zip(self.param_groups, groups, strict=True):
+            _check_kinds(name, own, group)
             self._check_options({**own, **group})
-        # As strings: JSON has no other keys.
-        mine_in_order = (p for _, p in self._numbered())
-        by_number = dict(zip(map(str, chain(*numbers)), mine_in_order, strict=True))
+        mine_in_order = [p for _, p in self._numbered()]
+        by_number = dict(zip(chain(*numbers), mine_in_order, strict=True))
+        if len(by_number) < len(mine_in_order):
+            raise StateError(f"{name}: expected each parameter number once, got one again")
         states = {}
         for key, entries in given["state"].items():
             if str(key) not in by_number:
                 raise StateError(
-                    f"{name}: expected parameter numbers among {', '.join(by_number)}, got {key!r}"
+                    f"{name}: expected parameter numbers among "
+                    f"{printable(', '.join(by_number))}, got {key!r}"
                 )
             p = by_number[str(key)]
             states[p] = self._checked_entries(name, p, entries)
         return groups, states
 
-    def _checked_entries(self, name: str, p: Tensor, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _checked_entries(self, name: str, p: Tensor, given: Any) -> dict[str, Any]:
+        check_fields(f"{name}: the state of a parameter", given, DICT)
         unknown = set() if self._entries is None else set(given) - self._entries
         if unknown:
             raise StateError(
                 f"{name}: expected the state of this optimizer "
                 f"({', '.join(sorted(self._entries or ()))}), "
-                f"got {', '.join(sorted(map(str, unknown)))}"
+                f"got {printable(', '.join(sorted(map(str, unknown))))}"
             )
         return {
             entry: _restored(name, p, entry, value)
@@ -370,9 +376,21 @@ def _check_group(name: str, group: Any) -> None:
 
 def _check_keys(name: str, given: Any) -> None:
     if isinstance(given, Mapping) and "state" in given and "param_groups" in given:
+        check_fields(name, given, {"state": DICT, "param_groups": [DICT]})
+        for group in given["param_groups"]:
+            check_fields(name, {"params": group.get("params", ())}, {"params": [ANYTHING]})
         return
     got = ", ".join(map(repr, given)) or "none" if isinstance(given, Mapping) else _kind(given)
     raise StateError(f"{name}: expected the keys 'state' and 'param_groups', got {got}")
+
+
+def _check_kinds(name: str, own: dict[str, Any], given: dict[str, Any]) -> None:
+    """Refuse options that are no numbers, or not True or False, where our own are."""
+    for key, value in given.items():
+        mine = own.get(key, 0.0 if key == "initial_lr" else None)
+        kind = FLAG if isinstance(mine, bool) else NUMBER
+        if isinstance(mine, bool | int | float):
+            check_fields(name, {key: value}, {key: kind})
 
 
 def _are_betas(betas: Any) -> bool:
@@ -425,16 +443,24 @@ def _plain(value: Any) -> Any:
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
+def _count(value: Any) -> int:
+    """A number of steps; PyTorch keeps it as a tensor of a float."""
+    number = float(value)
+    if isinstance(value, str) or not number.is_integer() or number < 0:
+        raise ValueError
+    return int(number)
+
+
 def _restored(name: str, p: Tensor, entry: str, value: Any) -> Any:
     """A saved value as state of ``p``: counts as ints, the rest where ``p`` is."""
     try:
         if entry == "step":
-            return int(value)
+            return _count(value)
         made = from_value(
             value if isinstance(value, Tensor) else np.asarray(value),
             p.device, dtype=state_dtype(p.dtype), copy=True, move=True,
         )  # fmt: skip
-    except (GradlabError, TypeError, ValueError):
+    except (GradlabError, TypeError, ValueError, OverflowError):
         wanted = "a number" if entry == "step" else "an array"
         raise StateError(f"{name}: expected {wanted} as {entry}, got {_kind(value)}") from None
     if made.shape != p.shape:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradlab.errors import OptionError, message
+from gradlab.fields import COUNT, FILE_NAME, NUMBER, Maybe, check_fields
 from gradlab.paths import as_path
 from gradlab.tensor import is_integer, require_integer
 from gradlab.training.checkpoint import (
@@ -225,6 +226,7 @@ class EarlyStopping(Callback):
         return {"best": self.best.value, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_fields("EarlyStopping", state, {"best": NUMBER, "waited": COUNT})
         self.best.value, self.waited = state["best"], state["waited"]
 
 
@@ -335,6 +337,8 @@ class ModelCheckpoint(Callback):
         return {"best": self.best.value, "best_path": name}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        # Of its own folder: a file must not have another one's files counted as ours.
+        check_fields("ModelCheckpoint", state, {"best": NUMBER, "best_path": Maybe(FILE_NAME)})
         self.best.value = state["best"]
         name = state["best_path"]
         self.best_path = None if name is None else self.folder / name

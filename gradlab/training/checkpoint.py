@@ -18,16 +18,45 @@ import time
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from gradlab.errors import CheckpointError
+from gradlab.errors import CheckpointError, FileError, printable
+from gradlab.fields import (
+    ANYTHING,
+    COUNT,
+    DICT,
+    FILE_NAME,
+    FINITE,
+    FLAG,
+    INTEGER,
+    TEXT,
+    Each,
+    Maybe,
+    Only,
+    array_of,
+    check_fields,
+    one_of,
+)
 from gradlab.ops.random import get_rng_state, set_rng_state
-from gradlab.paths import as_path
-from gradlab.serialization import pack, read_arrays, replacing, unpack, write_arrays
+from gradlab.paths import as_path, open_file, replacing
+from gradlab.serialization import (
+    UnfitError,
+    explained,
+    from_json,
+    pack,
+    read_arrays,
+    to_json,
+    unpack,
+    write_arrays,
+)
+from gradlab.training.history import HISTORY, METRICS
 
 FORMAT = 1
+
+# Of the errors of a checkpoint that cannot be written.
+_OPERATION, _SAFE = "checkpoint", "the checkpoints written before it are whole"
 
 _NAME = re.compile(r"(?P<number>\d{4,})-epoch\d+-step\d+\.(json|safetensors)")
 _TEMPORARY = re.compile(rf"\.{_NAME.pattern}\.[0-9a-f]{{8}}\.tmp")
@@ -59,15 +88,21 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     structure, arrays = pack(state)
     tensors = path.with_suffix(".safetensors")
     # On its own, the file of tensors is a dict of them: gradlab.load reads it.
-    digest = write_arrays(tensors, {name: {"$tensor": name} for name in arrays}, arrays)
+    own = {name: {"$tensor": name} for name in arrays}
+    digest = write_arrays(tensors, own, arrays, _OPERATION, _SAFE)
     document = {
         "gradlab checkpoint": FORMAT,
         "tensors": {"file": tensors.name, "sha256": digest},
         "state": structure,
     }
-    text = json.dumps({**document, "sha256": _digest(document)}, allow_nan=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    text = to_json(_OPERATION, {**document, "sha256": _digest(document)})
+    try:
+        with replacing(path, _OPERATION, _SAFE) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except FileError:  # a disk that is full is not to be fuller for nothing
+        if not path.exists():
+            tensors.unlink(missing_ok=True)
+        raise
 
 
 def _digest(document: dict[str, Any]) -> str:
@@ -81,13 +116,16 @@ def find_checkpoint(path: str | Path) -> Path:
     if path.is_dir():
         found = list_checkpoints(path)
         if not found:
-            raise CheckpointError(f"resume: there is no checkpoint in the folder {path}")
+            raise CheckpointError(f"resume: there is no checkpoint in the folder {printable(path)}")
         return found[-1]
     document = path.with_suffix(".json") if path.suffix == ".safetensors" else path
     if not document.exists() and path.exists():
-        raise CheckpointError(f"resume: {path} is no checkpoint without {document.name} beside it")
+        raise CheckpointError(
+            f"resume: {printable(path)} is no checkpoint without {printable(document.name)} "
+            "beside it"
+        )
     if not document.exists():
-        raise CheckpointError(f"resume: there is no checkpoint {path}")
+        raise CheckpointError(f"resume: there is no checkpoint {printable(path)}")
     return document
 
 
@@ -100,43 +138,84 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = find_checkpoint(path)
     document = _read_document(path)
+    start = f"resume: {printable(path)}"
     if document.get("gradlab checkpoint") != FORMAT:
         raise CheckpointError(
-            f"resume: {path} has the format version {document.get('gradlab checkpoint')!r}, and "
+            f"{start} has the format version {document.get('gradlab checkpoint')!r}, and "
             f"this gradlab reads {FORMAT!r}"
         )
+    check_fields(start, document, _DOCUMENT, CheckpointError)
     tensors = path.parent / document["tensors"]["file"]
     if not tensors.exists():
-        raise CheckpointError(f"resume: {tensors}, which holds the tensors of {path}, is missing")
+        raise CheckpointError(
+            f"resume: {printable(tensors)}, which holds the tensors of {printable(path)}, is "
+            "missing"
+        )
     content = read_arrays(tensors)
     if content.digest != document["tensors"]["sha256"]:
         raise CheckpointError(
-            f"resume: {tensors} is not the file that was written with {path.name} (another "
-            "SHA-256); nothing was loaded"
+            f"resume: {printable(tensors)} is not the file that was written with "
+            f"{printable(path.name)} (another SHA-256); nothing was loaded"
         )
-    state: dict[str, Any] = unpack(document["state"], content.arrays)
+    with explained("resume", path):
+        state: dict[str, Any] = unpack(document["state"], content.arrays)
+    check_fields(start, state, _STATE, CheckpointError)
+    _check_random_state(start, state["random"])
     return state
 
 
+_DOCUMENT = {"tensors": {"file": FILE_NAME, "sha256": TEXT}, "state": DICT}
+
+_STATE = {
+    "position": Only(
+        {"epoch": COUNT, "batch": COUNT, "step": COUNT, "phase": one_of("training", "validating")}
+    ),
+    "batches_done": {"train": COUNT, "val": COUNT},
+    "seconds": FINITE,
+    "told_to_stop": FLAG,
+    "model": DICT,
+    "optimizers": [{"type": TEXT}],
+    "schedulers": [{"type": TEXT}],
+    "data": ANYTHING,
+    "random": {
+        "gradlab": {"seed": INTEGER, "calls": COUNT},
+        "python": {
+            "version": COUNT, "words": array_of("uint32", None), "gauss": Maybe(FINITE),
+        },
+        "numpy": DICT,
+    },
+    "metrics": METRICS,
+    "history": HISTORY,
+    "curves": {
+        "board": Maybe(DICT), "plotted": [TEXT], "undrawn": Each(array_of("float64", None, 2)),
+    },
+    "callbacks": Each(ANYTHING),
+}  # fmt: skip
+
+
 def _read_document(path: Path) -> dict[str, Any]:
+    with explained("resume", path), open_file(path) as file:
+        content = file.read()
     try:
-        document = json.loads(path.read_bytes())
+        document = from_json(content)
         digest = document.pop("sha256")
-    except (ValueError, KeyError, AttributeError, TypeError):
+        intact = _digest(document) == digest
+    except (UnfitError, KeyError, AttributeError, TypeError, RecursionError):
         raise CheckpointError(
-            f"resume: {path} is truncated or is no checkpoint; nothing was loaded{_instead(path)}"
+            f"resume: {printable(path)} is truncated or is no checkpoint; nothing was loaded"
+            f"{_instead(path)}"
         ) from None
-    if _digest(document) != digest:
+    if not intact:
         raise CheckpointError(
-            f"resume: {path} was altered since it was written (its SHA-256 does not match); "
-            f"nothing was loaded{_instead(path)}"
+            f"resume: {printable(path)} was altered since it was written (its SHA-256 does not "
+            f"match); nothing was loaded{_instead(path)}"
         )
-    return document
+    return cast("dict[str, Any]", document)
 
 
 def _instead(path: Path) -> str:
     earlier = [each for each in list_checkpoints(path.parent) if each.name < path.name]
-    return f"; the checkpoint before it is {earlier[-1]}" if earlier else ""
+    return f"; the checkpoint before it is {printable(earlier[-1])}" if earlier else ""
 
 
 def remove_checkpoint(path: Path) -> None:
@@ -177,6 +256,23 @@ def set_random_state(state: dict[str, Any]) -> None:
     python = state["python"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     np.random.set_state(state["numpy"])  # noqa: NPY002
+
+
+def _check_random_state(start: str, state: dict[str, Any]) -> None:
+    """Refuse what `set_random_state` cannot set, before anything has changed."""
+    try:
+        python, words = state["python"], state["python"]["words"].tolist()
+        random.Random().setstate((python["version"], tuple(words), python["gauss"]))
+        # NumPy reads beyond its memory where the place among the words is too large.
+        if not 0 <= state["numpy"]["state"].get("pos", 0) <= 624:
+            raise ValueError
+        generator = type(np.random.get_bit_generator())()  # type: ignore[attr-defined]
+        np.random.RandomState(generator).set_state(state["numpy"])
+    except (AttributeError, LookupError, ArithmeticError, TypeError, ValueError):
+        raise CheckpointError(
+            f"{start} is damaged or was altered: it holds no state of a random generator of this "
+            "Python or NumPy; nothing was loaded"
+        ) from None
 
 
 @cache

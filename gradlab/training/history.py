@@ -7,12 +7,20 @@ from os import PathLike
 from typing import Any
 
 from gradlab.errors import OptionError, missing_dependency, printable
+from gradlab.fields import COUNT, DICT, NUMBER, TEXT, Each, check_fields
 from gradlab.ops.fetch import fetch
 
 Row = dict[str, float]
 
 # What says of a row where in the run it is; all else are metrics.
 PLACE = ("epoch", "step")
+
+# What the states of both hold.
+HISTORY = {"epochs": [DICT], "steps": [DICT]}
+METRICS = {
+    "sums": Each((NUMBER, NUMBER)), "row_sums": Each((NUMBER, NUMBER)), "row_at": COUNT,
+    "row_end": NUMBER, "latest": [TEXT],
+}  # fmt: skip
 
 
 class History:
@@ -90,6 +98,7 @@ class History:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from tables that `state_dict` gave."""
+        check_fields("History.load_state_dict", state, HISTORY)
         self.epochs, self.steps = list(state["epochs"]), list(state["steps"])
 
     def _check(self, name: str) -> None:
@@ -203,7 +212,9 @@ class Metrics:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
-        self._sums, self._row_sums = state["sums"], state["row_sums"]
+        check_fields("Metrics.load_state_dict", state, METRICS)
+        self._sums = {name: list(sums) for name, sums in state["sums"].items()}
+        self._row_sums = {name: list(sums) for name, sums in state["row_sums"].items()}
         self._row_at, self._row_end = state["row_at"], state["row_end"]
         self._latest = set(state["latest"])
 

@@ -11,6 +11,7 @@ from typing import Any
 from gradlab import nn, optim
 from gradlab.autograd import no_grad
 from gradlab.dtypes import finfo
+from gradlab.fields import NUMBER, check_fields
 from gradlab.nn import functional as F
 from gradlab.ops.creation import arange, zeros
 from gradlab.ops.elementwise import exp, log, maximum
@@ -64,6 +65,7 @@ class SGD(HyperParameters):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
+        check_fields("SGD.load_state_dict", state_dict, {"lr": NUMBER})
         self.lr = state_dict["lr"]
 
 

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradlab import nn
 from gradlab.data.dataset import Subset, TensorDataset, reads
 from gradlab.errors import (
     CheckpointError,
+    GradlabError,
     NonFiniteLossError,
     OptionError,
     StateError,
     message,
 )
+from gradlab.fields import ANYTHING, COUNT, DICT, Only, array_of, check_fields
+from gradlab.nn import state as state_of_model
 from gradlab.optim import Optimizer
 from gradlab.training.callbacks import (
     ModelCheckpoint,
@@ -99,23 +103,28 @@ def set_state(run: Run, state: dict[str, Any]) -> None:
     place = state["position"]
     accumulated = _check_accumulated(run, state)
     data_before = run.train_batches.state_dict()
-    run.train_batches.load_state_dict(state["data"], place["batch"])
     try:
+        run.train_batches.load_state_dict(state["data"], place["batch"])
+        # The model last, as it is the user's, and all else was made for this run; but what does not
+        # fit an optimizer is told as what it is, a state of another model.
+        if type(run.model).load_state_dict is nn.Module.load_state_dict:
+            state_of_model.check(run.model, state["model"])
+        for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for scheduler, saved in zip(schedulers, state["schedulers"], strict=True):
+            scheduler.load_state_dict(saved)
+        load_callback_states(run.callbacks, state["callbacks"])
         run.model.load_state_dict(state["model"])
-    except StateError:
+    except GradlabError:
         run.train_batches.load_state_dict(data_before, 0)
         raise
     if accumulated:
         for name, parameter in run.model.named_parameters():
             gradient = accumulated["gradients"].get(name)
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
-    for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    for scheduler, saved in zip(schedulers, state["schedulers"], strict=True):
-        scheduler.load_state_dict(saved)
     run.stopping.start(state["seconds"])
-    for name, value in place.items():
-        setattr(run, name, value)
+    for name in ("epoch", "batch", "step", "phase"):
+        setattr(run, name, place[name])
     done = state["batches_done"]
     run.train_batch_idx, run.val_batch_idx = done["train"], done["val"]
     begun = -(-run.batch // run.accumulate_grad_batches)
@@ -124,7 +133,6 @@ def set_state(run: Run, state: dict[str, Any]) -> None:
         run.train_metrics.load_state_dict(state["metrics"])
     run.history.load_state_dict(state["history"])
     _set_curves(run, state["curves"])
-    load_callback_states(run.callbacks, state["callbacks"])
     set_random_state(state["random"])
 
 
@@ -142,6 +150,15 @@ def _get_gradients(run: Run) -> dict[str, Any] | None:
 def _check_accumulated(run: Run, state: dict[str, Any]) -> dict[str, Any] | None:
     """The gradients of the step that a state lies within, if any, for a run with such steps."""
     accumulated: dict[str, Any] | None = state.get("accumulated")
+    if accumulated is not None:
+        form = {"accumulate_grad_batches": COUNT, "gradients": DICT}
+        check_fields("resume: accumulated", accumulated, form)
+        gradients = {
+            name: array_of(str(each.dtype), *each.shape)
+            for name, each in run.model.named_parameters()
+            if name in accumulated["gradients"]
+        }
+        check_fields("resume: gradients", accumulated["gradients"], Only(gradients))
     batch, share = state["position"]["batch"], run.accumulate_grad_batches
     same = accumulated is not None and accumulated["accumulate_grad_batches"] == share
     if state["position"]["phase"] == "training" and not same and (accumulated or batch % share):
@@ -195,6 +212,8 @@ def _check_groups(optimizers: Sequence[Any], saved: Sequence[dict[str, Any]]) ->
     for optimizer, state in zip(optimizers, saved, strict=True):
         if not isinstance(optimizer, Optimizer):  # one of the user's, which has its own checks
             continue
+        groups = {"param_groups": [{"params": [ANYTHING]}]}
+        check_fields(f"resume: the state of {type(optimizer).__name__}", state, groups)
         own = [len(group["params"]) for group in optimizer.param_groups]
         theirs = [len(group["params"]) for group in state["param_groups"]]
         if own != theirs:

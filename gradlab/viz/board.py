@@ -20,6 +20,7 @@ from gradlab.errors import (
     message,
     printable,
 )
+from gradlab.fields import COUNT, NUMBER, Each, array_of, check_fields
 from gradlab.notebook import notebook
 from gradlab.ops.fetch import fetch
 from gradlab.tensor import Tensor, require_number
@@ -206,6 +207,9 @@ class ProgressBoard:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Have the curves that `state_dict` gave, and no others."""
+        points = array_of("float64", None, 2)
+        curve_of = {"points": points, "begun": (NUMBER, NUMBER, COUNT)}
+        check_fields("ProgressBoard.load_state_dict", state, Each(curve_of))
         self.clear()
         for label, curve in state.items():
             self._data[label] = [Point(x, y) for x, y in curve["points"].tolist()]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradlab.errors import OptionError, message, missing_dependency
-from gradlab.paths import as_path
+from gradlab.paths import as_path, replacing
 
 # Beyond it, Matplotlib's own arithmetic overflows.
 _LARGEST = 1e150
@@ -45,8 +45,8 @@ def finish(operation: str, figure: Any, path: str | PathLike[str] | None) -> Any
         if kind not in known:
             expected = f"a file name that ends in .{', .'.join(sorted(known))}"
             raise OptionError(message(operation, expected=expected, got=repr(str(target))))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(target, dpi=120)
+        with replacing(target, operation) as temporary:
+            figure.savefig(temporary, dpi=120, format=kind)
     return figure
 
 

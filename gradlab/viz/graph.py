@@ -12,7 +12,7 @@ import numpy as np
 from gradlab.autograd.function import FunctionNode
 from gradlab.autograd.graph import ALL, FREED, Leaf, Node
 from gradlab.errors import DTypeError, GradientError, OptionError, message
-from gradlab.paths import as_path
+from gradlab.paths import as_path, replacing
 from gradlab.tensor import Tensor, require_integer, require_option
 from gradlab.viz.drawing import Picture, format_bytes, to_dot, to_svg
 from gradlab.viz.memory import Memory, distinct_bytes, memory_of
@@ -139,8 +139,8 @@ class Graph:
                     hint="Graphviz makes other formats of a .dot file",
                 )
             )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(getattr(self, kind), encoding="utf-8")
+        with replacing(target, "graph.save") as temporary:
+            temporary.write_text(getattr(self, kind), encoding="utf-8")
 
     def _repr_svg_(self) -> str:
         return self.svg

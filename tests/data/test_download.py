@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import errno
+import gzip
 import hashlib
 import io
+import math
+import os
+import re
 import sys
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +24,7 @@ import numpy as np
 import pytest
 
 from gradlab.data import DATA_HUB, FashionMNIST, download, extract, write_idx
-from gradlab.errors import MissingDependencyError, OptionError
+from gradlab.errors import DataError, FileError, MissingDependencyError, OptionError
 from refusals import refusal
 
 pytest.importorskip("pooch")
@@ -31,6 +38,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
         assert self.headers["Accept-Encoding"] == "identity"
+        if "Authorization" in self.headers:
+            self.server.accounts.append(self.headers["Authorization"])
         name = self.path.partition("?")[0].rpartition("/")[2]
         content = self.server.files.get(name)
         if content is None:
@@ -49,6 +58,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[str] = []
+        self.accounts: list[str] = []
         self.files = {"houses.csv": CONTENT, "cut.csv": CONTENT}
         self.url = f"http://127.0.0.1:{self.server_address[1]}/"
 
@@ -181,6 +191,249 @@ def test_without_pooch(tmp_path, monkeypatch):
     assert str(raised.value) == (
         'download needs the package pooch, which is not installed; run: pip install "gradlab[data]"'
     )
+
+
+# ------------------------------------------------------------------------- servers of all kinds
+
+
+class Odd(BaseHTTPRequestHandler):
+    """Answers with what the test says, byte for byte, as the name of the file asks for it."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        for part in self.server.answer:
+            if isinstance(part, float):
+                if self.server.stopped.wait(part):
+                    return
+            else:
+                try:
+                    self.wfile.write(part)
+                except OSError:
+                    return
+
+    def log_message(self, *args) -> None:
+        pass
+
+
+@pytest.fixture
+def odd(server):
+    """A server of raw answers: bytes, and seconds to wait between them."""
+    server.RequestHandlerClass = Odd
+    server.stopped = threading.Event()
+    server.answer = []
+    yield server
+    server.stopped.set()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+DRIPS = [part for i in range(2000) for part in (b"x", 0.02)]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [HEAD + b"Content-Length: 100000\r\n\r\n", *DRIPS],
+        [HEAD + b"\r\n", *DRIPS],
+        [HEAD + b"X: ", *DRIPS],  # a header without end
+        [HEAD[:9], 60.0],
+    ],
+    ids=["content", "content of any length", "header", "nothing"],
+)
+def test_a_slow_server_has_a_time_out_for_all_of_it(odd, tmp_path, answer):
+    odd.answer = answer
+    started = time.monotonic()
+    text = refusal(download, odd.url + "slow.csv", tmp_path / "data", timeout=0.3)
+    assert time.monotonic() - started < 5
+    assert re.search(
+        r"/slow\.csv: expected the file within 0\.3 seconds, got [\d,]+ bytes of it, which were "
+        r"not kept; try again, or give a longer timeout; off-line, ",
+        text,
+    )
+    assert files_in(tmp_path) == []
+
+
+def test_the_time_out_ends_the_thread_that_receives(odd, tmp_path):
+    pytest.importorskip("urllib3", minversion="2.3")
+    odd.answer = [HEAD + b"Content-Length: 100000\r\n\r\n", *DRIPS]
+    refusal(download, odd.url + "slow.csv", tmp_path, timeout=0.3)
+    for _ in range(100):
+        if not any(each.name == "gradlab-download" for each in threading.enumerate()):
+            return
+        time.sleep(0.05)
+    pytest.fail("the thread goes on")
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.nan, math.inf, "9", 1e30])
+def test_time_outs_that_are_none(tmp_path, timeout):
+    assert refusal(download, "http://host/x", tmp_path, timeout=timeout).startswith(
+        "download: expected a timeout of some seconds, or None, got "
+    )
+
+
+def test_no_time_out(server, tmp_path):
+    assert Path(download(server.url + "houses.csv", tmp_path, timeout=None)).read_bytes() == CONTENT
+
+
+BROKEN = "the connection broke off, and nothing was kept; try again"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (HEAD + b"Content-Length: 10\r\n\r\n12345", BROKEN),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n", BROKEN),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", BROKEN),
+        (HEAD + b"Content-Length: 0\r\n\r\n", "expected a file, got one of 0 bytes, which was not"),
+        (HEAD + b"\r\n", "expected a file, got one of 0 bytes, which was not kept"),
+        (b"HTTP/1.1 302 F\r\nLocation: file:///etc/passwd\r\n\r\n",
+         "127.0.0.1 leads to an address that is not http:// or https://"),
+        (b"HTTP/1.1 302 F\r\nLocation: ftp://host/x\r\n\r\n",
+         "127.0.0.1 leads to an address that is not http:// or https://"),
+        (b"HTTP/1.1 302 F\r\nLocation: http://[::1/x\r\n\r\n", ""),
+        (b"HTTP/1.1 302 F\r\nLocation: http://a..b:x/\r\n\r\n", ""),
+        (b"HTTP/1.1 302 F\r\nLocation: /odd.csv\r\n\r\n",
+         "127.0.0.1 leads from one address to the next without end"),
+        (b"HTTP/1.1 500 \x1b[2J\r\n\r\n", "the server answered 500 \\x1b[2J"),
+        (b"nonsense\r\n\r\n", ""),
+        (b"", ""),
+        (HEAD + b"Content-Encoding: gzip\r\n\r\nno gzip", ""),
+    ],
+)  # fmt: skip
+def test_answers_that_give_no_file(odd, tmp_path, answer, reason):
+    odd.answer = [answer]
+    text = refusal(download, odd.url + "odd.csv", tmp_path)
+    assert text.startswith(f"download: {odd.url}odd.csv: {reason}")
+    assert text.isprintable()
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("length", [b"x", b"-5", b"1e3", b""])
+def test_a_length_that_is_none(odd, tmp_path, length):
+    odd.answer = [HEAD + b"Content-Length: " + length + b"\r\n\r\n12345"]
+    assert Path(download(odd.url + "odd.csv", tmp_path)).read_bytes() == b"12345"
+
+
+def test_a_file_that_the_server_packs_for_the_way(odd, tmp_path):
+    packed = gzip.compress(CONTENT)
+    head = HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    odd.answer = [head + packed]
+    assert Path(download(odd.url + "odd.csv", tmp_path, SHA1)).read_bytes() == CONTENT
+
+
+SECRETS = [
+    "http://me:pass-word@{}/houses.csv",
+    "http://me:pass/word@{}/houses.csv",
+    "http://me:pass?word@{}/houses.csv",
+    "http://me:pass#word@{}/houses.csv",
+    "http://token-pass@{}/houses.csv",
+    "http://{}/houses.csv?token=pass&sig=word",
+    "http://{}/houses.csv#pass",
+    "htp://me:pass@{}/houses.csv",
+    "me:pass@{}/houses.csv",
+    "http://me:pass@{}/folder/?key=word",
+    "http://me:pass@[::1/houses.csv",
+]
+
+
+@pytest.mark.parametrize("found", [True, False])
+@pytest.mark.parametrize("form", SECRETS)
+def test_a_secret_in_an_address_is_never_repeated(
+    server, tmp_path, monkeypatch, caplog, capfd, form, found
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # a bar is drawn
+    caplog.set_level("DEBUG")
+    if not found:
+        server.files.clear()
+    url = form.format(server.url.removeprefix("http://").rstrip("/"))
+    try:
+        download(url, tmp_path, "0" * 40 if "word" in form else None)
+    except OptionError as raised:
+        error: BaseException | None = raised
+    except DataError as raised:
+        error = raised
+    else:
+        error = None
+    texts = [*capfd.readouterr(), caplog.text]
+    while error is not None:
+        texts += [str(error), repr(error)]
+        error = error.__cause__ or error.__context__
+    for secret in ("pass", "word"):
+        assert secret not in " ".join(texts)
+
+
+def test_the_account_in_an_address_is_used(server, tmp_path):
+    """The server gets the password, or the token, all the same."""
+    url = server.url.replace("http://", "http://me:word@") + "houses.csv?token=abc"
+    assert Path(download(url, tmp_path, SHA1)).name == "houses.csv"
+    assert server.asked == ["/houses.csv?token=abc"]
+    assert server.accounts == ["Basic " + base64.b64encode(b"me:word").decode()]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes as POSIX has them")
+def test_a_fetched_file_has_the_permissions_of_any_other(server, tmp_path):
+    (tmp_path / "plain").write_text("")
+    path = Path(download(server.url + "houses.csv", tmp_path))
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    path.write_text("old")
+    path.chmod(0o640)
+    download(server.url + "houses.csv", tmp_path, SHA1)
+    assert path.read_bytes() == CONTENT
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes as POSIX has them")
+@pytest.mark.timeout(20)
+def test_what_is_there_must_be_a_file(server, tmp_path):
+    os.mkfifo(tmp_path / "houses.csv")
+    for known in (None, SHA1):
+        text = refusal(download, server.url + "houses.csv", tmp_path, known)
+        assert "houses.csv: cannot be written: it is a pipe, not a file" in text
+    (tmp_path / "houses.csv").unlink()
+    (tmp_path / "houses.csv").mkdir()
+    assert "Is a directory" in refusal(download, server.url + "houses.csv", tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links as POSIX has them")
+def test_a_link_of_the_name_is_not_written_through(server, tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "houses.csv").symlink_to(mine)
+    download(server.url + "houses.csv", tmp_path / "data", SHA1)
+    assert mine.read_text() == "mine"
+
+
+def test_a_full_disk(server, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Full(io.BufferedWriter):
+        write = fail
+
+    real = open
+    monkeypatch.setattr(
+        "builtins.open",
+        lambda file, mode="r", **options: (
+            Full(io.FileIO(file, "x")) if mode == "xb" else real(file, mode, **options)
+        ),
+    )
+    with pytest.raises(FileError) as raised:
+        download(server.url + "houses.csv", tmp_path)
+    assert str(raised.value) == (
+        f"download: {tmp_path}/houses.csv: cannot be written: No space left on device; nothing was "
+        "kept; free some space, or choose a folder on another disk"
+    )
+    monkeypatch.undo()
+    assert files_in(tmp_path) == []
+
+
+def test_names_with_control_characters(server, tmp_path):
+    for name in ("a%1B%5B2Jb", "a%0Ab", "a%C2%9Bb", "a%7F"):
+        text = refusal(download, server.url + name, tmp_path)
+        assert "expected an address that ends in the name of a file" in text
+    text = refusal(download, server.url + "none\x1b[2J.csv", tmp_path)
+    assert text.isprintable()
 
 
 # -------------------------------------------------------------------- Fashion-MNIST by the web

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -308,3 +310,37 @@ def test_states_that_do_not_fit():
         steps.fit(tiny().drop(columns="price"))
     with pytest.raises(OptionError):
         TableDataset(np.zeros((2, 1)), feature_names=["x"]).transform(tiny())
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"used": ["rooms", "roof", "x"]}, "whose columns are not those it has learned"),
+        ({"used": [1]}, "used[0] to be a string, got 1"),
+        ({"whole": "no"}, "whole to be True or False, got 'no'"),
+        ({"numbers": {"rooms": (0.0, 1.0)}}, "numbers['rooms'] to be a list of 3"),
+        ({"numbers": {"rooms": (0.0, 1.0, "x")}}, "numbers['rooms'][2] to be a number, got 'x'"),
+        ({"numbers": {"rooms": (0.0, 1.0, 0.0)}}, "the mean 1.0 and the deviation 0.0 of 'rooms'"),
+        ({"numbers": {"rooms": (math.inf, 1.0, 1.0)}}, "one that fills 'rooms' with inf"),
+        ({"categories": {"roof": (["a", "a"], "nan")}}, "a category of 'roof' twice"),
+        ({"categories": {"roof": ([["a"]], "nan")}}, "or with what is no category"),
+        ({"categories": {"roof": (["a"], 3)}}, "categories['roof'][1] to be a string, got 3"),
+        ({"dtype": None}, "dtype to be a string, got None"),
+        ({"\x1b": 1, "ignored": "x"}, "ignored to be a list, got 'x'"),
+    ],
+)
+def test_fields_of_a_state_that_are_refused(change, text):
+    frame = pd.DataFrame({"rooms": [1.0, 2.0], "roof": ["a", None]})
+    steps = TablePreprocessor(standardize=True).fit(frame)
+    before = steps.state_dict()
+    assert text in refusal(steps.load_state_dict, {**before, **change})
+    assert steps.state_dict() == before
+
+
+def test_names_of_columns_do_not_reach_the_terminal_raw():
+    frame = pd.DataFrame({"a\x1b[2J": [1, 2], "y\n": [0, 1]})
+    assert refusal(from_dataframe, frame, target="z").isprintable()
+    assert r"a\x1b[2J" in refusal(from_dataframe, frame, target="z")
+    assert repr(from_dataframe(frame, target="y\n")).isprintable()
+    data = from_dataframe(frame, target="y\n")
+    assert refusal(data.transform, pd.DataFrame({"b\x07": [1]})).isprintable()

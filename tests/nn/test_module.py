@@ -645,3 +645,26 @@ def test_a_wrong_shape_inside_a_model_names_the_layer():
         ShapeError, match=r"^Linear\(3 -> 4\): expected an input whose last size is 3"
     ):
         Net()(numbers(5, 7))
+
+
+# ------------------------------------------------------------------------- names from elsewhere
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"\x1b[2J": gl.ones(1)}, r"unexpected \x1b[2J. Nothing was loaded"),
+        ({3: gl.ones(1), None: 1, (1, 2): 1}, "unexpected 3, None, (1, 2). Nothing was loaded"),
+        ({"\ud800": 1, b"x": 1}, r"unexpected \ud800, b'x'. Nothing was loaded"),
+    ],
+)
+def test_names_of_a_state_dict_are_shown_and_need_not_be_strings(change, text):
+    model = nn.Linear(2, 1)
+    state = {**model.state_dict(), **change}
+    with pytest.raises(StateError) as raised:
+        model.load_state_dict(state)
+    assert str(raised.value) == f"load_state_dict of Linear: {text}"
+    with pytest.raises(StateError, match="missing weight, bias; unexpected"):
+        model.load_state_dict(change)
+    keys = model.load_state_dict(state, strict=False)
+    assert keys.unexpected_keys == list(change)

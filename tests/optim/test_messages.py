@@ -1,6 +1,7 @@
 """What is said about bad input: the operation, what was expected, what came, what to do."""
 
 import copy
+import math
 import re
 
 import numpy as np
@@ -489,3 +490,74 @@ def test_loading_a_state_into_a_schedule(schedule, state, text):
 def test_a_base_class_without_a_rate():
     with pytest.raises(NotImplementedError):
         lr.LRScheduler(optimizer())
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"state": 3}, "state to be a dict, got 3"),
+        ({"param_groups": 3}, "param_groups to be a list, got 3"),
+        ({"param_groups": [3]}, "param_groups[0] to be a dict, got 3"),
+        ({"param_groups": [{"params": 3}]}, "params to be a list, got 3"),
+        ({"param_groups": [{"params": [0, 0]}]}, "expected groups of [1] parameters, got [2]"),
+        ({"param_groups": [{"params": [0], "lr": "x"}]}, "lr to be a number, got 'x'"),
+        ({"param_groups": [{"params": [0], "lr": True}]}, "lr to be a number, got True"),
+        ({"param_groups": [{"params": [0], "amsgrad": 1}]}, "amsgrad to be True or False, got 1"),
+        ({"param_groups": [{"params": [0], "initial_lr": []}]}, "initial_lr to be a number"),
+        ({"state": {0: 3}}, "the state of a parameter: expected a dict, got 3"),
+        ({"state": {0: {"\x1b": 1}}}, r"got \x1b"),
+        ({"state": {0: {"step": 1.5}}}, "expected a number as step, got float"),
+        ({"state": {0: {"step": -1}}}, "expected a number as step, got int"),
+        ({"state": {0: {"step": math.inf}}}, "expected a number as step, got float"),
+        ({"state": {0: {"step": "3"}}}, "expected a number as step, got str"),
+    ],
+)
+def test_states_from_elsewhere_that_an_optimizer_refuses(change, text):
+    w = gl.ones(2, requires_grad=True)
+    made = gl.optim.Adam([w])
+    w.sum().backward()
+    made.step()
+    before = repr(made.state_dict())
+    with pytest.raises(errors.GradlabError) as raised:
+        made.load_state_dict({**made.state_dict(), **change})
+    assert text in str(raised.value)
+    assert str(raised.value).isprintable()
+    assert repr(made.state_dict()) == before
+
+
+def test_a_parameter_number_twice():
+    made = gl.optim.SGD([gl.ones(1), gl.ones(1)], lr=0.1)
+    state = {"state": {}, "param_groups": [{"params": [0, 0]}]}
+    with pytest.raises(errors.StateError, match="each parameter number once, got one again"):
+        made.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "change", "text"),
+    [
+        (lambda o: lr.StepLR(o, 3), {"step_size": 0}, "step_size such as 3, got 0"),
+        (lambda o: lr.StepLR(o, 3), {"step_size": "3"}, "step_size such as 3, got '3'"),
+        (lambda o: lr.StepLR(o, 3), {"last_epoch": math.nan}, "last_epoch to be a finite number"),
+        (lambda o: lr.StepLR(o, 3), {"_last_lr": 0.1}, "_last_lr to be a list, got 0.1"),
+        (lambda o: lr.StepLR(o, 3), {"_last_lr": ["x"]}, "_last_lr[0] to be a finite number"),
+        (lambda o: lr.StepLR(o, 3), {"base_lrs": [0.1, 0.2]}, "base_lrs to be a list of 1"),
+        (lambda o: lr.StepLR(o, 3), {"factors": None}, "factors to be a list, got None"),
+        (lambda o: lr.MultiStepLR(o, [1]), {"milestones": ["x"]}, "milestones such as [1]"),
+        (lambda o: lr.PolynomialLR(o, 5), {"total_iters": 0}, "give no rate for epoch 0"),
+        (lambda o: lr.CosineAnnealingLR(o, 5), {"T_max": 0}, "T_max such as 5, got 0"),
+        (lambda o: lr.CyclicLR(o, 0.1, 1.0), {"mode": "up"}, "mode such as 'triangular', got 'up'"),
+        (lambda o: lr.CyclicLR(o, 0.1, 1.0), {"max_lrs": []}, "max_lrs such as [1.0], got a list"),
+        (lr.ReduceLROnPlateau, {"mode": "most"}, "mode such as 'min', got 'most'"),
+        (lr.ReduceLROnPlateau, {"best": None}, "best such as inf, got None"),
+        (sequential, {"milestones": [1, 2]}, "expected 1 milestones for 2 schedulers, got 2"),
+        (sequential, {"schedulers": 3}, "schedulers to be a list, got 3"),
+        (sequential, {"schedulers": [{}, 3]}, "schedulers[1] to be a dict, got 3"),
+    ],
+)
+def test_states_from_elsewhere_that_a_schedule_refuses(schedule, change, text):
+    made = schedule() if schedule is sequential else schedule(optimizer())
+    before = made.state_dict()
+    with pytest.raises(errors.StateError) as raised:
+        made.load_state_dict({**before, **change})
+    assert text in str(raised.value)
+    assert made.state_dict() == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import json
 import math
 import os
@@ -14,9 +16,10 @@ from support import Classifier, assert_same, loader, make_model, parameters, tra
 
 import gradlab as gl
 from gradlab import training
-from gradlab.errors import CheckpointError, OptionError
-from gradlab.training import ModelCheckpoint, list_checkpoints, read_checkpoint
+from gradlab.errors import CheckpointError, FileError, OptionError
+from gradlab.training import ModelCheckpoint, checkpoint, list_checkpoints, read_checkpoint
 from gradlab.training.checkpoint import remove_abandoned
+from refusals import refusal
 
 
 def steps_in(folder):
@@ -270,3 +273,153 @@ def test_durations():
     assert [read("", value) for value in ("30s", "1.5m", "2h", 4, timedelta(days=1))] == [
         30, 90, 7200, 4, 86400,
     ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------ hostile
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A checkpoint in the middle of an epoch, and a function that changes it, digest and all."""
+    _, callback = train(tmp_path, every=4, keep=None)
+    path = list_checkpoints(tmp_path)[0]
+    assert callback.last_path != path
+    whole = json.loads(path.read_text())
+
+    def change(edit):
+        document = copy.deepcopy(whole)
+        edit(document)
+        document.pop("sha256")
+        digest = checkpoint._digest(document)
+        path.write_text(json.dumps({**document, "sha256": digest}))
+        return path
+
+    return change
+
+
+def at(place, value):
+    """An edit of a document: an entry set, or taken out where the value is ``...``."""
+    keys = [int(key) if key.isdigit() else key for key in place.split(".")]
+
+    def edit(document):
+        for key in keys[:-1]:
+            document = document[key]
+        if value is ...:
+            del document[keys[-1]]
+        else:
+            document[keys[-1]] = value
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "text"),
+    [
+        (at("tensors.file", "../x"),
+         "tensors['file'] to be the name of a file, without a folder, got '../x'"),
+        (at("tensors.file", "/etc/passwd"), "to be the name of a file, without a folder"),
+        (at("tensors.file", "a\0b"), "to be the name of a file, without a folder"),
+        (at("tensors.file", ...), "tensors to be a dict with 'file', got one without"),
+        (at("tensors", None), "tensors to be a dict, got None"),
+        (at("tensors.sha256", 3), "tensors['sha256'] to be a string, got 3"),
+        (at("state", []), "state to be a dict, got a list of 0"),
+        (at("state.position.model", 1),
+         "position to be a dict of other keys, got the key 'model'"),
+        (at("state.position._hooks", {}), "got the key '_hooks'"),
+        (at("state.position.step", ...), "position to be a dict with 'step'"),
+        (at("state.position.step", -1),
+         "position['step'] to be an integer of 0 or more, got -1"),
+        (at("state.position.batch", 2**63), "position['batch'] to be an integer of 0"),
+        (at("state.position.epoch", "1"), "position['epoch'] to be an integer"),
+        (at("state.position.phase", "over"),
+         "position['phase'] to be one of 'training', 'validating', got 'over'"),
+        (at("state.seconds", {"$float": "nan"}), "seconds to be a finite number, got nan"),
+        (at("state.model", 3), "model to be a dict, got 3"),
+        (at("state.optimizers.0.type", ...), "optimizers[0] to be a dict with 'type'"),
+        (at("state.history.epochs", [1]), "history['epochs'][0] to be a dict, got 1"),
+        (at("state.curves.plotted", [[]]), "curves['plotted'][0] to be a string"),
+        (at("state.metrics.sums", {"x": 1}), "metrics['sums']['x'] to be a list"),
+        (at("state.random.python.words", 3), "to be an array of uint32"),
+        (at("state.random.python.version", 99), "no state of a random generator"),
+        (at("state.random.numpy.state.pos", 10**6),
+         "it holds no state of a random generator"),
+        (at("state.random.numpy.state.pos", -1), "no state of a random generator"),
+        (at("state.random.numpy", {}), "it holds no state of a random generator"),
+        (at("state.random.gradlab", {"seed": 1}), "to be a dict with 'calls'"),
+        (at("state.random.python.words", {"$array": "none"}),
+         "it holds a tensor 'none', which is not in the file"),
+    ],
+)  # fmt: skip
+def test_fields_that_are_refused(written, edit, text):
+    path = written(edit)
+    told = refusal(read_checkpoint, path)
+    assert told.startswith(f"resume: {path}")
+    assert text in told
+
+
+@pytest.mark.parametrize(
+    ("edit", "text"),
+    [
+        (at("state.callbacks.ModelCheckpoint.best_path", "../../x"),
+         "ModelCheckpoint: expected best_path to be the name of a file, without a folder"),
+        (at("state.callbacks.ModelCheckpoint", {}), "a dict with 'best'"),
+        (at("state.optimizers.0.param_groups", 3), "param_groups to be a list, got 3"),
+        (at("state.optimizers.0.param_groups.0.params", ...), "'params'"),
+        (at("state.optimizers.0.state", []), "state to be a dict"),
+        (at("state.optimizers.0.param_groups.0.lr", "0.1"), "lr to be a number"),
+        (at("state.optimizers.0.param_groups.0.nesterov", "no"),
+         "nesterov to be True or False"),
+        (at("state.data.epoch", "1"), "epoch to be an integer of 0 or more"),
+        (at("state.data.seed", 5), "seed to be None, got 5"),
+        (at("state.data", 3), "a dict that DataLoader.state_dict gave"),
+    ],
+)  # fmt: skip
+def test_states_that_are_refused_leave_everything_as_it_was(written, tmp_path, edit, text):
+    path = written(edit)
+    model, batches = make_model(seed=3), loader()
+    before, place = parameters(model), batches.state_dict()
+    run = trainer(3, callbacks=[ModelCheckpoint(tmp_path / "other")])
+    told = refusal(run.fit, model, batches, val_loader(), resume=path)
+    assert text in told
+    assert_same(parameters(model), before)
+    assert batches.state_dict() == place
+
+
+def test_a_key_twice_and_what_json_does_not_have(written):
+    path = written(lambda document: None)
+    text = path.read_text()
+    assert read_checkpoint(path)["position"]["step"] == 4
+    for altered in (
+        text.replace('"state": {', '"state": 1, "state": {', 1),
+        text.replace('"seconds": ', '"seconds": NaN, "x": ', 1),
+        "[" * 100_000, "[]", "null", "3", "\xff", "",
+    ):  # fmt: skip
+        path.write_text(altered, encoding="latin-1")
+        told = refusal(read_checkpoint, path)
+        assert told == f"resume: {path} is truncated or is no checkpoint; nothing was loaded"
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+def test_a_full_disk(tmp_path, monkeypatch, suffix):
+    """Which file, what is safe, what to do; and nothing is left of the one that was begun."""
+    train(tmp_path)
+    before = sorted(os.listdir(tmp_path))
+    replace = Path.replace
+
+    def fail(path, target):
+        if target.suffix == suffix:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    run = trainer(3, callbacks=[ModelCheckpoint(tmp_path, every="epoch")])
+    with pytest.raises(FileError) as raised:
+        run.fit(make_model(), loader(), resume="last")
+    assert str(raised.value) == (
+        f"checkpoint: {tmp_path}/0002-epoch3-step18{suffix}: cannot be written: No space left on "
+        "device; the checkpoints written before it are whole; free some space, or choose a folder "
+        "on another disk"
+    )
+    monkeypatch.undo()
+    assert sorted(os.listdir(tmp_path)) == before
+    assert read_checkpoint(tmp_path)["position"]["step"] == 12
