@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from gradlab.errors import (
     OptionError,
     StateError,
     message,
+    printable,
 )
 from gradlab.fields import ANYTHING, COUNT, DICT, Only, array_of, check_fields
 from gradlab.nn import state as state_of_model
@@ -28,12 +30,12 @@ from gradlab.training.callbacks import (
 )
 from gradlab.training.checkpoint import (
     find_checkpoint,
-    list_checkpoints,
     random_state,
     read_checkpoint,
     set_random_state,
     versions,
 )
+from gradlab.training.folder import list_checkpoints
 
 if TYPE_CHECKING:
     from gradlab.training.run import Run
@@ -52,6 +54,7 @@ def get_state(run: Run) -> dict[str, Any]:
         "batches_done": {"train": run.train_batch_idx, "val": run.val_batch_idx},
         "seconds": run.stopping.seconds,
         "told_to_stop": run.stopping.told,
+        "stop_reason": run.stopping.reason if run.stopping.told else None,
         "model": run.model.state_dict(),
         "accumulated": _get_gradients(run),
         "optimizers": [
@@ -123,6 +126,8 @@ def set_state(run: Run, state: dict[str, Any]) -> None:
             gradient = accumulated["gradients"].get(name)
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
     run.stopping.start(state["seconds"])
+    if state["told_to_stop"]:
+        run.stopping.tell(str(state.get("stop_reason") or "it was told to stop"))
     for name in ("epoch", "batch", "step", "phase"):
         setattr(run, name, place[name])
     done = state["batches_done"]
@@ -225,13 +230,15 @@ def _check_groups(optimizers: Sequence[Any], saved: Sequence[dict[str, Any]]) ->
 
 def choose_checkpoint(run: Run, resume: str | Path | None) -> dict[str, Any] | None:
     """Read and verify the checkpoint that `Trainer.fit` was asked to go on from, if any."""
-    writer = checkpoint_writer(run)
-    if writer is not None:
-        writer.last_path = None  # of an earlier run
+    writer, latest = checkpoint_writer(run), resume in ("last", "auto")
+    for each in run.callbacks:
+        if isinstance(each, ModelCheckpoint):
+            each.last_path, each.continues = None, latest  # another than that of an earlier run
     if resume is None:
         return None
-    if resume not in ("last", "auto"):
+    if not latest:
         path = find_checkpoint(resume)
+        state = read_checkpoint(path)
     elif writer is None:
         raise OptionError(
             f'Trainer.fit: resume="{resume}" needs a folder to look in: give the Trainer a '
@@ -243,18 +250,36 @@ def choose_checkpoint(run: Run, resume: str | Path | None) -> dict[str, Any] | N
             return None
         if not found:
             raise CheckpointError(
-                f'resume="last": there is no checkpoint in {writer.folder}; resume="auto" begins '
-                "anew in that case"
+                f'resume="last": there is no checkpoint in {writer.folder}; resume="auto" starts a '
+                "run in that case"
             )
-        path = found[-1]
-    state = read_checkpoint(path)
-    place = state["position"]
-    finished = state["told_to_stop"] or run.stopping.reached(place["epoch"], place["step"])
-    if resume == "auto" and finished:
-        return None
+        path, state = _read_latest(found, fall_back=resume == "auto")
+    if resume != "auto":  # whose run may have been told to stop, and is to go on
+        state["told_to_stop"] = False
     if writer is not None:
         writer.last_path = path
     return state
+
+
+def _read_latest(found: list[Path], fall_back: bool) -> tuple[Path, dict[str, Any]]:
+    """The latest checkpoint; or the latest that can be read, saying why others are passed over."""
+    if not fall_back:
+        return found[-1], read_checkpoint(found[-1])
+    errors: list[Exception] = []
+    for path in reversed(found):
+        try:
+            state = read_checkpoint(path)
+        except (CheckpointError, OSError) as error:
+            errors.append(error)
+            continue
+        for each in errors:
+            told = f'Trainer.fit: resume="auto" takes {path}, an earlier checkpoint: {each}'
+            warnings.warn(printable(told), stacklevel=5)
+        return path, state
+    raise CheckpointError(
+        f'Trainer.fit: resume="auto": none of the {len(found)} checkpoints in {found[-1].parent} '
+        f"can be read; of the latest: {errors[0]}"
+    )
 
 
 def checkpoint_writer(run: Run) -> ModelCheckpoint | None:
@@ -279,7 +304,8 @@ def was_finished(run: Run) -> str:
     why = f" ({run.stop_reason})" if run.stop_reason else ""
     return (
         f"Trainer.fit: the resumed run was finished already, after epoch {run.epoch} "
-        f"(step {run.step}){why}; nothing was trained. To train on, raise the limits of the Trainer"
+        f"(step {run.step}){why}; nothing was trained. To train on, raise the limits of the "
+        "Trainer; for a new run, leave resume out"
     )
 
 

@@ -204,10 +204,11 @@ class Trainer(Run, HyperParameters):
         ``data`` is a `DataModule`, or the training batches (a `DataLoader`, a list), to which
         ``val`` adds the validation batches. ``device`` is where to train this time, whatever the
         Trainer was made with. ``resume`` is the path of a checkpoint to go on from; ``"last"``, the
-        latest in this Trainer's folder; or ``"auto"``: that one too, unless there is none or its
-        run was finished. A resumed run ends bit for bit as one that was never stopped, where the
-        batches come from a `DataLoader`, from anything else with ``state_dict``, or are the same in
-        each pass.
+        latest in this Trainer's folder; or ``"auto"``, for a program that may be stopped and
+        started any number of times: a new run where the folder has no checkpoint, else the latest
+        that is whole, with a warning about those after it; a run that was finished stays as it is.
+        A resumed run ends bit for bit as one that was never stopped, where the batches come from a
+        `DataLoader`, from anything else with ``state_dict``, or are the same in each pass.
 
         Ctrl-C ends the run after the current step, with a checkpoint; a second one at once. So do
         SIGTERM and SIGHUP, with which batch systems, containers and closed terminals warn; once the

@@ -299,15 +299,6 @@ def test_a_longer_run_goes_on_from_a_finished_one(tmp_path):
     assert [row["epoch"] for row in history.epochs] == [1, 2, 3, 4]
 
 
-def test_auto_begins_anew_after_a_finished_run(tmp_path):
-    for expected in ([1, 2], [1, 2]):
-        run = trainer(2, checkpoint_dir=tmp_path)
-        history = run.fit(make_model(), loader(), resume="auto")
-        assert [row["epoch"] for row in history.epochs] == expected
-        assert run.stopping.seconds < 60
-    assert len(training.list_checkpoints(tmp_path)) == 2
-
-
 def test_early_stopping_counts_on(tmp_path):
     class Constant(Classifier):
         def validation_step(self, batch):
@@ -334,7 +325,7 @@ def test_a_finished_run_says_so(tmp_path, capsys):
     assert len(history) == 2
     assert capsys.readouterr().err == (
         "Trainer.fit: the resumed run was finished already, after epoch 2 (step 12); nothing was "
-        "trained. To train on, raise the limits of the Trainer\n"
+        "trained. To train on, raise the limits of the Trainer; for a new run, leave resume out\n"
     )
     trainer(3, checkpoint_dir=tmp_path).fit(make_model(), loader(), resume="last")
     assert capsys.readouterr().err == ""
@@ -346,7 +337,9 @@ def test_a_finished_run_says_so(tmp_path, capsys):
 def test_nothing_to_resume(tmp_path):
     with pytest.raises(OptionError, match='resume="last" needs a folder to look in'):
         trainer().fit(make_model(), loader(), resume="last")
-    with pytest.raises(CheckpointError, match=r'resume="last": there is no checkpoint in .*"auto"'):
+    with pytest.raises(
+        CheckpointError, match=r'resume="last": there is no checkpoint in .*"auto" starts'
+    ):
         trainer(checkpoint_dir=tmp_path).fit(make_model(), loader(), resume="last")
     with pytest.raises(CheckpointError, match=r"resume: there is no checkpoint .*nowhere\.json"):
         trainer().fit(make_model(), loader(), resume=tmp_path / "nowhere.json")
