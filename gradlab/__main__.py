@@ -26,6 +26,7 @@ import gradlab
 from gradlab import ops
 from gradlab._environment import DISTRIBUTION, STRANGER, pip_install
 from gradlab.backends.probe import CUPY_PACKAGES, CudaProbe, cupy_packages, probe_cuda
+from gradlab.console import writable
 from gradlab.ops import core
 
 Rows = list[tuple[str, ...]]
@@ -275,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     options = parser.parse_args(arguments)
     found = report()
-    print(json.dumps(found, indent=2) if options.json else as_text(found))
+    print(writable(json.dumps(found, indent=2) if options.json else as_text(found), sys.stdout))
     return 0
 
 

@@ -15,7 +15,14 @@ from gradlab._environment import pip_install
 
 
 class GradlabError(Exception):
-    """Base class of all errors that gradlab raises on purpose."""
+    """Base class of all errors that gradlab raises on purpose.
+
+    As text it is safe to print, whatever names it holds; a compiler's log keeps its lines.
+    """
+
+    def __str__(self) -> str:
+        # Not super(): KeyError would show the repr of its message, quotes and all.
+        return "\n".join(map(printable, Exception.__str__(self).expandtabs().split("\n")))
 
 
 class ShapeError(GradlabError, ValueError):
@@ -52,9 +59,6 @@ class DataError(GradlabError, ValueError):
 
 class StateError(GradlabError, KeyError, RuntimeError):
     """A state dict that does not fit the object it is loaded into."""
-
-    def __str__(self) -> str:  # KeyError shows the repr of its message, quotes and all
-        return str(self.args[0]) if self.args else ""
 
 
 class NameNotFoundError(GradlabError, AttributeError):

@@ -14,8 +14,7 @@ rules, each in one function below:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import compress, islice
 from types import EllipsisType
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlab.contexts import Restoring
 from gradlab.errors import OptionError, message
 
 
@@ -103,28 +103,37 @@ def set_printoptions(
     _options = replace(_options if profile is None else _PROFILES[profile], **changes)
 
 
-@contextmanager
-def printoptions(
-    precision: int | None = None,
-    threshold: float | None = None,
-    edgeitems: int | None = None,
-    linewidth: int | None = None,
-    profile: str | None = None,
-    sci_mode: bool | EllipsisType | None = ...,
-) -> Iterator[PrintOptions]:
-    """`set_printoptions` for the length of a ``with`` block.
+class printoptions(Restoring):
+    """`set_printoptions` for the length of a ``with`` block, or of a function it decorates.
 
     >>> with printoptions(precision=1) as options:
     ...     options.precision
     1
     """
-    global _options
-    before = _options
-    set_printoptions(precision, threshold, edgeitems, linewidth, profile, sci_mode)
-    try:
-        yield _options
-    finally:
-        _options = before
+
+    def __init__(
+        self,
+        precision: int | None = None,
+        threshold: float | None = None,
+        edgeitems: int | None = None,
+        linewidth: int | None = None,
+        profile: str | None = None,
+        sci_mode: bool | EllipsisType | None = ...,
+    ) -> None:
+        self._options: Any = (precision, threshold, edgeitems, linewidth, profile, sci_mode)
+
+    def _change(self, before: list[PrintOptions]) -> PrintOptions:
+        before.append(_options)
+        set_printoptions(*self._options)
+        return _options
+
+    def _restored(self, before: list[PrintOptions]) -> Generator[None, None, None]:
+        global _options
+        try:
+            yield
+        finally:
+            if before:
+                _options = before[0]
 
 
 def _checked(name: str, value: float, lowest: int) -> float:

@@ -165,7 +165,7 @@ def _create(target: Path, mode: int) -> tuple[BinaryIO, Path]:
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
         try:
-            _lock(handle, wait=True)
+            lock(handle, wait=True)
             if temporary.exists():  # else another process has cleaned up before the lock
                 return os.fdopen(handle, "r+b"), temporary
         except BaseException:
@@ -175,7 +175,7 @@ def _create(target: Path, mode: int) -> tuple[BinaryIO, Path]:
         os.close(handle)
 
 
-def _lock(handle: int, wait: bool = False) -> bool:
+def lock(handle: int, wait: bool = False) -> bool:
     """Mark a file as one that is being written, until it is closed or this process dies."""
     if sys.platform == "win32":
         return False
@@ -213,7 +213,7 @@ def fresh_folder(beside: Path) -> Iterator[Path]:
     handle = None if sys.platform == "win32" else os.open(folder, os.O_RDONLY)
     try:
         if handle is not None:
-            _lock(handle)
+            lock(handle)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -243,7 +243,7 @@ def _remove_unlocked(path: str) -> None:
     try:
         found = os.fstat(handle)
         mine = found.st_uid == os.geteuid() and (is_folder or stat.S_ISREG(found.st_mode))
-        if mine and _lock(handle):
+        if mine and lock(handle):
             shutil.rmtree(path) if is_folder else os.unlink(path)
     finally:
         os.close(handle)

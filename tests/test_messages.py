@@ -687,7 +687,7 @@ MISTAKES = [
         "not; call requires_grad_() first",
     ),
     ("r.register_hook(3)", errors.OptionError, "register_hook: expected a function, got 3"),
-    ("no_grad(3)", errors.OptionError, "no_grad: expected a function, or nothing, got 3"),
+    ("no_grad(3)", errors.OptionError, "no_grad: expected a function, got 3"),
     # Devices
     (
         'x.to("gpu")',

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     ["_environment"],
     ["errors"],
-    ["arguments", "dtypes", "fields", "notebook", "paths"],
+    ["arguments", "console", "contexts", "dtypes", "fields", "notebook", "paths"],
     ["kernels"],
     ["backends"],
     ["devices"],

@@ -144,7 +144,7 @@ class BatchNorm1d(Module):
 
     Input of shape (N, C) or (N, C, L). In training mean and (biased) variance are those of the
     batch, and running estimates follow them, the unbiased variance for theirs; in evaluation the
-    running estimates are used.
+    running estimates are used. An empty batch changes no estimate.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ class BatchNorm1d(Module):
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
         momentum = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.num_batches_tracked is not None:
+        if self.training and self.num_batches_tracked is not None and x.numel():
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
                 momentum = 1.0 / float(self.num_batches_tracked)

@@ -836,8 +836,12 @@ def apply_(
             return _apply_recorded(op, x, others, attributes, name)
     try:
         if not _write_directly(op, x, others, attributes, name):
-            with no_record():
+            before = mode.grad
+            mode.grad = False  # no call before the try: Ctrl-C is looked for in calls
+            try:
                 write(x, apply(op, (x, *others), attributes), name)
+            finally:
+                mode.grad = before
     except _FAILURES as error:
         if mode.refused_reentry():
             return mode.reentrantly(apply_, op, x, others, attributes, name)
@@ -850,19 +854,6 @@ def needs_record(x: Tensor, others: Sequence[Any]) -> bool:
     return x._node is not None or any(
         isinstance(other, Tensor) and other._history() is not None for other in others
     )
-
-
-class no_record:
-    """`no_grad` for the inside of an op, without the cost of its generality."""
-
-    __slots__ = ("before",)
-
-    def __enter__(self) -> None:
-        self.before = mode.grad
-        mode.grad = False
-
-    def __exit__(self, *exc: object) -> None:
-        mode.grad = self.before
 
 
 def check_writable(x: Tensor, name: str) -> None:

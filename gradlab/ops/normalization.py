@@ -524,7 +524,8 @@ def batch_norm(
     ``x`` has shape (N, C) or (N, C, …), the other tensors (C,). In training mean and variance are
     those of the batch (the biased variance), and the running ones, where given, are updated in
     place: ``running = (1 - momentum)·running + momentum·batch``, with the unbiased variance.
-    Otherwise the running ones are used. Statistics of float16 and bfloat16 are float32.
+    Otherwise the running ones are used. Statistics of float16 and bfloat16 are float32. A batch
+    without values leaves the running ones as they are.
 
     Raises `ShapeError` where shapes do not fit, and in training for a batch that has one value per
     channel; `OptionError` in evaluation without running statistics.
@@ -576,6 +577,8 @@ def _batch_statistics(
         )
     dtype = dtypes.float32 if x.dtype in dtypes.HALVES else x.dtype
     mean, var = apply(BATCH_STATISTICS, (x,), {"dtype": dtype})
+    if not count:  # those of no values are NaN, which would stay in the running ones
+        return mean, var
     with no_grad():
         if running_mean is not None:
             apply_(RUNNING_AVERAGE, running_mean, (mean,), {"momentum": momentum})

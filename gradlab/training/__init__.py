@@ -7,9 +7,10 @@ from gradlab.training.callbacks import (
     LearningRateMonitor,
     ModelCheckpoint,
 )
-from gradlab.training.checkpoint import list_checkpoints, read_checkpoint
+from gradlab.training.checkpoint import read_checkpoint
 from gradlab.training.classifier import Classifier, accuracy
 from gradlab.training.datamodule import DataModule
+from gradlab.training.folder import list_checkpoints
 from gradlab.training.gpus import cpu, gpu, num_gpus, try_all_gpus, try_gpu
 from gradlab.training.history import History
 from gradlab.training.hyperparameters import HyperParameters, add_to_class

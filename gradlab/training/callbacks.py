@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -15,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from gradlab.errors import OptionError, message
 from gradlab.fields import COUNT, FILE_NAME, NUMBER, Maybe, check_fields
-from gradlab.paths import as_path
+from gradlab.paths import as_path, cannot_write
 from gradlab.tensor import is_integer, require_integer
-from gradlab.training.checkpoint import (
-    list_checkpoints,
-    next_path,
+from gradlab.training.checkpoint import write_checkpoint
+from gradlab.training.folder import (
+    CHECKPOINT_NAME,
+    OPERATION,
+    claimed,
     remove_abandoned,
     remove_checkpoint,
-    write_checkpoint,
 )
 from gradlab.training.stopping import read_duration
 
@@ -250,12 +252,17 @@ class ModelCheckpoint(Callback):
     ``monitor``, one is also written at the end of each epoch in which that metric was better than
     ever before, and the best is kept whatever becomes of the others.
 
+    Several runs may write into one folder, at the same time too. A run deletes what it wrote
+    itself, or what the run wrote that it continues by ``resume="last"`` or ``"auto"``, and nothing
+    else; what a process of the same user left that was killed while writing is removed when the
+    next run begins.
+
     Parameters
     ----------
-    folder: made where it is missing.
+    folder: made where it is missing; a relative one is in the folder the program is in now.
     every: a number of steps, ``"epoch"``, a time such as ``"30s"``, ``"10m"`` or ``"2h"``, a
         timedelta, or None for none in between.
-    keep: how many of the latest checkpoints stay; None for all.
+    keep: how many of the latest checkpoints of this run stay; None for all.
     monitor, mode: a metric, and ``"min"`` or ``"max"``.
     """
 
@@ -269,7 +276,8 @@ class ModelCheckpoint(Callback):
     ) -> None:
         if keep is not None:
             require_integer("ModelCheckpoint", "keep", keep)
-        self.folder = as_path("ModelCheckpoint", folder, "a folder")
+        # Wherever the program goes to, and whatever has become of the folder it was in by then.
+        self.folder = Path(os.path.abspath(as_path("ModelCheckpoint", folder, "a folder")))
         self.every = every
         self.steps, self.seconds = 0, math.inf
         if is_integer(every):
@@ -280,6 +288,9 @@ class ModelCheckpoint(Callback):
         self.best = Best("ModelCheckpoint", mode)
         self.best_path: Path | None = None
         self.last_path: Path | None = None
+        # Whether the run goes on with what another wrote here, rather than with a copy of it.
+        self.continues = False
+        self._written: list[str] = []  # what may be deleted, the latest last
         self._saved_position: Any = None
         self._due = math.inf
 
@@ -291,8 +302,12 @@ class ModelCheckpoint(Callback):
         )
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(OPERATION, self.folder, error, "nothing was trained") from None
         remove_abandoned(self.folder)
+        self._prune()  # what a run that is continued did not come to
         self._saved_position = trainer.position() if self.last_path else None
         self._due = time.monotonic() + self.seconds
 
@@ -318,27 +333,52 @@ class ModelCheckpoint(Callback):
             self.save(trainer)
 
     def save(self, trainer: Trainer, is_best: bool = False) -> Path:
-        """Write a checkpoint now and delete those that are no longer kept."""
-        path = next_path(self.folder, trainer.position())
-        if is_best:  # before the state is taken, which includes this
-            self.best_path = path
-        write_checkpoint(path, trainer.state_dict())
+        """Write a checkpoint now and delete those of this run that are no longer kept."""
+        before = self.best_path, list(self._written)
+        with claimed(self.folder, trainer.position()) as path:
+            if is_best:  # before the state is taken, which includes this
+                self.best_path = path
+            if self.keep is not None:
+                self._written.append(path.name)
+            try:
+                write_checkpoint(path, trainer.state_dict())
+            except BaseException:
+                self.best_path, self._written = before
+                raise
         self.last_path = path
         self._saved_position = trainer.position()
         self._due = time.monotonic() + self.seconds
-        older = [] if self.keep is None else list_checkpoints(self.folder)[: -self.keep]
-        for old in older:
-            if self.best_path is None or old.name != self.best_path.name:
-                remove_checkpoint(old)
+        self._prune()
         return path
+
+    def _prune(self) -> None:
+        """Delete what this run wrote, or the one it continues, but for the latest and the best."""
+        if self.keep is None:
+            return
+        older, latest = self._written[: -self.keep], self._written[-self.keep :]
+        best = None if self.best_path is None else self.best_path.name
+        kept = [name for name in older if name == best or not self._remove(name)]
+        self._written = [*kept, *latest]
+
+    def _remove(self, name: str) -> bool:
+        try:
+            remove_checkpoint(self.folder / name)
+        except OSError:  # somebody may be reading it; a run is not lost for that
+            return False
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         name = None if self.best_path is None else self.best_path.name
-        return {"best": self.best.value, "best_path": name}
+        return {"best": self.best.value, "best_path": name, "written": list(self._written)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         # Of its own folder: a file must not have another one's files counted as ours.
         check_fields("ModelCheckpoint", state, {"best": NUMBER, "best_path": Maybe(FILE_NAME)})
+        written = state.get("written", [])
+        check_fields("ModelCheckpoint: written", written, [CHECKPOINT_NAME])
         self.best.value = state["best"]
-        name = state["best_path"]
-        self.best_path = None if name is None else self.folder / name
+        name, folder = state["best_path"], self.folder
+        if self.last_path is not None and not self.continues:
+            folder = self.last_path.parent  # of the run that this one takes a copy of
+        self.best_path = None if name is None else folder / name
+        self._written = list(written) if self.continues else []

@@ -13,8 +13,6 @@ import hashlib
 import json
 import platform
 import random
-import re
-import time
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -52,36 +50,10 @@ from gradlab.serialization import (
     unpack,
     write_arrays,
 )
+from gradlab.training.folder import OPERATION, SAFE, list_checkpoints
 from gradlab.training.history import HISTORY, METRICS
 
 FORMAT = 1
-
-# Of the errors of a checkpoint that cannot be written.
-_OPERATION, _SAFE = "checkpoint", "the checkpoints written before it are whole"
-
-_NAME = re.compile(r"(?P<number>\d{4,})-epoch\d+-step\d+\.(json|safetensors)")
-_TEMPORARY = re.compile(rf"\.{_NAME.pattern}\.[0-9a-f]{{8}}\.tmp")
-# Tensors without their JSON are a checkpoint that is being written, or was when its process died.
-_ABANDONED_AFTER = 3600.0
-
-
-def list_checkpoints(folder: str | Path) -> list[Path]:
-    """The checkpoints in a folder, as the paths of their JSON files, the latest last."""
-    found = {
-        int(match["number"]): path
-        for path in as_path("list_checkpoints", folder, "a folder").glob("*.json")
-        if (match := _NAME.fullmatch(path.name))
-    }
-    return [found[number] for number in sorted(found)]
-
-
-def next_path(folder: str | Path, position: dict[str, Any]) -> Path:
-    """The path for the next checkpoint in a folder, at a position in the run."""
-    folder = Path(folder)
-    numbers = [int(m["number"]) for each in folder.glob("*") if (m := _NAME.fullmatch(each.name))]
-    epoch = position["epoch"] + (position["batch"] > 0)  # from 1; the one that is over, if just so
-    place = f"epoch{epoch}-step{position['step']}"
-    return folder / f"{max(numbers, default=0) + 1:04d}-{place}.json"
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -90,15 +62,15 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     tensors = path.with_suffix(".safetensors")
     # On its own, the file of tensors is a dict of them: gradlab.load reads it.
     own = {name: {"$tensor": name} for name in arrays}
-    digest = write_arrays(tensors, own, arrays, _OPERATION, _SAFE)
+    digest = write_arrays(tensors, own, arrays, OPERATION, SAFE)
     document = {
         "gradlab checkpoint": FORMAT,
         "tensors": {"file": tensors.name, "sha256": digest},
         "state": structure,
     }
-    text = to_json(_OPERATION, {**document, "sha256": _digest(document)})
+    text = to_json(OPERATION, {**document, "sha256": _digest(document)})
     try:
-        with replacing(path, _OPERATION, _SAFE) as temporary:
+        with replacing(path, OPERATION, SAFE) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except FileError:  # a disk that is full is not to be fuller for nothing
         if not path.exists():
@@ -215,27 +187,9 @@ def _read_document(path: Path) -> dict[str, Any]:
 
 
 def _instead(path: Path) -> str:
-    earlier = [each for each in list_checkpoints(path.parent) if each.name < path.name]
+    found = list_checkpoints(path.parent)
+    earlier = found[: found.index(path)] if path in found else []
     return f"; the checkpoint before it is {printable(earlier[-1])}" if earlier else ""
-
-
-def remove_checkpoint(path: Path) -> None:
-    """Delete a checkpoint, its JSON first: what is left of a kill in between is no checkpoint."""
-    path.unlink(missing_ok=True)
-    path.with_suffix(".safetensors").unlink(missing_ok=True)
-
-
-def remove_abandoned(folder: str | Path) -> None:
-    """Delete what processes killed while writing left in a folder, once it is an hour old."""
-    for path in Path(folder).glob("*"):
-        tensors = _NAME.fullmatch(path.name) and not path.with_suffix(".json").exists()
-        if not (tensors or _TEMPORARY.fullmatch(path.name)):
-            continue
-        try:
-            if time.time() - path.stat().st_mtime > _ABANDONED_AFTER:
-                path.unlink()
-        except FileNotFoundError:  # another process was faster
-            pass
 
 
 # ------------------------------------------------------------------------------ random state

@@ -6,11 +6,14 @@ import math
 from os import PathLike
 from typing import Any
 
-from gradlab.errors import OptionError, missing_dependency
+from gradlab.errors import OptionError, missing_dependency, printable
 from gradlab.fields import COUNT, DICT, NUMBER, TEXT, Each, check_fields
 from gradlab.ops.fetch import fetch
 
 Row = dict[str, float]
+
+# What says of a row where in the run it is; all else are metrics.
+PLACE = ("epoch", "step")
 
 # What the states of both hold.
 HISTORY = {"epochs": [DICT], "steps": [DICT]}
@@ -49,14 +52,14 @@ class History:
         return len(self.epochs)
 
     def __repr__(self) -> str:
-        last = ", ".join(f"{name}={value:.4g}" for name, value in self.last().items())
+        last = ", ".join(f"{printable(name)}={value:.4g}" for name, value in self.last().items())
         return f"History({len(self.epochs)} epochs{'; last: ' if last else ''}{last})"
 
     @property
     def names(self) -> list[str]:
         """The metrics that were measured."""
         rows = [*self.epochs, *self.steps]
-        return sorted({name for row in rows for name in row} - {"epoch", "step"})
+        return sorted({name for row in rows for name in row} - set(PLACE))
 
     def last(self) -> Row:
         """The row of the latest epoch; empty before the first."""
@@ -172,6 +175,14 @@ class Metrics:
             self._end_row()
         rows, self._rows = self._rows, []
         return rows
+
+    def row_begun(self) -> list[tuple[int, Row]]:
+        """The row that further batches would complete, with the number of its last batch; or none.
+
+        It stays open: a run that is resumed completes it.
+        """
+        shown = self._row_sums and self.window is not None
+        return [(self._row_at, _means(self._row_sums))] if shown else []
 
     def _end_row(self) -> None:
         if not self._row_sums:

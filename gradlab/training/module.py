@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from itertools import repeat
+from operator import setitem
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradlab import nn
-from gradlab.autograd.modes import no_grad
+from gradlab.autograd.modes import mode
+from gradlab.contexts import Restoring
 from gradlab.errors import OptionError, message
 from gradlab.nn.parameter import UninitializedParameter
 from gradlab.optim import SGD, Optimizer
@@ -217,18 +219,28 @@ def _is_learned(value: Any) -> bool:
     return value.__class__ is Tensor and value.requires_grad and value.is_leaf
 
 
-@contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
+class evaluation(Restoring):
     """The model in evaluation mode, with nothing recorded for gradients; afterwards each of its
     modules is in the mode it was in."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with no_grad():
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def _change(self, before: list[Any]) -> None:
+        modules = [vars(module) for module in self.model.modules()]
+        flags = [module["training"] for module in modules]
+        put_back = map(setitem, modules, repeat("training"), flags)
+        before.append((mode.grad, mode.inference, put_back))
+        self.model.eval()
+        mode.grad = False
+
+    def _restored(self, before: list[Any]) -> Generator[None, None, None]:
+        try:
             yield
-    finally:
-        for module, was_training in before:
-            module.training = was_training
+        finally:
+            if before:
+                mode.grad, mode.inference, put_back = before[0]
+                _ = [*put_back]  # where a loop or a call would look for signals
 
 
 def _undefined(model: Module, method: str, what: str) -> OptionError:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Mapping
 from importlib import util
 from typing import TYPE_CHECKING, Any, TextIO
 
-from gradlab.errors import OptionError, message, missing_dependency
+from gradlab.console import Output, stderr, tell
+from gradlab.errors import OptionError, message, missing_dependency, printable
 from gradlab.notebook import notebook
 from gradlab.training.callbacks import Callback
+from gradlab.training.history import PLACE
 from gradlab.training.stopping import read_duration
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class ProgressBar(Callback):
     ----------
     mode: ``"terminal"``, ``"notebook"``, ``"log"``, or ``"auto"``, which finds out.
     every: time between two lines within an epoch in a log, as seconds, a timedelta or ``"30s"``.
-    stream: where a terminal's bar or a log's lines are written; by default ``sys.stderr``.
+    stream: where a terminal's bar or a log's lines are written; by default ``sys.stderr``. What it
+        does not take, being closed for example, is not shown, and the run goes on.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class ProgressBar(Callback):
             self._open(trainer)
 
     def _open(self, trainer: Trainer) -> None:
-        stream = self.stream or sys.stderr
+        stream = stderr() if self.stream is None else Output(self.stream)
         mode = find_mode(stream) if self.mode == "auto" else self.mode
         if mode == "log":
             self._display = _Log(stream, self.every)
@@ -108,7 +110,7 @@ class ProgressBar(Callback):
         if self._display is not None:
             self._display.close(trainer)
             if trainer.stop_reason and not trainer.interrupted:
-                self._display.stream.write(f"stopped: {trainer.stop_reason}\n")
+                tell(f"stopped: {trainer.stop_reason}", self._display.stream)
             self._display = None
 
 
@@ -117,7 +119,7 @@ class _Bar:
 
     interval = _REFRESH
 
-    def __init__(self, mode: str, stream: TextIO, trainer: Trainer) -> None:
+    def __init__(self, mode: str, stream: Output, trainer: Trainer) -> None:
         self.stream = stream
         self.size = trainer.num_train_batches  # of an epoch; None where that shows only at its end
         self.before = 0  # then: the batches of the epochs before
@@ -170,7 +172,7 @@ class _Log:
 
     least = 1.0  # seconds between the lines at the ends of short epochs
 
-    def __init__(self, stream: TextIO, interval: float) -> None:
+    def __init__(self, stream: Output, interval: float) -> None:
         self.stream, self.interval = stream, interval
         self.start = self.written = time.monotonic()
         self.left_out = False  # the line of the latest epoch
@@ -198,8 +200,7 @@ class _Log:
 
     def _write(self, place: str, metrics: Mapping[str, float]) -> None:
         elapsed = f"{time.monotonic() - self.start:.1f} s"
-        self.stream.write(", ".join(filter(None, [place, elapsed, describe(metrics)])) + "\n")
-        self.stream.flush()
+        tell(", ".join(filter(None, [place, elapsed, describe(metrics)])), self.stream)
         self.written = time.monotonic()
 
 
@@ -218,11 +219,11 @@ def _of(trainer: Trainer) -> str:
 def describe(metrics: Mapping[str, float]) -> str:
     """``train_loss=0.1234, val_acc=0.98``: the metrics on one line, four digits each."""
     return ", ".join(
-        f"{name}={value:.4g}" for name, value in metrics.items() if name not in ("epoch", "step")
+        f"{printable(name)}={value:.4g}" for name, value in metrics.items() if name not in PLACE
     )
 
 
-def find_mode(stream: TextIO) -> str:
+def find_mode(stream: Output) -> str:
     """``"notebook"``, ``"terminal"`` or ``"log"``, as the output can show it."""
     if notebook() is not None:
         # Without its widgets a notebook shows control characters rather than a bar.

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from gradlab.devices import Device, cpu
-from gradlab.errors import ShapeError, message
+from gradlab.errors import OptionError, ShapeError, message
 from gradlab.tensor import Tensor
 from gradlab.training.callbacks import callback_states, load_callback_states
 from gradlab.training.datamodule import Batches
-from gradlab.training.history import Entry, History, Metrics, Row
+from gradlab.training.history import PLACE, Entry, History, Metrics, Row
 from gradlab.training.module import Module, Schedule, batches_per_point, not_a_loss
 from gradlab.training.runstate import get_state, not_finite
 from gradlab.training.stopping import Stopping
@@ -94,6 +94,7 @@ class Run:
         self.undrawn: dict[str, list[tuple[float, float]]] = {}  # by name, until the mean is full
         self.noted_loss: Any = None  # what the step of the current batch has plotted as its loss
         self.history = History()
+        self.rows_begun = 0  # of history.steps, at its end: of a run that is over
         self.metrics: Row = {}
         self.train_metrics = self.val_metrics = Metrics()
         self.skipped_validation = False
@@ -107,6 +108,13 @@ class Run:
     def is_accumulating(self) -> bool:
         """Whether the current step waits for more batches."""
         return self.batch % self.accumulate_grad_batches != 0 and self.phase == "training"
+
+    @property
+    def batches_in_step(self) -> int:
+        """How many batches the current step is made of, as far as that is known beforehand."""
+        share, size = self.accumulate_grad_batches, self.num_train_batches
+        first = (self.batch - 1) // share * share
+        return share if size is None or size <= first else min(share, size - first)
 
     def step_of(self, batch: int) -> int:
         """The number, from 1, of the step that a batch of this epoch belongs to."""
@@ -138,7 +146,7 @@ class Run:
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C ended the run."""
+        """Whether Ctrl-C, or a signal such as SIGTERM, ended the run."""
         return self.stopping.interrupted
 
     # --------------------------------------------------------------------------------- metrics
@@ -185,6 +193,8 @@ class Run:
         A training loss on the CPU is refused there and then if it is not finite. Elsewhere that
         would mean to wait for the device: `read_metrics` does it, in its own time.
         """
+        if name.__class__ is not str or name in PLACE:
+            raise _not_a_name(self.model, name)
         if self.phase == "training":
             metrics, batch, loss_name = self.train_metrics, self.batch, "train_loss"
         elif self.phase == "validating":
@@ -257,11 +267,36 @@ class Run:
         for name, value, _, batch, _ in entries:
             if name == "train_loss" and not math.isfinite(value):
                 raise not_finite(self, "the loss", value, batch)
-        for batch, row in self.train_metrics.take_rows(end_row):
-            self.history.steps.append({"epoch": self.epoch + 1, "step": self.step_of(batch), **row})
+        self._add_rows(self.train_metrics.take_rows(end_row))
         self.metrics.update(self.train_metrics.means())
+
+    def show_row_begun(self) -> None:
+        """Let the history of a run that ends within an epoch have the steps up to there.
+
+        That row is in no checkpoint: a resumed run has it whole.
+        """
+        self.read_metrics()
+        begun = self.train_metrics.row_begun()
+        self._add_rows(begun)
+        self.rows_begun = len(begun)
+
+    def _add_rows(self, rows: list[tuple[int, Row]]) -> None:
+        for batch, row in rows:
+            self.history.steps.append({"epoch": self.epoch + 1, "step": self.step_of(batch), **row})
 
     def add_epoch(self) -> None:
         """Set down the row of an epoch that is over."""
         means = {**self.train_metrics.means(), **self.val_metrics.means()}
         self.history.epochs.append({"epoch": self.epoch + 1, "step": self.step, **means})
+
+
+def _not_a_name(model: Module, name: Any) -> OptionError:
+    """The error for a metric whose name is no string, or that of a column each row has."""
+    return OptionError(
+        message(
+            f"{type(model).__name__}.log",
+            expected="the name of a metric, a string other than 'epoch' and 'step', which say "
+            "where in the run a row of the history is",
+            got=repr(name),
+        )
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradlab import nn
+from gradlab.arguments import warn
 from gradlab.data.dataset import Subset, TensorDataset, reads
 from gradlab.errors import (
     CheckpointError,
@@ -17,8 +18,9 @@ from gradlab.errors import (
     OptionError,
     StateError,
     message,
+    printable,
 )
-from gradlab.fields import ANYTHING, check_fields
+from gradlab.fields import ANYTHING, COUNT, DICT, Only, array_of, check_fields
 from gradlab.nn import state as state_of_model
 from gradlab.optim import Optimizer
 from gradlab.training.callbacks import (
@@ -28,12 +30,12 @@ from gradlab.training.callbacks import (
 )
 from gradlab.training.checkpoint import (
     find_checkpoint,
-    list_checkpoints,
     random_state,
     read_checkpoint,
     set_random_state,
     versions,
 )
+from gradlab.training.folder import list_checkpoints
 
 if TYPE_CHECKING:
     from gradlab.training.run import Run
@@ -46,15 +48,15 @@ def get_state(run: Run) -> dict[str, Any]:
     """
     require_states(run.optimizers)
     run.read_metrics()
-    for name, parameter in run.model.named_parameters():
-        if parameter.requires_grad and not parameter.detach().isfinite().all():
-            raise not_finite(run, f"the parameter {name}", "NaN or infinite", run.batch)
+    require_finite(run)
     return {
         "position": run.position(),
         "batches_done": {"train": run.train_batch_idx, "val": run.val_batch_idx},
         "seconds": run.stopping.seconds,
         "told_to_stop": run.stopping.told,
+        "stop_reason": run.stopping.reason if run.stopping.told else None,
         "model": run.model.state_dict(),
+        "accumulated": _get_gradients(run),
         "optimizers": [
             {"type": type(each).__name__, **each.state_dict()} for each in run.optimizers
         ],
@@ -66,11 +68,18 @@ def get_state(run: Run) -> dict[str, Any]:
         # A validation that was begun is done anew: with the random numbers it began with.
         "random": run.random_before_validation or random_state(),
         "metrics": run.train_metrics.state_dict(),
-        "history": run.history.state_dict(),
+        "history": _get_history(run),
         "curves": _get_curves(run),
         "callbacks": callback_states(run.callbacks),
         "versions": versions(),
     }
+
+
+def require_finite(run: Run) -> None:
+    """Refuse to go on, or to end, with a trained parameter that is NaN or infinite."""
+    for name, parameter in run.model.named_parameters():
+        if parameter.requires_grad and not parameter.detach().isfinite().all():
+            raise not_finite(run, f"the parameter {name}", "NaN or infinite", run.batch)
 
 
 def require_states(optimizers: Sequence[Any]) -> None:
@@ -95,6 +104,7 @@ def set_state(run: Run, state: dict[str, Any]) -> None:
     _check_kinds("schedulers", schedulers, state["schedulers"])
     _check_groups(run.optimizers, state["optimizers"])
     place = state["position"]
+    accumulated = _check_accumulated(run, state)
     data_before = run.train_batches.state_dict()
     try:
         run.train_batches.load_state_dict(state["data"], place["batch"])
@@ -111,17 +121,65 @@ def set_state(run: Run, state: dict[str, Any]) -> None:
     except GradlabError:
         run.train_batches.load_state_dict(data_before, 0)
         raise
+    if accumulated:
+        for name, parameter in run.model.named_parameters():
+            gradient = accumulated["gradients"].get(name)
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
     run.stopping.start(state["seconds"])
+    if state["told_to_stop"]:
+        run.stopping.tell(str(state.get("stop_reason") or "it was told to stop"))
     for name in ("epoch", "batch", "step", "phase"):
         setattr(run, name, place[name])
     done = state["batches_done"]
     run.train_batch_idx, run.val_batch_idx = done["train"], done["val"]
-    run.steps_before = run.step - -(-run.batch // run.accumulate_grad_batches)
+    begun = -(-run.batch // run.accumulate_grad_batches)
+    run.steps_before = run.step - begun + run.is_accumulating
     if place["batch"]:
         run.train_metrics.load_state_dict(state["metrics"])
     run.history.load_state_dict(state["history"])
     _set_curves(run, state["curves"])
     set_random_state(state["random"])
+
+
+def _get_gradients(run: Run) -> dict[str, Any] | None:
+    """The gradients of a step that waits for more batches."""
+    if not run.is_accumulating:
+        return None
+    gradients = {name: each.grad for name, each in run.model.named_parameters()}
+    return {
+        "accumulate_grad_batches": run.accumulate_grad_batches,
+        "gradients": {name: grad for name, grad in gradients.items() if grad is not None},
+    }
+
+
+def _check_accumulated(run: Run, state: dict[str, Any]) -> dict[str, Any] | None:
+    """The gradients of the step that a state lies within, if any, for a run with such steps."""
+    accumulated: dict[str, Any] | None = state.get("accumulated")
+    if accumulated is not None:
+        form = {"accumulate_grad_batches": COUNT, "gradients": DICT}
+        check_fields("resume: accumulated", accumulated, form)
+        gradients = {
+            name: array_of(str(each.dtype), *each.shape)
+            for name, each in run.model.named_parameters()
+            if name in accumulated["gradients"]
+        }
+        check_fields("resume: gradients", accumulated["gradients"], Only(gradients))
+    batch, share = state["position"]["batch"], run.accumulate_grad_batches
+    same = accumulated is not None and accumulated["accumulate_grad_batches"] == share
+    if state["position"]["phase"] == "training" and not same and (accumulated or batch % share):
+        raise StateError(
+            f"resume: the checkpoint was written after batch {batch} of an epoch, which is within "
+            f"a step of accumulate_grad_batches={share}; resume with the number of batches it was "
+            "written with, or from the end of an epoch; nothing was loaded"
+        )
+    return accumulated
+
+
+def _get_history(run: Run) -> dict[str, Any]:
+    history = run.history.state_dict()
+    if run.rows_begun:
+        history["steps"] = history["steps"][: -run.rows_begun]
+    return history
 
 
 def _get_curves(run: Run) -> dict[str, Any]:
@@ -172,13 +230,15 @@ def _check_groups(optimizers: Sequence[Any], saved: Sequence[dict[str, Any]]) ->
 
 def choose_checkpoint(run: Run, resume: str | Path | None) -> dict[str, Any] | None:
     """Read and verify the checkpoint that `Trainer.fit` was asked to go on from, if any."""
-    writer = checkpoint_writer(run)
-    if writer is not None:
-        writer.last_path = None  # of an earlier run
+    writer, latest = checkpoint_writer(run), resume in ("last", "auto")
+    for each in run.callbacks:
+        if isinstance(each, ModelCheckpoint):
+            each.last_path, each.continues = None, latest  # another than that of an earlier run
     if resume is None:
         return None
-    if resume not in ("last", "auto"):
+    if not latest:
         path = find_checkpoint(resume)
+        state = read_checkpoint(path)
     elif writer is None:
         raise OptionError(
             f'Trainer.fit: resume="{resume}" needs a folder to look in: give the Trainer a '
@@ -190,18 +250,36 @@ def choose_checkpoint(run: Run, resume: str | Path | None) -> dict[str, Any] | N
             return None
         if not found:
             raise CheckpointError(
-                f'resume="last": there is no checkpoint in {writer.folder}; resume="auto" begins '
-                "anew in that case"
+                f'resume="last": there is no checkpoint in {writer.folder}; resume="auto" starts a '
+                "run in that case"
             )
-        path = found[-1]
-    state = read_checkpoint(path)
-    place = state["position"]
-    finished = state["told_to_stop"] or run.stopping.reached(place["epoch"], place["step"])
-    if resume == "auto" and finished:
-        return None
+        path, state = _read_latest(found, fall_back=resume == "auto")
+    if resume != "auto":  # whose run may have been told to stop, and is to go on
+        state["told_to_stop"] = False
     if writer is not None:
         writer.last_path = path
     return state
+
+
+def _read_latest(found: list[Path], fall_back: bool) -> tuple[Path, dict[str, Any]]:
+    """The latest checkpoint; or the latest that can be read, saying why others are passed over."""
+    if not fall_back:
+        return found[-1], read_checkpoint(found[-1])
+    errors: list[Exception] = []
+    for path in reversed(found):
+        try:
+            state = read_checkpoint(path)
+        except (CheckpointError, OSError) as error:
+            errors.append(error)
+            continue
+        for each in errors:
+            told = f'Trainer.fit: resume="auto" takes {path}, an earlier checkpoint: {each}'
+            warn(printable(told))
+        return path, state
+    raise CheckpointError(
+        f'Trainer.fit: resume="auto": none of the {len(found)} checkpoints in {found[-1].parent} '
+        f"can be read; of the latest: {errors[0]}"
+    )
 
 
 def checkpoint_writer(run: Run) -> ModelCheckpoint | None:
@@ -210,7 +288,7 @@ def checkpoint_writer(run: Run) -> ModelCheckpoint | None:
 
 
 def how_to_resume(run: Run) -> str:
-    """The line that tells a user who pressed Ctrl-C what to do next."""
+    """The line that tells a user who stopped the run what to do next."""
     writer = checkpoint_writer(run)
     where = f"after epoch {run.epoch} (step {run.step})"
     if run.batch:
@@ -218,7 +296,7 @@ def how_to_resume(run: Run) -> str:
     how = "no checkpoint was written, which takes a checkpoint_dir"
     if writer is not None:
         how = f'checkpoint {writer.last_path}; to go on, call fit(..., resume="last")'
-    return f"Stopped by Ctrl-C {where}; {how}"
+    return f"Stopped by {run.stop_reason} {where}; {how}"
 
 
 def was_finished(run: Run) -> str:
@@ -226,15 +304,18 @@ def was_finished(run: Run) -> str:
     why = f" ({run.stop_reason})" if run.stop_reason else ""
     return (
         f"Trainer.fit: the resumed run was finished already, after epoch {run.epoch} "
-        f"(step {run.step}){why}; nothing was trained. To train on, raise the limits of the Trainer"
+        f"(step {run.step}){why}; nothing was trained. To train on, raise the limits of the "
+        "Trainer; for a new run, leave resume out"
     )
 
 
 def not_finite(run: Run, what: str, value: Any, batch: int) -> NonFiniteLossError:
     """The error for a loss or parameter that became NaN or infinite in a batch of this epoch."""
-    start = f"Trainer.fit: {what} became {value} in epoch {run.epoch + 1}, batch {batch} "
-    start += f"(step {run.step_of(batch)})"
-    if what == "the loss" and run.step_of(batch) == 1:
+    where, step = f"in epoch {run.epoch + 1}, batch {batch}", run.step_of(batch)
+    if not batch:  # the epoch is over
+        where, step = f"in epoch {run.epoch}", run.step
+    start = f"Trainer.fit: {what} became {value} {where} (step {step})"
+    if what == "the loss" and step == 1:
         return NonFiniteLossError(f"{start}, before any update; {_what_the_data_hold(run)}")
     writer = checkpoint_writer(run)
     path = None if writer is None else writer.last_path

@@ -1,13 +1,15 @@
-"""When a run ends: at its limits, at a callback's word, or at Ctrl-C."""
+"""When a run ends: at its limits, at a callback's word, at Ctrl-C, or at a signal."""
 
 from __future__ import annotations
 
 import math
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from types import FrameType
 from typing import Any
@@ -15,37 +17,67 @@ from typing import Any
 from gradlab.errors import OptionError, message
 from gradlab.tensor import require_integer
 
+# SIGINT last: where its own handler cuts `Signals.hold` off, it is the one that is not held yet.
+_NAMES = ("SIGTERM", "SIGHUP", "SIGBREAK", "SIGINT")
 
-class Interrupt:
-    """While entered, the first SIGINT only calls ``press``; the second raises as usual.
 
-    Where SIGINT is ignored, as in a job that a shell runs in the background, and outside the main
-    thread, where Python delivers no signals, it does nothing.
+class Signals:
+    """While held, the signals that ask a program to end only call ``press`` with their name.
+
+    A second Ctrl-C (SIGINT) raises as usual. The others, which a batch system, a container or a
+    closed terminal sends, are delivered again after the run, by `deliver`, to whoever handled them
+    before; by default that ends the process.
+
+    Where a signal is ignored, as SIGINT in a job that a shell runs in the background, or handled
+    outside Python, it is left alone; so are all outside the main thread, which gets none.
     """
 
-    def __init__(self, press: Callable[[], None]) -> None:
+    def __init__(self, press: Callable[[str], None]) -> None:
         self.press = press
+        self.leaving = False  # nothing is raised any more, so that `release` runs to its end
         self._pressed = False
-        self._before: Any = signal.SIG_IGN
+        self._before: dict[int, Any] = {}
+        self._pending: list[int] = []
 
-    def __enter__(self) -> None:
-        self._pressed = False
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.getsignal(signal.SIGINT)
-            if self._before is not signal.SIG_IGN:
-                signal.signal(signal.SIGINT, self._handle)
+    def hold(self) -> None:
+        """Begin to hold signals."""
+        self._pressed = self.leaving = False
+        self._pending.clear()
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
+            before = signal.getsignal(number)
+            if before is not None and before is not signal.SIG_IGN:
+                self._before[number] = before
+                signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._pressed:
+        if self.leaving:
+            self._pending.append(number)
+        elif number != signal.SIGINT:
+            self._pending.append(number)
+            self.press(signal.Signals(number).name)
+        elif self._pressed:
             raise KeyboardInterrupt
-        self._pressed = True
-        self.press()
+        else:
+            self._pressed = True
+            self.press("Ctrl-C")
 
-    def __exit__(self, *exc: object) -> None:
-        if self._before is not signal.SIG_IGN:
-            # None: a handler that was not set from Python, which Python cannot set again.
-            signal.signal(signal.SIGINT, self._before or signal.SIG_DFL)
-            self._before = signal.SIG_IGN
+    def release(self) -> None:
+        """Put back the handlers from before, but for those that somebody else has replaced."""
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, before)
+        self._before.clear()
+
+    def deliver(self) -> None:
+        """Give the signals that were held to whoever handles them."""
+        pending, self._pending = dict.fromkeys(self._pending), []
+        for number in pending:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(Exception):  # there may be none, or nobody who reads
+                    stream.flush()
+            signal.raise_signal(number)
 
 
 class Stopping:
@@ -55,7 +87,7 @@ class Stopping:
         self.max_epochs: int | None = None
         self.max_steps: int | None = None
         self.max_seconds = math.inf
-        self.interrupt = Interrupt(self.press)
+        self.signals = Signals(self.press)
         self.start()
 
     def set_limits(
@@ -92,9 +124,9 @@ class Stopping:
             self.reason, self.told = reason, True
         self.next_look = 0.0
 
-    def press(self) -> None:
-        """End the run because of Ctrl-C."""
-        self.reason, self.interrupted, self.next_look = "Ctrl-C", True, 0.0
+    def press(self, what: str = "Ctrl-C") -> None:
+        """End the run because of Ctrl-C, or of a signal."""
+        self.reason, self.interrupted, self.next_look = what, True, 0.0
 
     def check(self, step: int) -> bool:
         """Whether the run has to end after ``step`` steps, in the middle of an epoch or not."""

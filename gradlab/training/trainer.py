@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradlab.arguments import warn
 from gradlab.autograd.modes import no_grad
+from gradlab.console import tell
 from gradlab.devices import Device, DeviceLike, cpu, find_device
 from gradlab.errors import OptionError, message
 from gradlab.nn.utils import clip_grad_norm_
@@ -55,6 +55,7 @@ from gradlab.training.runstate import (
     checkpoint_writer,
     choose_checkpoint,
     how_to_resume,
+    require_finite,
     require_states,
     set_state,
     was_finished,
@@ -86,7 +87,9 @@ class Trainer(Run, HyperParameters):
         model is. Batches are moved there.
     precision: ``"float32"``, ``"float64"`` or ``"bfloat16"`` for parameters and floating inputs;
         None leaves them as they are.
-    accumulate_grad_batches: add up the gradients of so many batches for each update.
+    accumulate_grad_batches: take the mean gradient of so many batches for each update. The last
+        update of an epoch may be left with fewer, and takes the mean of those. Each batch counts
+        the same, whatever its size.
     limit_batches: use the first so many batches of an epoch, or a fraction of them (a float);
         ``limit_train_batches`` and ``limit_val_batches`` set one kind only.
     fast_dev_run: run one batch of everything (or so many), without checkpoints, to find mistakes.
@@ -201,14 +204,19 @@ class Trainer(Run, HyperParameters):
         ``data`` is a `DataModule`, or the training batches (a `DataLoader`, a list), to which
         ``val`` adds the validation batches. ``device`` is where to train this time, whatever the
         Trainer was made with. ``resume`` is the path of a checkpoint to go on from; ``"last"``, the
-        latest in this Trainer's folder; or ``"auto"``: that one too, unless there is none or its
-        run was finished. A resumed run ends bit for bit as one that was never stopped, where the
-        batches come from a `DataLoader`, from anything else with ``state_dict``, or are the same in
-        each pass.
+        latest in this Trainer's folder; or ``"auto"``, for a program that may be stopped and
+        started any number of times: a new run where the folder has no checkpoint, else the latest
+        that is whole, with a warning about those after it; a run that was finished stays as it is.
+        A resumed run ends bit for bit as one that was never stopped, where the batches come from a
+        `DataLoader`, from anything else with ``state_dict``, or are the same in each pass.
 
-        Ctrl-C ends the run after the current step, with a checkpoint; a second one at once. Raises
-        `NonFiniteLossError` when the loss becomes NaN or infinite, and keeps the checkpoints
-        written before.
+        Ctrl-C ends the run after the current step, with a checkpoint; a second one at once. So do
+        SIGTERM and SIGHUP, with which batch systems, containers and closed terminals warn; once the
+        checkpoint is written they are delivered again, which ends the process, unless the program
+        handles or ignores them. Signals reach the main thread only.
+
+        Raises `NonFiniteLossError` when the loss becomes NaN or infinite, or a trained parameter
+        with the last step, and keeps the checkpoints written before.
         """
         if self.is_running:
             raise OptionError(
@@ -231,9 +239,10 @@ class Trainer(Run, HyperParameters):
         finally:
             self._fit_device = None
         if self.interrupted:
-            sys.stderr.write(f"{how_to_resume(self)}\n")
+            tell(how_to_resume(self))
         elif state is not None and self.position() == state["position"]:
-            sys.stderr.write(f"{was_finished(self)}\n")
+            tell(was_finished(self))
+        self.stopping.signals.deliver()
         return self.history
 
     def plot(self, label: str, value: Any) -> None:
@@ -249,22 +258,26 @@ class Trainer(Run, HyperParameters):
         loaders = self.train_dataloader, self.val_dataloader
         self.train_dataloader = WatchedTraining(self, self.train_batches)
         self.val_dataloader = self.val_batches and WatchedValidation(self, self.val_batches)
-        with self.stopping.interrupt:
-            try:
-                self.is_running = True
-                self.call("on_fit_start")
-                while not self.stopping.is_over(self.epoch, self.step):
-                    self._run_epoch()
-                self.read_metrics(end_row=True)
-                self.call("on_fit_end")
-            except BaseException as error:
-                for hook in self._hooks["on_exception"]:
-                    hook(self, error)
-                raise
-            finally:
-                self.is_running = False
-                self.train_dataloader, self.val_dataloader = loaders
-                self._flush_board()
+        signals = self.stopping.signals
+        try:
+            signals.hold()
+            self.is_running = True
+            self.call("on_fit_start")
+            while not self.stopping.is_over(self.epoch, self.step):
+                self._run_epoch()
+            self.show_row_begun()
+            require_finite(self)
+            self.call("on_fit_end")
+        except BaseException as error:
+            for hook in self._hooks["on_exception"]:
+                hook(self, error)
+            raise
+        finally:
+            signals.leaving = True
+            signals.release()
+            self.is_running = False
+            self.train_dataloader, self.val_dataloader = loaders
+            self._flush_board()
 
     def _run_epoch(self) -> None:
         self.is_left, self.only_validates = False, self.phase != "training"
@@ -329,9 +342,9 @@ class Trainer(Run, HyperParameters):
             if loss is not self.noted_loss or loss is None:
                 self.note_loss(loss)
             self.noted_loss = None
-            (loss if share == 1 else loss / share).backward()
+            (loss if share == 1 else loss / self.batches_in_step).backward()
             if self.batch % share == 0:
-                self.optimizer_step()
+                self._end_step()
             self.train_batch_idx += 1
             for hook in hooks:
                 hook(self)
@@ -346,8 +359,19 @@ class Trainer(Run, HyperParameters):
         if self.phase == "training" and not self.batch:
             raise self.train_batches.empty()
         if self.is_accumulating:
-            self.optimizer_step()
+            self._end_step()
         self.end_training()
+
+    def _end_step(self) -> None:
+        """Update by the mean over the batches that came, which may be fewer than was thought."""
+        share = self.accumulate_grad_batches
+        came, thought = self.batch - (self.batch - 1) // share * share, self.batches_in_step
+        if came != thought:
+            with no_grad():
+                for parameter in self.model.parameters():
+                    if parameter.grad is not None:
+                        parameter.grad *= thought / came
+        self.optimizer_step()
 
     def prepare_batch(self, batch: Any) -> Any:
         """Move a batch to the device, cast its floating tensors, make tensors of its arrays."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import sys
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
 from os import PathLike
@@ -13,7 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradlab.errors import GradlabError, MissingDependencyError, OptionError, message
+from gradlab.console import stdout, tell
+from gradlab.errors import (
+    GradlabError,
+    MissingDependencyError,
+    OptionError,
+    message,
+    printable,
+)
 from gradlab.fields import COUNT, NUMBER, Each, array_of, check_fields
 from gradlab.notebook import notebook
 from gradlab.ops.fetch import fetch
@@ -108,7 +114,9 @@ class ProgressBoard:
         self._due = 0.0  # when to draw again; infinity where nothing is shown
 
     def __repr__(self) -> str:
-        noted = ", ".join(f"{label}: {len(points)}" for label, points in self.data.items())
+        noted = ", ".join(
+            f"{printable(label)}: {len(points)}" for label, points in self.data.items()
+        )
         return f"ProgressBoard({noted or 'empty'})"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -298,7 +306,7 @@ class ProgressBoard:
             if self.display and self._due < math.inf:
                 self._show(complete=True)
         except GradlabError as error:  # IPython would print it with a traceback from inside
-            sys.stdout.write(f"{error}\n")
+            tell(str(error), stdout())
         self._screen, self._due = None, 0.0
 
 
@@ -361,7 +369,9 @@ class _Picture:
                 (self.lines[label],) = self.axes.plot([], [])
             self.lines[label].set(**style, marker="None")  # nor has the legend one
         self.styles = styles
-        self.legend = write_legend(self.axes, list(self.lines.values()), list(map(str, labels)))
+        self.legend = write_legend(
+            self.axes, list(self.lines.values()), list(map(printable, labels))
+        )
 
 
 class _Screen:
@@ -446,4 +456,4 @@ def _svg(figure: Any) -> str:
 
 @cache
 def _tell_once(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+    tell(line, stdout())

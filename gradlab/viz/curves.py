@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any
 
-from gradlab.errors import DataError
+from gradlab.errors import DataError, printable
 from gradlab.viz.figure import finish, new_figure
 
 _PREFIXES = ("train_", "val_")
@@ -58,14 +58,14 @@ def _draw_panel(axes: Any, title: str, names: list[str], epochs: Any, steps: Any
     for name, colour in zip(names, colours, strict=True):
         fine, coarse = _points(steps, name), _points(epochs, name)
         if fine:
-            label = f"{name} (per step)" if coarse else name
+            label = printable(f"{name} (per step)" if coarse else name)
             axes.plot(
                 *zip(*fine, strict=True), color=colour, alpha=0.35, linewidth=1, label=label,
                 marker="." if len(fine) == 1 else None,
             )  # fmt: skip
         if coarse:
             _draw_epochs(axes, name, colour, coarse, fine)
-    axes.set_title(title)
+    axes.set_title(printable(title))
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
     axes.legend()
@@ -74,7 +74,7 @@ def _draw_panel(axes: Any, title: str, names: list[str], epochs: Any, steps: Any
 def _draw_epochs(axes: Any, name: str, colour: Any, coarse: Points, fine: Points) -> None:
     # What is also measured at the steps is, for an epoch, their mean; anything else was measured
     # at its end.
-    label = f"{name} (epoch mean)" if fine else name
+    label = printable(f"{name} (epoch mean)" if fine else name)
     if len(coarse) > 1:
         axes.plot(*zip(*coarse, strict=True), color=colour, marker="o", markersize=3, label=label)
         return

@@ -124,14 +124,19 @@ def _announced(module: str, arch: str) -> Iterator[None]:
     wanted = not quiet and (LOG.level or logging.getLogger("gradlab").level) <= logging.INFO
     on_screen = wanted and not LOG.hasHandlers()
     if on_screen:
-        sys.stderr.write(f"gradlab: compiling {module} for {arch} ...")
-        sys.stderr.flush()
+        _say(f"gradlab: compiling {module} for {arch} ...")
     start = time.perf_counter()
     try:
         yield
     finally:
         seconds = time.perf_counter() - start
         if on_screen:
-            sys.stderr.write(f" {seconds:.1f} s (once: the result is kept on disk)\n")
+            _say(f" {seconds:.1f} s (once: the result is kept on disk)\n")
         elif wanted:
             LOG.info("compiled %s for %s in %.1f s", module, arch, seconds)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(Exception):  # standard error may be missing, closed or unread
+        sys.stderr.write(text)
+        sys.stderr.flush()

@@ -386,6 +386,19 @@ def test_batch_norm_trains_and_evaluates(shape):
     assert layer(x[:1]).shape == x[:1].shape  # one row is fine in evaluation
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 4), (2, 3, 0)])
+def test_an_empty_batch_changes_no_running_estimate(momentum, shape):
+    layers = [nn.BatchNorm1d(3, momentum=momentum) for _ in range(2)]
+    layers[0](gl.zeros(*shape)).sum().backward()
+    x = gl.randn(8, 3)
+    for layer in layers:
+        layer(x)
+    for name, value in layers[0].state_dict().items():
+        assert value.tolist() == layers[1].state_dict()[name].tolist(), name
+    assert layers[0].weight.grad.tolist() == [0, 0, 0]
+
+
 def test_batch_norm_averages_all_batches_without_momentum():
     layer = nn.BatchNorm1d(3, momentum=None)
     batches = [numbers(8, 3, seed=seed) for seed in range(4)]

@@ -48,6 +48,17 @@ def test_running_statistics_keep_their_memory():
     assert not mean.requires_grad
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 4), (2, 3, 0), (2, 3, 0, 5)])
+def test_an_empty_batch_leaves_the_statistics_alone(shape):
+    mean, var = tensor(random(3)), tensor(random(3) ** 2)
+    before = mean.tolist(), var.tolist()
+    x = tensor(np.ones(shape), requires_grad=True)
+    y = N.batch_norm(x, mean, var, training=True)
+    y.sum().backward()
+    assert (y.shape, x.grad.shape) == (shape, shape)
+    assert (mean.tolist(), var.tolist()) == before
+
+
 def test_evaluation_leaves_the_statistics_alone():
     mean, var = tensor(random(3)), tensor(random(3) ** 2)
     before = mean.tolist(), var.tolist()

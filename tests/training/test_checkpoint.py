@@ -7,7 +7,6 @@ import errno
 import json
 import math
 import os
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +17,6 @@ import gradlab as gl
 from gradlab import training
 from gradlab.errors import CheckpointError, FileError, OptionError
 from gradlab.training import ModelCheckpoint, checkpoint, list_checkpoints, read_checkpoint
-from gradlab.training.checkpoint import remove_abandoned
 from refusals import refusal
 
 
@@ -224,27 +222,6 @@ def test_failing_at_any_system_call_leaves_the_last_good_one(tmp_path, monkeypat
     assert found in (expected, {"epoch": 3, "batch": 0, "step": 18, "phase": "training"})
     for path in list_checkpoints(tmp_path):
         read_checkpoint(path)
-
-
-def test_what_a_killed_process_left_is_cleared_when_it_is_old(tmp_path):
-    train(tmp_path)
-    good = set(os.listdir(tmp_path))
-    left = {
-        "0007-epoch1-step5.safetensors",
-        ".0007-epoch1-step5.safetensors.0123abcd.tmp",
-        ".0007-epoch1-step5.json.0123abcd.tmp",
-    }
-    others = {"model.safetensors", "0007-notes.txt", ".hidden.tmp"}
-    for name in left | others:
-        (tmp_path / name).write_text("x")
-    remove_abandoned(tmp_path)
-    assert set(os.listdir(tmp_path)) == good | left | others
-    for path in tmp_path.iterdir():
-        os.utime(path, (time.time() - 7200,) * 2)
-    remove_abandoned(tmp_path)
-    assert set(os.listdir(tmp_path)) == good | others
-    train(tmp_path)  # numbers go on after the highest ever used
-    assert list_checkpoints(tmp_path)[-1].name == "0002-epoch2-step12.json"
 
 
 # ------------------------------------------------------------------------------------ options

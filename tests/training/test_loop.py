@@ -31,7 +31,8 @@ def by_hand(model, batches, val, optimizer, epochs, clip=0.0, accumulate=1, sche
             if i % accumulate == 0:
                 optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(X), y)
-            (loss / accumulate if accumulate > 1 else loss).backward()
+            group = min(accumulate, len(batches) - i // accumulate * accumulate)
+            (loss / group if accumulate > 1 else loss).backward()
             losses.append(loss.item())
             if i % accumulate == accumulate - 1 or i == len(batches) - 1:
                 if clip:
@@ -422,3 +423,117 @@ def test_logging_what_is_no_number(value, got, at_end):
         trainer(1, callbacks=Logging()).fit(make_model(), loader())
     expected = "Classifier.log: expected x to be a number or a tensor of one element"
     assert str(error.value) == f"{expected}, got {got}"
+
+
+# ------------------------------------------------------------------------- accumulated gradients
+
+
+class Stream:
+    """Batches whose number shows only at their end, or is told wrongly."""
+
+    def __init__(self, batches, length=None):
+        self.batches, self.length = batches, length
+
+    def __iter__(self):
+        return iter(self.batches)
+
+    def __len__(self):
+        if self.length is None:
+            raise TypeError
+        return self.length
+
+
+class Plain(Classifier):
+    """Without dropout and momentum, in float64: an update tells the gradient."""
+
+    def __init__(self):
+        super().__init__(dropout=0.0)
+        self.double()
+
+    def training_step(self, batch):
+        X, y = batch
+        return self.loss(self(X.double()), y)
+
+    def configure_optimizers(self):
+        return optim.SGD(self.parameters(), lr=0.5)
+
+
+def updated(groups, epochs=1):
+    """The parameters after an update by the mean over the batches of each group."""
+    model = make_model(Plain)
+    for group in groups * epochs:
+        grads = [
+            gl.autograd.grad(model.training_step(each), list(model.parameters())) for each in group
+        ]
+        with gl.no_grad():
+            for parameter, *found in zip(model.parameters(), *grads, strict=True):
+                parameter -= 0.5 * sum(found) / len(found)
+    return model
+
+
+def assert_close(model, expected):
+    for name, x in parameters(model).items():
+        np.testing.assert_allclose(x, parameters(expected)[name], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("length", [5, None, 3, 4, 7])
+@pytest.mark.parametrize("share", [2, 3, 4, 8])
+def test_the_last_step_takes_the_mean_of_what_is_left(share, length):
+    batches = list(loader(batch_size=20, shuffle=False))  # the last has 16 samples
+    assert len(batches) == 5
+    model = make_model(Plain)
+    run = trainer(2, accumulate_grad_batches=share, log_every_n_batches=1)
+    history = run.fit(model, Stream(batches, length))
+    groups = [batches[i : i + share] for i in range(0, 5, share)]
+    assert_close(model, updated(groups, epochs=2))
+    assert run.step == 2 * len(groups)
+    steps = [i // share + 1 for i in range(5)]
+    assert [row["step"] for row in history.steps] == steps + [s + steps[-1] for s in steps]
+    # The loss that is logged is that of the batch.
+    first = make_model(Plain).training_step(batches[0]).item()
+    assert history.steps[0]["train_loss"] == first
+
+
+@pytest.mark.parametrize(
+    ("options", "taken"),
+    [
+        ({"limit_train_batches": 3}, [[0, 1], [2]]),
+        ({"limit_train_batches": 0.6}, [[0, 1], [2]]),
+        ({"overfit_batches": 3}, [[0, 1], [2]]),
+        ({"fast_dev_run": 3}, [[0, 1], [2]]),
+        ({"max_steps": 1}, [[0, 1]]),
+        ({"max_steps": 2}, [[0, 1], [2, 3]]),
+        ({"max_steps": 3}, [[0, 1], [2, 3], [4]]),
+    ],
+)
+def test_steps_of_epochs_that_are_cut_short(options, taken):
+    batches = list(loader(batch_size=20, shuffle=False))
+    model = make_model(Plain)
+    run = trainer(1, accumulate_grad_batches=2, **options)
+    run.fit(model, batches)
+    assert_close(model, updated([[batches[i] for i in group] for group in taken]))
+    assert run.step == len(taken)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5])
+def test_resumed_within_a_step(tmp_path, at):
+    """A callback of the user's may write a checkpoint at any batch."""
+
+    class Saving(training.Callback):
+        def on_batch_end(self, trainer):
+            if trainer.epoch == 1 and trainer.batch == at:
+                self.path = writer.save(trainer)
+
+    writer, saving = training.ModelCheckpoint(tmp_path, every=None), Saving()
+    options = {"accumulate_grad_batches": 3, "log_every_n_batches": 1}
+    whole = make_model()
+    expected = trainer(2, callbacks=[saving, writer], **options).fit(whole, loader(20))
+    resumed = make_model(seed=4)
+    for parameter in resumed.parameters():
+        parameter.grad = gl.ones_like(parameter)  # of an earlier use
+    run = trainer(2, **options)
+    history = run.fit(resumed, loader(20), resume=saving.path)
+    assert_same(parameters(resumed), parameters(whole))
+    assert (history.steps, history.epochs) == (expected.steps, expected.epochs)
+    with pytest.raises(gl.errors.StateError, match=r"within a step of accumulate_grad_batches=2"):
+        trainer(2, accumulate_grad_batches=2).fit(make_model(), loader(20), resume=saving.path)

@@ -233,6 +233,44 @@ def test_a_plateau_without_its_metric():
     )
 
 
+@pytest.mark.parametrize("name", ["epoch", "step", 3, None])
+@pytest.mark.parametrize("moment", ["training", "validation", "end"])
+def test_names_that_are_no_metric(name, moment):
+    class Logging(Classifier):
+        def training_step(self, batch):
+            if moment == "training":
+                self.log(name, 1.0)
+            return super().training_step(batch)
+
+        def validation_step(self, batch):
+            if moment == "validation":
+                self.log(name, 1.0)
+
+    class AtEnd(training.Callback):
+        def on_epoch_end(self, run):
+            if moment == "end":
+                run.log(name, 1.0)
+
+    run = trainer(1, callbacks=[AtEnd()])
+    assert refusal(run.fit, make_model(Logging), loader(), val_loader()) == (
+        "Logging.log: expected the name of a metric, a string other than 'epoch' and 'step', which "
+        f"say where in the run a row of the history is, got {name!r}"
+    )
+
+
+def test_names_that_only_begin_like_a_column():
+    class Logging(Classifier):
+        def training_step(self, batch):
+            loss = super().training_step(batch)
+            self.plot("step", loss, train=True)
+            self.log("epochs", 1.0)
+            return loss
+
+    history = trainer(1).fit(make_model(Logging), loader())
+    assert history.names == ["epochs", "train_loss", "train_step"]
+    assert (history.last()["epoch"], history.last()["step"]) == (1, 6)
+
+
 # -------------------------------------------------------------------------------------- options
 
 

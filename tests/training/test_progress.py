@@ -141,3 +141,103 @@ def test_bad_options_and_no_tqdm(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     with pytest.raises(MissingDependencyError, match="the progress bar needs the package tqdm"):
         run(Terminal())
+
+
+# ------------------------------------------------------------------- streams that take nothing
+
+
+class Unread(io.StringIO):
+    """Raises from the write of that number on."""
+
+    def __init__(self, error, writes=0, tty=False):
+        super().__init__()
+        self.error, self.writes, self.tty = error, writes, tty
+
+    def isatty(self):
+        return self.tty
+
+    def write(self, text):
+        self.writes -= 1
+        if self.writes < 0:
+            raise self.error
+        return super().write(text)
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+PIPE = BrokenPipeError(32, "Broken pipe")
+STREAMS = {
+    "none": lambda: None,
+    "closed": closed,
+    "no stream": object,
+    "broken pipe": lambda: Unread(PIPE),
+    "broken pipe later": lambda: Unread(PIPE, writes=2),
+    "terminal hung up": lambda: Unread(OSError(5, "Input/output error"), writes=4, tty=True),
+    "ascii": lambda: io.TextIOWrapper(io.BytesIO(), encoding="ascii"),
+}
+
+
+@pytest.mark.parametrize("mode", ["auto", "terminal", "log"])
+@pytest.mark.parametrize("stream", STREAMS)
+def test_a_run_is_not_lost_for_its_bar(monkeypatch, tmp_path, stream, mode):
+    """As in services and in GUI programs, whose standard streams may be missing."""
+
+    class Named(Classifier):
+        def validation_step(self, batch):
+            self.log("损失 ½", super().validation_step(batch))
+
+    class Press(training.Callback):
+        def on_epoch_end(self, trainer):
+            if trainer.epoch == 1:
+                trainer.stopping.press()
+
+    monkeypatch.setattr(sys, "stderr", STREAMS[stream]())
+    monkeypatch.setattr(sys, "stdout", STREAMS[stream]())
+
+    def fit(*callbacks, **options):
+        made = training.Trainer(
+            3, callbacks=[ProgressBar(mode), *callbacks], checkpoint_dir=tmp_path
+        )
+        made.fit(make_model(Named), loader(), val_loader(), **options)
+        return made
+
+    assert fit(Press()).epoch == 2  # and the line about the checkpoint is written, or is not
+    assert fit(resume="last").epoch == 3
+    fit(resume="last")
+
+
+@pytest.mark.parametrize("mode", ["terminal", "log"])
+def test_characters_that_a_stream_does_not_have(mode):
+    class Named(Classifier):
+        def validation_step(self, batch):
+            self.log("损失", super().validation_step(batch))
+
+    raw = io.BytesIO()
+    bar = ProgressBar(mode, stream=io.TextIOWrapper(raw, encoding="cp1252"))
+    trainer(1, callbacks=[bar]).fit(make_model(Named), loader(), val_loader())
+    assert r"\u635f\u5931=" in raw.getvalue().decode("cp1252")
+
+
+@pytest.mark.parametrize("mode", ["terminal", "log"])
+def test_names_that_would_command_a_terminal(mode):
+    name = "\x1b[2J\x9b\r\nloss\u202e"
+
+    class Named(Classifier):
+        def validation_step(self, batch):
+            self.log(name, super().validation_step(batch))
+
+    stream = Terminal()
+    stopping = training.EarlyStopping(name, patience=1, mode="max")
+    made = trainer(3, callbacks=[ProgressBar(mode, stream=stream), stopping])
+    history = made.fit(make_model(Named), loader(), val_loader())
+    text = stream.getvalue()
+    for raw in ("\x1b[2J", "\x9b", "\u202e", "\nloss"):
+        assert raw not in text
+        assert raw not in repr(history)
+    assert r"\x1b[2J\x9b\r\nloss\u202e=" in text
+    assert r"stopped: \x1b[2J\x9b\r\nloss\u202e has not improved" in text
+    assert name in history.names  # as it was given

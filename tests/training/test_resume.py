@@ -149,6 +149,79 @@ def test_interrupted_at(tmp_path, moment, order, capsys):
     assert len(whole.board.data["val_loss"]) == 3
 
 
+class Exact(Classifier):
+    """Logs in float64, where another order of additions shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.double()
+
+    def training_step(self, batch):
+        X, y = batch
+        loss = self.loss(self(X.double()), y)
+        self.log("third", loss.item() / 3)
+        self.log("latest", loss.item(), last=True)
+        return loss
+
+    validation_step = None
+
+
+class ByHand(training.Trainer):
+    """Goes through the batches itself."""
+
+    def fit_epoch(self):
+        self.model.train()
+        for batch in self.train_dataloader:
+            loss = self.model.training_step(batch)
+            self.log("train_loss", loss)
+            self.optim.zero_grad()
+            loss.backward()
+            self.optim.step()
+
+
+class Enough(training.Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_batch_end(self, run):
+        if run.step == self.step:
+            run.stop("enough")
+
+
+@pytest.mark.parametrize("kind", [training.Trainer, ByHand])
+@pytest.mark.parametrize("by", ["Ctrl-C", "max_steps", "stop"])
+@pytest.mark.parametrize("rows", [None, 7])
+def test_a_run_that_stopped_within_a_row_of_its_history(tmp_path, capsys, kind, by, rows):
+    """Its history shows the steps up to there; in that of the resumed run they are one row."""
+
+    def run(step=None, **options):
+        callbacks = [Enough(step)] if step and by == "stop" else []
+        if step and by == "Ctrl-C":
+            callbacks = [Interrupting("on_batch_end", (step - 1) // 20, (step - 1) % 20 + 1)]
+        return kind(
+            3, max_steps=step if by == "max_steps" else None, callbacks=callbacks, seed=1,
+            log_every_n_batches=rows, enable_progress_bar=False, **options,
+        )  # fmt: skip
+
+    def fit(made, **options):
+        model = make_model(Exact)
+        return made.fit(model, loader(batch_size=5), **options), model
+
+    expected, whole = fit(run())
+    assert len(expected.epochs) == 3
+    for step in (1, 7, 8, 19, 20, 22, 41, 59):
+        folder = tmp_path / str(step)
+        history, _ = fit(run(step, checkpoint_dir=folder))
+        assert history.steps[-1]["step"] == step
+        # It was told to stop, so that "last" has nothing to add.
+        if by == "stop":
+            continue
+        resumed, model = fit(run(checkpoint_dir=folder), resume="last")
+        assert resumed.steps == expected.steps
+        assert resumed.epochs == expected.epochs
+        assert_same(parameters(model), parameters(whole))
+
+
 def test_the_users_own_random_numbers_go_on_too(tmp_path):
     class Noisy(Classifier):
         def training_step(self, batch):
@@ -226,15 +299,6 @@ def test_a_longer_run_goes_on_from_a_finished_one(tmp_path):
     assert [row["epoch"] for row in history.epochs] == [1, 2, 3, 4]
 
 
-def test_auto_begins_anew_after_a_finished_run(tmp_path):
-    for expected in ([1, 2], [1, 2]):
-        run = trainer(2, checkpoint_dir=tmp_path)
-        history = run.fit(make_model(), loader(), resume="auto")
-        assert [row["epoch"] for row in history.epochs] == expected
-        assert run.stopping.seconds < 60
-    assert len(training.list_checkpoints(tmp_path)) == 2
-
-
 def test_early_stopping_counts_on(tmp_path):
     class Constant(Classifier):
         def validation_step(self, batch):
@@ -261,7 +325,7 @@ def test_a_finished_run_says_so(tmp_path, capsys):
     assert len(history) == 2
     assert capsys.readouterr().err == (
         "Trainer.fit: the resumed run was finished already, after epoch 2 (step 12); nothing was "
-        "trained. To train on, raise the limits of the Trainer\n"
+        "trained. To train on, raise the limits of the Trainer; for a new run, leave resume out\n"
     )
     trainer(3, checkpoint_dir=tmp_path).fit(make_model(), loader(), resume="last")
     assert capsys.readouterr().err == ""
@@ -273,7 +337,9 @@ def test_a_finished_run_says_so(tmp_path, capsys):
 def test_nothing_to_resume(tmp_path):
     with pytest.raises(OptionError, match='resume="last" needs a folder to look in'):
         trainer().fit(make_model(), loader(), resume="last")
-    with pytest.raises(CheckpointError, match=r'resume="last": there is no checkpoint in .*"auto"'):
+    with pytest.raises(
+        CheckpointError, match=r'resume="last": there is no checkpoint in .*"auto" starts'
+    ):
         trainer(checkpoint_dir=tmp_path).fit(make_model(), loader(), resume="last")
     with pytest.raises(CheckpointError, match=r"resume: there is no checkpoint .*nowhere\.json"):
         trainer().fit(make_model(), loader(), resume=tmp_path / "nowhere.json")

@@ -22,10 +22,11 @@ from support import (
     val_loader,
 )
 
+import gradlab as gl
 from gradlab import training
 from gradlab.data import DataLoader, Subset
 from gradlab.errors import NonFiniteLossError
-from gradlab.training.stopping import Interrupt
+from gradlab.training.stopping import Signals
 
 SCRIPT = Path(__file__).with_name("interrupted.py")
 
@@ -69,20 +70,127 @@ def test_a_second_ctrl_c_aborts_at_once(tmp_path):
     assert training.list_checkpoints(tmp_path) == []
 
 
-def test_the_handler_before_is_put_back():
-    before = signal.getsignal(signal.SIGINT)
+# --------------------------------------------------------------------------------- other signals
+
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+HELD = [signal.SIGINT, *ENDING]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", ENDING)
+def test_a_warning_to_end_writes_a_checkpoint_and_ends_the_process(tmp_path, number):
+    process = start(tmp_path, 0.2)
+    process.send_signal(number)
+    process.send_signal(number)  # a launcher may pass it on to those that got it already
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == -number
+    assert out == ""  # nothing after fit
+    (path,) = training.list_checkpoints(tmp_path)
+    assert err == (
+        f"Stopped by {number.name} in epoch 1, batch 3 (step 3); checkpoint {path}; to go on, call "
+        'fit(..., resume="last")\n'
+    )
+    state = training.read_checkpoint(path)
+    assert (state["position"]["batch"], state["told_to_stop"]) == (3, False)
+
+
+@pytest.fixture
+def handlers():
+    """Puts the handlers of all signals back; what it lists are the signals that came."""
+    before = {number: signal.getsignal(number) for number in HELD}
+    yield []
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Raise(training.Callback):
+    """Sends a signal to the process at a step."""
+
+    def __init__(self, number, step=2):
+        self.number, self.step = number, step
+
+    def on_batch_end(self, run):
+        if run.step == self.step:
+            signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_handler_of_the_program_gets_the_signal_after_the_run(tmp_path, handlers, number):
+    def handle(number, frame):
+        handlers.append((number, run.is_running, len(training.list_checkpoints(tmp_path))))
+
+    signal.signal(number, handle)
+    run = trainer(callbacks=[Raise(number)], checkpoint_dir=tmp_path)
+    run.fit(make_model(), loader())
+    assert handlers == [(number, False, 1)]
+    assert (run.step, run.interrupted, run.stop_reason) == (2, True, number.name)
+    assert signal.getsignal(number) is handle
+
+
+def test_a_run_within_a_run_passes_the_signal_on(handlers):
+    class Inner(training.Callback):
+        def on_batch_end(self, run):
+            if run.step == 3:
+                inner.fit(make_model(), loader())
+
+    signal.signal(signal.SIGTERM, lambda number, frame: handlers.append(number))
+    inner, outer = trainer(callbacks=[Raise(signal.SIGTERM)]), trainer(callbacks=[Inner()])
+    outer.fit(make_model(), loader())
+    assert (inner.step, outer.step, handlers) == (2, 3, [signal.SIGTERM])
+
+
+@pytest.mark.parametrize("number", HELD)
+def test_an_ignored_signal_stays_ignored(handlers, number):
+    signal.signal(number, signal.SIG_IGN)
+    run = trainer(1, callbacks=[Raise(number)])
+    run.fit(make_model(), loader())
+    assert (run.step, run.interrupted) == (6, False)
+    assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_the_handlers_before_are_put_back(handlers):
+    before = {number: signal.getsignal(number) for number in HELD}
     trainer().fit(make_model(), loader())
-    assert signal.getsignal(signal.SIGINT) is before
+    assert {number: signal.getsignal(number) for number in HELD} == before
+    with pytest.raises(ZeroDivisionError):
+        trainer(callbacks=[Failing()]).fit(make_model(), loader())
+    assert {number: signal.getsignal(number) for number in HELD} == before
 
 
-def test_an_ignored_ctrl_c_stays_ignored():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with Interrupt(lambda: None):
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+class Failing(training.Callback):
+    def on_batch_end(self, run):
+        raise ZeroDivisionError
+
+
+def test_a_handler_that_is_set_within_the_run_stays(handlers):
+    def handle(number, frame):
+        handlers.append(number)
+
+    class Setting(training.Callback):
+        def on_batch_end(self, run):
+            signal.signal(signal.SIGTERM, handle)
+
+    trainer(1, callbacks=[Setting(), Raise(signal.SIGTERM)]).fit(make_model(), loader())
+    assert signal.getsignal(signal.SIGTERM) is handle
+    assert handlers == [signal.SIGTERM]
+
+
+def test_a_ctrl_c_while_the_handlers_are_put_back_is_raised_after_it(handlers):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    pressed = []
+    signals = Signals(pressed.append)
+    signals.hold()
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    signals.leaving = True
+    signal.raise_signal(signal.SIGINT)
+    signals.release()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(KeyboardInterrupt):
+        signals.deliver()
+    signals.deliver()  # once
+    assert pressed == ["Ctrl-C"]
 
 
 def test_training_outside_the_main_thread():
@@ -91,6 +199,20 @@ def test_training_outside_the_main_thread():
     thread.start()
     thread.join()
     assert run.step == 6
+
+
+def test_the_signals_of_a_run_in_a_thread_are_left_alone(handlers):
+    seen = []
+
+    class Looking(training.Callback):
+        def on_batch_end(self, run):
+            seen.append({number: signal.getsignal(number) for number in HELD})
+
+    run = trainer(1, callbacks=[Looking()])
+    thread = threading.Thread(target=run.fit, args=(make_model(), loader()))
+    thread.start()
+    thread.join()
+    assert seen == [{number: signal.getsignal(number) for number in HELD}] * 6
 
 
 def test_without_checkpoints_it_says_so(capsys):
@@ -209,6 +331,47 @@ def test_parameters_that_are_not_finite_reach_no_checkpoint(tmp_path):
     ):
         run.fit(make_model(Exploding), loader())
     assert training.list_checkpoints(tmp_path) == []
+
+
+class Late(Classifier):
+    """Its last gradient is infinite, so that no loss tells."""
+
+    last = 12
+
+    def training_step(self, batch):
+        loss = super().training_step(batch)
+        if self.trainer.step + 1 == self.last:
+            loss.register_hook(lambda g: g * math.inf)
+        return loss
+
+
+@pytest.mark.parametrize(
+    ("options", "last", "place"),
+    [
+        ({}, 12, "in epoch 2 (step 12)"),
+        ({"max_steps": 9}, 9, "in epoch 2, batch 3 (step 9)"),
+        ({"accumulate_grad_batches": 4}, 4, "in epoch 2 (step 4)"),
+    ],
+)
+@pytest.mark.parametrize("val", [True, False])
+def test_the_last_step_may_not_leave_parameters_that_are_not_finite(options, last, place, val):
+    """Without validation and checkpoints, nothing else would look at them."""
+    model = make_model(Late)
+    model.last = last
+    if val:
+        model.validation_step = lambda batch: None
+    with pytest.raises(NonFiniteLossError) as caught:
+        trainer(2, **options).fit(model, loader(), val_loader() if val else None)
+    assert str(caught.value) == (
+        f"Trainer.fit: the parameter net.0.weight became NaN or infinite {place}; no checkpoint "
+        "was written; lower the learning rate, or set gradient_clip_val"
+    )
+
+
+def test_parameters_that_are_not_trained_may_be_infinite():
+    model = make_model()
+    model.mask = gl.nn.Parameter(gl.tensor([-math.inf]), requires_grad=False)
+    trainer(1).fit(model, loader())
 
 
 # ------------------------------------------------------------------------------ early stopping
