@@ -116,6 +116,7 @@ def array_matmul(xp: Any, x1: Any, x2: Any) -> Any:
 _THIN = 16  # rows or columns
 _LONG = 8192  # values added for each result
 _PIECE = 1024
+_VECTOR_PIECE = 8192  # of two vectors, whose product has some 32 partial sums by itself
 
 
 def _is_long(x1: Any, x2: Any) -> bool:
@@ -132,12 +133,13 @@ def _product_in_pieces(x1: Any, x2: Any) -> Any:
     """The product of two arrays, of one or more axes, on the CPU."""
     left, right = map(_for_blas, _matrices(x1, x2))
     k = left.shape[-1]
-    rest = k % _PIECE
-    whole, pieces = k - rest, k // _PIECE
+    piece = _PIECE if x1.ndim > 1 or x2.ndim > 1 else _VECTOR_PIECE
+    rest = k % piece
+    whole, pieces = k - rest, k // piece
     rows, columns = left[..., :whole], right[..., :whole, :]
     y = np.matmul(
-        rows.reshape(*rows.shape[:-1], pieces, _PIECE).swapaxes(-2, -3),
-        columns.reshape(*columns.shape[:-2], pieces, _PIECE, columns.shape[-1]),
+        rows.reshape(*rows.shape[:-1], pieces, piece).swapaxes(-2, -3),
+        columns.reshape(*columns.shape[:-2], pieces, piece, columns.shape[-1]),
     )
     y = reduce_array(np, "sum", y, (y.ndim - 3,))
     if rest:

@@ -36,13 +36,15 @@ _REDUCE: dict[str, Callable[..., Any]] = {
 }
 
 _SMALL = 512  # elements, below which nothing is gained
-_CHAIN = 64  # values that are added one after another
+_CACHED = 1 << 18  # elements of an array that is in the cache
+_CHAIN = 64  # values that a product adds one after another; NumPy half as many
 _SHORT = 16  # rows, up to which none are read as one
-_NARROW = 128  # elements of a row, below which several are read as one
-_WIDE = 2048  # elements of such a long row: its sums stay in the fastest cache
+_NARROW = 512  # elements of a row, below which several are read as one
+_WIDE = 2048  # elements of a row that is long enough for BLAS to read rows from memory
+_FOLDED, _FOLDED_IN_CACHE = 1024, 4096  # elements of a row that is made of several
 _RUN = 64  # neighbours in memory that are better added by a product than pairwise
 _RUN_IN_CACHE = 256  # the same where all of the array is in the cache
-_CACHED = 1 << 18  # elements
+_RUN_JUST_WRITTEN = 1024  # the same for what was computed a moment ago
 
 
 def reduce_array(
@@ -114,37 +116,39 @@ def _reduce_packed(reduce: Any, x: Any, axes: tuple[int, ...]) -> Any:
 def _reduce_rows(reduce: Any, x: Any) -> Any:
     """Reduce the last axis but one of a C-contiguous array of two or three axes."""
     n, inner = x.shape[-2:]
-    if n > _SHORT and inner < (_NARROW if x.size <= _CACHED else _WIDE // 2):
+    cached = x.size <= _CACHED
+    # Of short rows that come from memory BLAS reads four at a time, and the prefetcher loses track.
+    product = reduce is _ADD and x.dtype.char in "fd" and (cached or inner >= _WIDE)
+    chain = _CHAIN if product else _CHAIN // 2
+    if inner < _NARROW and n > (chain if product else _SHORT):
         return _reduce_folded(reduce, x)
-    if reduce is not _ADD:
+    one = ones(min(n, chain), x.dtype) if product else None
+    if n <= chain and product:
+        return one.dot(x) if x.ndim == 2 else np.matmul(one, x)
+    if n <= chain or reduce is not _ADD:
         return reduce(x, -2)
-    if n <= _CHAIN:
-        return _add_block(x)
-    outer, blocks = x.shape[:-2], n // _CHAIN
-    whole = blocks * _CHAIN
+    outer, blocks = x.shape[:-2], n // chain
+    whole = blocks * chain
     y = np.empty((*outer, blocks + (whole < n), inner), x.dtype)
-    _add_block(x[..., :whole, :].reshape(*outer, blocks, _CHAIN, inner), y[..., :blocks, :])
+    long = x[..., :whole, :].reshape(*outer, blocks, chain, inner)
+    if product:
+        np.matmul(one, long, y[..., :blocks, :])
+    else:
+        _ADD(long, -2, None, y[..., :blocks, :])
     if whole < n:
-        _add_block(x[..., whole:, :], y[..., blocks, :])
+        _ADD(x[..., whole:, :], -2, None, y[..., blocks, :])
     return _reduce_rows(reduce, y)
 
 
 def _reduce_folded(reduce: Any, x: Any) -> Any:
     """Reduce rows that are short, reading several as one: NumPy and BLAS go from row to row."""
-    outer, (n, inner) = x.shape[:-2], x.shape[-2:]
-    rows = min(_WIDE // inner, 1 << n.bit_length() // 2)
+    *outer, n, inner = x.shape
+    width = _FOLDED_IN_CACHE if x.size <= _CACHED else _FOLDED
+    rows = min(width // inner, 1 << n.bit_length() // 2)
     rest = n % rows
     long = (x[..., : n - rest, :] if rest else x).reshape(*outer, n // rows, rows * inner)
     y = _reduce_rows(reduce, long).reshape(*outer, rows, inner)
     return _reduce_rows(reduce, np.concatenate((y, x[..., n - rest :, :]), -2) if rest else y)
-
-
-def _add_block(x: Any, out: Any = None) -> Any:
-    """The sums along the last axis but one."""
-    if x.dtype.char not in "fd":
-        return _ADD(x, -2, None, out)
-    one = ones(x.shape[-2], x.dtype)
-    return one.dot(x) if x.ndim == 2 and out is None else np.matmul(one, x, out)
 
 
 def _reduce_runs(reduce: Any, x: Any) -> Any:
@@ -217,10 +221,13 @@ def ones(count: int, dtype: Any) -> np.ndarray:
 
 
 def sum_along(xp: Any, x: Any, axis: int) -> Any:
-    """The sum along an axis, which is gone then."""
-    if xp is np and x.ndim == 2 and x.shape[axis] <= _CHAIN and x.dtype.char in "fd":
-        one = ones(x.shape[axis], x.dtype)
-        return one.dot(x) if axis == 0 else x.dot(one)
+    """The sum along an axis, which is gone then; quicker than `reduce_array` on small matrices."""
+    if xp is np and x.ndim == 2 and x.dtype.char in "fd":
+        n = x.shape[axis]
+        if n <= _CHAIN or (axis == 1 and n <= _RUN_JUST_WRITTEN):
+            return ones(n, x.dtype).dot(x) if axis == 0 else x.dot(ones(n, x.dtype))
+        if axis == 0 and x.flags.c_contiguous and x.shape[1] > 1:
+            return _reduce_rows(_ADD, x)
     return reduce_array(xp, "sum", x, (axis,))
 
 
@@ -234,16 +241,51 @@ def mean_and_squares(xp: Any, x: Any, axis: Axes, keepdims: bool) -> tuple[Any, 
     .. [1] Chan, Golub and LeVeque, Algorithms for computing the sample variance: analysis and
        recommendations, The American Statistician 37, 1983, equation 1.7.
     """
-    count = math.prod(x.shape if axis is None else [x.shape[i] for i in axis])
+    axes = tuple(range(x.ndim)) if axis is None else axis
+    count = math.prod([x.shape[i] for i in axes])
     mean = reduce_array(xp, "sum", x, axis, True) / count
     if xp is not np and ladder.accepts("reduction", "var", x):
         options = {"axis": axis, "keepdims": keepdims, "correction": count - 1}  # divided by 1
         return mean, ladder.run("reduction", "var", x, **options)
+    squares = _sum_in_pieces(xp, _squared, x, mean, axes)
+    far = xp.square(xp.abs(mean)) * count > squares * _FAR
+    if xp is not np or far.any():
+        drift = xp.abs(_sum_in_pieces(xp, _deviation, x, mean, axes))
+        # Rounding could leave less than the 0 of equal values.
+        squares = xp.maximum(squares - drift * drift / count, 0)
+    if keepdims:
+        return mean, squares
+    return mean, squares.reshape([n for i, n in enumerate(x.shape) if i not in axes])[()]
+
+
+# Squares of the mean over the variance, up to which its rounding costs the variance no digit.
+_FAR = 1 << 18
+_PIECE = 1 << 17  # elements gone through at a time, so that temporaries stay in the cache
+
+
+def _deviation(xp: Any, x: Any, mean: Any) -> Any:
+    return x - mean
+
+
+def _squared(xp: Any, x: Any, mean: Any) -> Any:
     d = x - mean
-    drift = reduce_array(xp, "sum", d, axis, keepdims)
-    if x.dtype.kind == "c":
-        d, drift = xp.abs(d), xp.abs(drift)
+    if d.dtype.kind == "c":
+        d = xp.abs(d)
     d *= d
-    squares = reduce_array(xp, "sum", d, axis, keepdims)
-    # Rounding could leave less than the 0 of equal values.
-    return mean, xp.maximum(squares - drift * drift / count, 0)
+    return d
+
+
+def _sum_in_pieces(xp: Any, f: Callable[..., Any], x: Any, mean: Any, axes: tuple[int, ...]) -> Any:
+    """The sum of ``f(xp, x, mean)`` over axes, which stay with size 1; ``mean`` broadcasts."""
+    if xp is not np or x.size <= 2 * _PIECE:
+        return reduce_array(xp, "sum", f(xp, x, mean), axes, True)
+    at = max(range(x.ndim), key=lambda i: abs(x.strides[i]) if x.shape[i] > 1 else -1)
+    step = max(1, _PIECE * x.shape[at] // x.size)
+    here = (slice(None),) * at
+    parts = []
+    for start in range(0, x.shape[at], step):
+        piece = (*here, slice(start, start + step))
+        each = f(xp, x[piece], mean if at in axes else mean[piece])
+        parts.append(reduce_array(xp, "sum", each, axes, True))
+    y = np.concatenate(parts, at)
+    return reduce_array(xp, "sum", y, (at,), True) if at in axes else y
