@@ -11,7 +11,7 @@ import numpy as np
 from gradlab import dtypes
 from gradlab.kernels.cuda import update as cuda
 from gradlab.ops.core import Kernel, Op
-from gradlab.ops.matmul import array_dot
+from gradlab.ops.reducing import array_dot
 
 # Elements whose powers are added in float32; the sums of pieces are added in float64.
 PIECE = 1 << 16

@@ -30,8 +30,7 @@ from gradlab.ops.elementwise import (
     where,
 )
 from gradlab.ops.embedding import all_below, first_outside
-from gradlab.ops.matmul import array_dot
-from gradlab.ops.reducing import reduce_array, sum_along
+from gradlab.ops.reducing import array_dot, reduce_array, sum_along
 from gradlab.ops.samples import LARGE, Sample, values
 from gradlab.ops.shape import expand, reshape, sum_to
 from gradlab.ops.softmax import has_short_rows, largest, log_softmax, softmax

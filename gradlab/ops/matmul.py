@@ -22,7 +22,13 @@ from gradlab.kernels.cuda import matmul as cuda, reduction
 from gradlab.kernels.cuda.driver import current
 from gradlab.ops.core import FLOAT, PROMOTE, Kernel, Op, apply, public
 from gradlab.ops.elementwise import TensorLike, conj, keep, where, write_out
-from gradlab.ops.reducing import reduce_array, sum_along
+from gradlab.ops.reducing import (
+    array_dot,
+    matrices,
+    reduce_array,
+    stacked_matmul,
+    sum_along,
+)
 from gradlab.ops.samples import Sample, values
 from gradlab.ops.shape import canonical_axes, canonical_axis, permute, reshape, sum_to
 from gradlab.tensor import Tensor, from_value, require_option
@@ -70,19 +76,14 @@ def get_float32_matmul_precision() -> str:
     return cuda.precision
 
 
-def _matrices(x1: Any, x2: Any) -> tuple[Any, Any]:
-    """Two arrays as matrices: views, the first a row and the second a column if a vector."""
-    return x1[None, :] if x1.ndim == 1 else x1, x2[:, None] if x2.ndim == 1 else x2
-
-
 def _product_accepts(x1: Any, x2: Any) -> bool:
     if not getattr(x1, "ndim", 0) or not getattr(x2, "ndim", 0):
         return False
-    return ladder.accepts("matmul", "matmul", *_matrices(x1, x2))
+    return ladder.accepts("matmul", "matmul", *matrices(x1, x2))
 
 
 def _product_run(x1: Any, x2: Any) -> Any:
-    y = ladder.run("matmul", "matmul", *_matrices(x1, x2))
+    y = ladder.run("matmul", "matmul", *matrices(x1, x2))
     if x1.ndim == 1:
         y = y[..., 0, :]
     return y[..., 0] if x2.ndim == 1 else y
@@ -108,64 +109,7 @@ def array_matmul(xp: Any, x1: Any, x2: Any) -> Any:
     """Array code: the matrix product, on a GPU by gradlab's kernels."""
     if xp is not np and _product_accepts(x1, x2):
         return _product_run(x1, x2)
-    return _product_of_stacks(xp, x1, x2)
-
-
-# BLAS adds up thin products, of few rows or few columns, one after another. (Others it cuts into
-# blocks by itself.) Long ones are cut into pieces, whose results are added as all sums are.
-_THIN = 16  # rows or columns
-_LONG = 8192  # values added for each result
-_PIECE = 1024
-_VECTOR_PIECE = 8192  # of two vectors, whose product has some 32 partial sums by itself
-
-
-def _is_long(x1: Any, x2: Any) -> bool:
-    """True for arrays whose product needs to be cut."""
-    k = x1.shape[-1]
-    if k < _LONG or x1.dtype != x2.dtype or x1.dtype.kind not in "fc":
-        return False
-    if x1.ndim > 1 and x2.ndim > 1 and min(x1.shape[-2], x2.shape[-1]) >= _THIN:
-        return False
-    return bool(k == x2.shape[-2 if x2.ndim > 1 else 0])
-
-
-def _product_in_pieces(x1: Any, x2: Any) -> Any:
-    """The product of two arrays, of one or more axes, on the CPU."""
-    left, right = map(_for_blas, _matrices(x1, x2))
-    k = left.shape[-1]
-    piece = _PIECE if x1.ndim > 1 or x2.ndim > 1 else _VECTOR_PIECE
-    rest = k % piece
-    whole, pieces = k - rest, k // piece
-    rows, columns = left[..., :whole], right[..., :whole, :]
-    y = np.matmul(
-        rows.reshape(*rows.shape[:-1], pieces, piece).swapaxes(-2, -3),
-        columns.reshape(*columns.shape[:-2], pieces, piece, columns.shape[-1]),
-    )
-    y = reduce_array(np, "sum", y, (y.ndim - 3,))
-    if rest:
-        y += np.matmul(left[..., whole:], right[..., whole:, :])
-    if x1.ndim == 1:
-        y = y[..., 0, :]
-    return y[..., 0] if x2.ndim == 1 else y
-
-
-def _for_blas(x: Any) -> Any:
-    """Matrices that BLAS can read: `matmul`, unlike `dot`, does without it rather than copy."""
-    steps = x.strides[-2:]
-    return x if x.itemsize in steps and min(steps) > 0 else np.ascontiguousarray(x)
-
-
-def array_dot(xp: Any, x1: Any, x2: Any) -> Any:
-    """Array code: the product of vectors and matrices, quicker than `matmul` on small ones."""
-    if x1.shape[-1] >= _LONG and xp is np and _is_long(x1, x2):
-        return _product_in_pieces(x1, x2)
-    return x1.dot(x2)
-
-
-def _product_of_stacks(xp: Any, x1: Any, x2: Any) -> Any:
-    if xp is np and _is_long(x1, x2):
-        return _product_in_pieces(x1, x2)
-    return xp.matmul(x1, x2)
+    return stacked_matmul(xp, x1, x2)
 
 
 # ------------------------------------------------------------------------------------- matmul
@@ -193,7 +137,7 @@ def _matmul_forward(xp: Any, x1: Any, x2: Any) -> Any:
     # The method `dot` takes half the time of np.matmul on small matrices, and is the same there.
     if 0 < n1 < 3 and 0 < n2 < 3:
         return array_dot(xp, x1, x2)
-    return _product_of_stacks(xp, x1, x2)
+    return stacked_matmul(xp, x1, x2) if n1 and n2 else xp.matmul(x1, x2)
 
 
 def _gx1(product: Any, gy: Any, x2: Any, x1_shape: tuple[int, ...]) -> Any:
@@ -235,7 +179,7 @@ def _matmul_backward(xp: Any, gy: Any, x1: Any, x2: Any, *, needs: tuple[bool, .
         if needs[1]:
             gx2 = array_dot(xp, x1.T, gy)
         return gx1, gx2
-    product = partial(_product_of_stacks, xp)
+    product = partial(stacked_matmul, xp)
     if needs[0]:
         gx1 = _gx1(product, gy, x2, x1.shape)
     if needs[1]:
@@ -245,7 +189,7 @@ def _matmul_backward(xp: Any, gy: Any, x1: Any, x2: Any, *, needs: tuple[bool, .
 
 def _matmul_backward_cuda(gy: Any, x1: Any, x2: Any, *, needs: tuple[bool, ...]) -> Any:
     """The same on matrices throughout; the transposes are views that the kernels read as such."""
-    left, right = _matrices(x1, x2)
+    left, right = matrices(x1, x2)
     if x1.ndim == 1:
         gy = gy[..., None, :] if x2.ndim > 1 else gy[..., None]
     if x2.ndim == 1:

@@ -122,11 +122,13 @@ def _reduce_rows(reduce: Any, x: Any) -> Any:
     chain = _CHAIN if product else _CHAIN // 2
     if inner < _NARROW and n > (chain if product else _SHORT):
         return _reduce_folded(reduce, x)
-    one = ones(min(n, chain), x.dtype) if product else None
+    one: Any = ones(min(n, chain), x.dtype) if product else None
     if n <= chain and product:
         return one.dot(x) if x.ndim == 2 else np.matmul(one, x)
     if n <= chain or reduce is not _ADD:
         return reduce(x, -2)
+    if n > chain * chain:
+        return _reduce_rows(reduce, _slab_sums(x, chain * chain))
     outer, blocks = x.shape[:-2], n // chain
     whole = blocks * chain
     y = np.empty((*outer, blocks + (whole < n), inner), x.dtype)
@@ -138,6 +140,15 @@ def _reduce_rows(reduce: Any, x: Any) -> Any:
     if whole < n:
         _ADD(x[..., whole:, :], -2, None, y[..., blocks, :])
     return _reduce_rows(reduce, y)
+
+
+def _slab_sums(x: Any, rows: int) -> Any:
+    """The sums of every so many rows: the sums of their blocks stay in the cache."""
+    *outer, n, inner = x.shape
+    y = np.empty((*outer, -(-n // rows), inner), x.dtype)
+    for i, start in enumerate(range(0, n, rows)):
+        y[..., i, :] = _reduce_rows(_ADD, x[..., start : start + rows, :])
+    return y
 
 
 def _reduce_folded(reduce: Any, x: Any) -> Any:
@@ -231,6 +242,76 @@ def sum_along(xp: Any, x: Any, axis: int) -> Any:
     return reduce_array(xp, "sum", x, (axis,))
 
 
+# ---------------------------------------------------------------------------- sums of products
+#
+# BLAS adds up thin products, of few rows or few columns, one after another. (Others it cuts into
+# blocks by itself.) Long ones are cut into pieces, whose results are added as all sums are.
+_THIN = 16  # rows or columns
+_LONG, _PIECE = 1 << 13, 1 << 10  # values added for each result, and for each piece
+# Two vectors have one result, for which BLAS keeps some 32 partial sums.
+_LONG_VECTOR, _VECTOR_PIECE = 1 << 16, 1 << 15
+
+
+def matrices(x1: Any, x2: Any) -> tuple[Any, Any]:
+    """Two arrays as matrices: views, the first a row and the second a column if a vector."""
+    return x1[None, :] if x1.ndim == 1 else x1, x2[:, None] if x2.ndim == 1 else x2
+
+
+def _is_long(x1: Any, x2: Any) -> bool:
+    """True for arrays whose product needs to be cut."""
+    k = x1.shape[-1]
+    if k < _LONG or x1.dtype != x2.dtype or x1.dtype.kind not in "fc":
+        return False
+    if x1.ndim == x2.ndim == 1 and k < _LONG_VECTOR:
+        return False
+    if x1.ndim > 1 and x2.ndim > 1 and min(x1.shape[-2], x2.shape[-1]) >= _THIN:
+        return False
+    return bool(k == x2.shape[-2 if x2.ndim > 1 else 0])
+
+
+def _product_in_pieces(x1: Any, x2: Any) -> Any:
+    """The product of two arrays, of one or more axes, on the CPU."""
+    left, right = map(_for_blas, matrices(x1, x2))
+    k = left.shape[-1]
+    piece = _PIECE if x1.ndim > 1 or x2.ndim > 1 else _VECTOR_PIECE
+    rest = k % piece
+    whole, pieces = k - rest, k // piece
+    rows, columns = left[..., :whole], right[..., :whole, :]
+    y = np.matmul(
+        rows.reshape(*rows.shape[:-1], pieces, piece).swapaxes(-2, -3),
+        columns.reshape(*columns.shape[:-2], pieces, piece, columns.shape[-1]),
+    )
+    y = reduce_array(np, "sum", y, (y.ndim - 3,))
+    if rest:
+        y += np.matmul(left[..., whole:], right[..., whole:, :])
+    if x1.ndim == 1:
+        y = y[..., 0, :]
+    return y[..., 0] if x2.ndim == 1 else y
+
+
+def _for_blas(x: Any) -> Any:
+    """Matrices that BLAS can read: `matmul`, unlike `dot`, does without it rather than copy."""
+    steps = x.strides[-2:]
+    return x if x.itemsize in steps and min(steps) > 0 else np.ascontiguousarray(x)
+
+
+def array_dot(xp: Any, x1: Any, x2: Any) -> Any:
+    """Array code: the product of vectors and matrices, quicker than `matmul` on small ones."""
+    if x1.shape[-1] >= _LONG and xp is np and _is_long(x1, x2):
+        return _product_in_pieces(x1, x2)
+    return x1.dot(x2)
+
+
+def stacked_matmul(xp: Any, x1: Any, x2: Any) -> Any:
+    """Array code: the product of arrays of one or more axes."""
+    if xp is np and _is_long(x1, x2):
+        return _product_in_pieces(x1, x2)
+    return xp.matmul(x1, x2)
+
+
+# ------------------------------------------------------------------------------- variances
+
+
 def mean_and_squares(xp: Any, x: Any, axis: Axes, keepdims: bool) -> tuple[Any, Any]:
     """The mean over some axes, which stay with size 1, and ``Σ|x - mean|²``.
 
@@ -247,10 +328,11 @@ def mean_and_squares(xp: Any, x: Any, axis: Axes, keepdims: bool) -> tuple[Any, 
     if xp is not np and ladder.accepts("reduction", "var", x):
         options = {"axis": axis, "keepdims": keepdims, "correction": count - 1}  # divided by 1
         return mean, ladder.run("reduction", "var", x, **options)
-    squares = _sum_in_pieces(xp, _squared, x, mean, axes)
-    far = xp.square(xp.abs(mean)) * count > squares * _FAR
+    squares = _in_pieces(xp, _squares, x, mean, axes)
+    size = xp.abs(mean)
+    far = size * size * count > squares * _FAR
     if xp is not np or far.any():
-        drift = xp.abs(_sum_in_pieces(xp, _deviation, x, mean, axes))
+        drift = xp.abs(_in_pieces(xp, _drift, x, mean, axes))
         # Rounding could leave less than the 0 of equal values.
         squares = xp.maximum(squares - drift * drift / count, 0)
     if keepdims:
@@ -260,32 +342,34 @@ def mean_and_squares(xp: Any, x: Any, axis: Axes, keepdims: bool) -> tuple[Any, 
 
 # Squares of the mean over the variance, up to which its rounding costs the variance no digit.
 _FAR = 1 << 18
-_PIECE = 1 << 17  # elements gone through at a time, so that temporaries stay in the cache
+_SLAB = 1 << 17  # elements gone through at a time, so that temporaries stay in the cache
 
 
-def _deviation(xp: Any, x: Any, mean: Any) -> Any:
-    return x - mean
+def _drift(xp: Any, x: Any, mean: Any, axes: tuple[int, ...]) -> Any:
+    return reduce_array(xp, "sum", x - mean, axes, True)
 
 
-def _squared(xp: Any, x: Any, mean: Any) -> Any:
+def _squares(xp: Any, x: Any, mean: Any, axes: tuple[int, ...]) -> Any:
     d = x - mean
     if d.dtype.kind == "c":
         d = xp.abs(d)
+    if xp is np and len(axes) == d.ndim and d.flags.c_contiguous:
+        flat = d.reshape(-1)
+        return np.asarray(array_dot(np, flat, flat)).reshape((1,) * d.ndim)
     d *= d
-    return d
+    return reduce_array(xp, "sum", d, axes, True)
 
 
-def _sum_in_pieces(xp: Any, f: Callable[..., Any], x: Any, mean: Any, axes: tuple[int, ...]) -> Any:
-    """The sum of ``f(xp, x, mean)`` over axes, which stay with size 1; ``mean`` broadcasts."""
-    if xp is not np or x.size <= 2 * _PIECE:
-        return reduce_array(xp, "sum", f(xp, x, mean), axes, True)
+def _in_pieces(xp: Any, f: Callable[..., Any], x: Any, mean: Any, axes: tuple[int, ...]) -> Any:
+    """The sum over axes, which stay with size 1, of what ``f`` finds of each slab."""
+    if xp is not np or x.size <= 2 * _SLAB:
+        return f(xp, x, mean, axes)
     at = max(range(x.ndim), key=lambda i: abs(x.strides[i]) if x.shape[i] > 1 else -1)
-    step = max(1, _PIECE * x.shape[at] // x.size)
+    step = max(1, _SLAB * x.shape[at] // x.size)
     here = (slice(None),) * at
     parts = []
     for start in range(0, x.shape[at], step):
-        piece = (*here, slice(start, start + step))
-        each = f(xp, x[piece], mean if at in axes else mean[piece])
-        parts.append(reduce_array(xp, "sum", each, axes, True))
+        slab = (*here, slice(start, start + step))
+        parts.append(f(xp, x[slab], mean if at in axes else mean[slab], axes))
     y = np.concatenate(parts, at)
     return reduce_array(xp, "sum", y, (at,), True) if at in axes else y

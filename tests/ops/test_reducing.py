@@ -24,6 +24,7 @@ ROUNDING = 2.0**-24
 RANDOM, HEAVY = "random", "2^24 and ones"
 # A block of a running sum may be lost beside 2^24. Products of BLAS have blocks of their own.
 MOST = {RANDOM: 10, HEAVY: 300}
+MOST_OF_PRODUCTS = {RANDOM: 20, HEAVY: 1200}
 
 
 def values(kind: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
@@ -301,7 +302,8 @@ SUMS: dict[str, Callable[[str], Case]] = {
 @pytest.mark.parametrize("kind", [RANDOM, HEAVY])
 @pytest.mark.parametrize("name", SUMS)
 def test_ops_that_add_up(name: str, kind: str) -> None:
-    assert roundings(*SUMS[name](kind)) <= MOST[kind]
+    product = name in ("mse", "linear_weight")
+    assert roundings(*SUMS[name](kind)) <= (MOST_OF_PRODUCTS if product else MOST)[kind]
 
 
 # --------------------------------------------------------------------------------- products
@@ -329,7 +331,7 @@ def test_long_thin_products(name: str, kind: str) -> None:
     x, one = gl.from_numpy(rows(kind, 3)), gl.ones(COUNT, 2)
     y = PRODUCTS[name](x, one)
     exact = np.broadcast_to(rows(kind)[:, 0].sum(dtype=np.float64), y.shape)
-    assert roundings(y, exact, exact) <= {RANDOM: 20, HEAVY: 1200}[kind]
+    assert roundings(y, exact, exact) <= MOST_OF_PRODUCTS[kind]
 
 
 @pytest.mark.parametrize("kind", [RANDOM, HEAVY])
@@ -340,17 +342,17 @@ def test_gradients_of_products(kind: str) -> None:
         y = gl.ones(COUNT, 3) @ x
         y.backward(gl.from_numpy(rows(kind, 2)[:, 0] if x.ndim == 1 else rows(kind, 2)))
         exact = np.broadcast_to(rows(kind)[:, 0].sum(dtype=np.float64), shape)
-        assert roundings(x.grad, exact, exact) <= {RANDOM: 20, HEAVY: 1200}[kind]
+        assert roundings(x.grad, exact, exact) <= MOST_OF_PRODUCTS[kind]
     x = gl.zeros(100, 200, 3).requires_grad_(False)
     w = gl.zeros(3, 2, requires_grad=True)
     ((x + 1) @ w).backward(gl.from_numpy(rows(kind, 2).reshape(100, 200, 2)))
     exact = np.broadcast_to(rows(kind)[:, 0].sum(dtype=np.float64), (3, 2))
-    assert roundings(w.grad, exact, exact) <= {RANDOM: 20, HEAVY: 1200}[kind]
+    assert roundings(w.grad, exact, exact) <= MOST_OF_PRODUCTS[kind]
 
 
 def test_products_in_pieces_of_all_shapes() -> None:
     rng = np.random.default_rng(0)
-    for k in (8191, 8192, 9000):
+    for k in (8191, 8192, 9000, 70_000):
         for left, right in (
             ((k,), (k,)), ((k,), (k, 2)), ((2, k), (k,)), ((2, k), (k, 3)), ((20, k), (k, 3)),
             ((3, 2, k), (k, 2)), ((3, 2, k), (3, k, 2)), ((3, 2, k), (k,)), ((k,), (3, k, 2)),
