@@ -37,11 +37,12 @@ _REDUCE: dict[str, Callable[..., Any]] = {
 
 _SMALL = 512  # elements, below which nothing is gained
 _CACHED = 1 << 18  # elements of an array that is in the cache
-_CHAIN = 64  # values that a product adds one after another; NumPy half as many
+_CHAIN = 64  # values that are added one after another
 _SHORT = 16  # rows, up to which none are read as one
 _NARROW = 512  # elements of a row, below which several are read as one
 _WIDE = 2048  # elements of a row that is long enough for BLAS to read rows from memory
 _FOLDED, _FOLDED_IN_CACHE = 1024, 4096  # elements of a row that is made of several
+_SCRATCH = 31 * 1024  # elements, up to which memory is not asked for anew from the system
 _RUN = 64  # neighbours in memory that are better added by a product than pairwise
 _RUN_IN_CACHE = 256  # the same where all of the array is in the cache
 _RUN_JUST_WRITTEN = 1024  # the same for what was computed a moment ago
@@ -119,35 +120,38 @@ def _reduce_rows(reduce: Any, x: Any) -> Any:
     cached = x.size <= _CACHED
     # Of short rows that come from memory BLAS reads four at a time, and the prefetcher loses track.
     product = reduce is _ADD and x.dtype.char in "fd" and (cached or inner >= _WIDE)
-    chain = _CHAIN if product else _CHAIN // 2
-    if inner < _NARROW and n > (chain if product else _SHORT):
+    if inner < _NARROW and n > (_CHAIN if product else _SHORT):
         return _reduce_folded(reduce, x)
-    one: Any = ones(min(n, chain), x.dtype) if product else None
-    if n <= chain and product:
+    if n <= _CHAIN:
+        if not product:
+            return reduce(x, -2)
+        one = ones(n, x.dtype)
         return one.dot(x) if x.ndim == 2 else np.matmul(one, x)
-    if n <= chain or reduce is not _ADD:
+    if reduce is not _ADD:
         return reduce(x, -2)
-    if n > chain * chain:
-        return _reduce_rows(reduce, _slab_sums(x, chain * chain))
-    outer, blocks = x.shape[:-2], n // chain
-    whole = blocks * chain
-    y = np.empty((*outer, blocks + (whole < n), inner), x.dtype)
-    long = x[..., :whole, :].reshape(*outer, blocks, chain, inner)
-    if product:
-        np.matmul(one, long, y[..., :blocks, :])
-    else:
-        _ADD(long, -2, None, y[..., :blocks, :])
-    if whole < n:
-        _ADD(x[..., whole:, :], -2, None, y[..., blocks, :])
-    return _reduce_rows(reduce, y)
+    return _reduce_rows(reduce, _block_sums(x, product))
 
 
-def _slab_sums(x: Any, rows: int) -> Any:
-    """The sums of every so many rows: the sums of their blocks stay in the cache."""
+def _block_sums(x: Any, product: bool) -> Any:
+    """The sums of blocks of rows, of the last axis but one; where they are many, of many blocks."""
     *outer, n, inner = x.shape
-    y = np.empty((*outer, -(-n // rows), inner), x.dtype)
-    for i, start in enumerate(range(0, n, rows)):
-        y[..., i, :] = _reduce_rows(_ADD, x[..., start : start + rows, :])
+    blocks = max(1, _SCRATCH // inner)  # whose sums are added at once
+    step = _CHAIN if product or n < 4 * _CHAIN * blocks else _CHAIN * blocks
+    count = n // step
+    y = np.empty((*outer, count + (n % step > 0), inner), x.dtype)
+    whole = x[..., : count * step, :].reshape(*outer, count, step, inner)
+    sums = y[..., :count, :]
+    if product:
+        np.matmul(ones(_CHAIN, x.dtype), whole, sums)
+    elif step == _CHAIN:
+        _ADD(whole, -2, None, sums)
+    else:
+        scratch = np.empty((*outer, blocks, inner), x.dtype)
+        for i in range(count):
+            slab = whole[..., i, :, :].reshape(*outer, blocks, _CHAIN, inner)
+            _ADD(_ADD(slab, -2, None, scratch), -2, None, sums[..., i, :])
+    if n % step:
+        y[..., count, :] = _reduce_rows(_ADD, x[..., count * step :, :])
     return y
 
 
