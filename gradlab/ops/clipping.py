@@ -11,9 +11,9 @@ import numpy as np
 from gradlab import dtypes
 from gradlab.kernels.cuda import update as cuda
 from gradlab.ops.core import Kernel, Op
+from gradlab.ops.reducing import array_dot
 
-# Elements whose squares are added in float32, by a dot product: four times as fast as squaring and
-# adding pairwise, and of the same relative error (2e-7) as long as the partial sums are not many.
+# Elements whose powers are added in float32; the sums of pieces are added in float64.
 PIECE = 1 << 16
 
 
@@ -42,7 +42,7 @@ def _pieces(xp: Any, x: Any) -> Iterator[Any]:
 def _powers(xp: Any, x: Any, ord: float) -> Any:
     """The sum of ``|x|^ord``; for infinity, the largest ``|x|``."""
     if ord == 2:
-        return xp.dot(x, x)
+        return array_dot(xp, x, x)
     return xp.max(xp.abs(x)) if ord == math.inf else xp.sum(xp.abs(x) ** ord)
 
 

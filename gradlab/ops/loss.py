@@ -30,9 +30,10 @@ from gradlab.ops.elementwise import (
     where,
 )
 from gradlab.ops.embedding import all_below, first_outside
+from gradlab.ops.reducing import array_dot, reduce_array, sum_along
 from gradlab.ops.samples import LARGE, Sample, values
 from gradlab.ops.shape import expand, reshape, sum_to
-from gradlab.ops.softmax import has_short_rows, largest, log_softmax, softmax, sum_along
+from gradlab.ops.softmax import has_short_rows, largest, log_softmax, softmax
 from gradlab.tensor import Tensor, from_value, operand_beside, require_option
 
 _REDUCTIONS = ("mean", "sum", "none")
@@ -62,7 +63,7 @@ def _shape(x: Any) -> tuple[int, ...]:
 def _reduced(xp: Any, y: Any, reduction: str) -> Any:
     if reduction == "none":
         return y
-    total = xp.add.reduce(y, axis=None)
+    total = reduce_array(xp, "sum", y)
     return total / y.size if reduction == "mean" else total
 
 
@@ -141,26 +142,12 @@ def _element_samples(**kwargs: Any) -> Callable[[], Iterator[Sample]]:
     return samples
 
 
-# A sum of squares by one long dot product would lose digits: partial sums stay this short.
-_DOT = 1 << 15
-
-
-def _sum_of_squares(xp: Any, d: Any) -> Any:
-    flat = d.ravel()
-    if flat.size <= _DOT:
-        return flat.dot(flat)
-    whole = flat.size // _DOT * _DOT
-    rows = flat[:whole].reshape(-1, 1, _DOT)
-    return xp.add.reduce(xp.matmul(rows, rows.swapaxes(1, 2)), axis=None) + flat[whole:].dot(
-        flat[whole:]
-    )
-
-
 def _mse_forward(xp: Any, x: Any, target: Any, *, reduction: str) -> Any:
     d = _difference(x, target)
     if reduction == "none":
         return d * d, d
-    total = _sum_of_squares(xp, d)
+    flat = d.reshape(-1)
+    total = array_dot(xp, flat, flat)
     return total / d.size if reduction == "mean" else total, d
 
 
@@ -650,7 +637,7 @@ def _kl_forward(xp: Any, x: Any, target: Any, *, log_target: bool, reduction: st
         y = xp.where(target == 0, xp.zeros((), y.dtype), y)
     if reduction == "none":
         return y
-    return xp.add.reduce(y, axis=None) / _kl_count(x.shape, target.shape, reduction)
+    return reduce_array(xp, "sum", y) / _kl_count(x.shape, target.shape, reduction)
 
 
 def _kl_gx(gy: Tensor, target: Any, log_target: bool, reduction: str, x_shape: Any) -> Tensor:
@@ -753,7 +740,7 @@ def _read_labels(
     else:
         weights = weight.take(labels)
         weights = weights if kept is None else weights * kept
-    return _Labels(places, weights, xp.add.reduce(weights, axis=None), kept)
+    return _Labels(places, weights, reduce_array(xp, "sum", weights), kept)
 
 
 def _kept(xp: Any, labels: Any, classes: int, ignore: int) -> Any:
@@ -846,7 +833,7 @@ def _check_label_range(operation: str, target: Any, classes: int, ignore_index: 
 def _averaged(xp: Any, losses: Any, total: Any, shape: tuple[int, ...], reduction: str) -> Any:
     if reduction == "none":
         return losses.reshape(shape)
-    loss = xp.add.reduce(losses, axis=None)
+    loss = reduce_array(xp, "sum", losses)
     return loss / total if reduction == "mean" else loss
 
 
@@ -938,7 +925,7 @@ def _cross_entropy_forward(
         if labels.kept is not None:  # an ignored row counts 0 even where it is inf or NaN
             losses = xp.where(labels.kept, losses, xp.zeros((), losses.dtype))
     if label_smoothing:
-        mass = rows.shape[1] if _is_one(weight) else xp.add.reduce(weight)
+        mass = rows.shape[1] if _is_one(weight) else reduce_array(xp, "sum", weight)
         smooth = (log_sums * mass - drift) * (label_smoothing / max(rows.shape[1], 1))
         if labels.kept is not None:
             smooth = xp.where(labels.kept, smooth, xp.zeros((), smooth.dtype))
@@ -961,7 +948,7 @@ def _cross_entropy_backward(
         on = on * (1 - label_smoothing)
         share = scale * (label_smoothing / max(rows.shape[1], 1))
         weight = 1.0 if _is_one(weight) else weight.astype(x.dtype, copy=False)
-        mass = rows.shape[1] if _is_one(weight) else xp.add.reduce(weight)
+        mass = rows.shape[1] if _is_one(weight) else reduce_array(xp, "sum", weight)
         g = _scaled_exponentials(xp, rows, peak, (on + share * mass) / sums)
         if not _is_one(weight):
             weight = _class_axis(weight, rows.ndim)
@@ -1185,9 +1172,9 @@ def _soft_forward(
     q = _smoothed(_as_rows(target), weight, rows.shape[1], 1, label_smoothing)
     peak = largest(xp, rows, 1)
     d = rows - peak
-    losses = -xp.add.reduce(q * d, axis=1)
-    sums = xp.add.reduce(xp.exp(d, out=d), axis=1)
-    mass = xp.add.reduce(q, axis=1)
+    losses = -sum_along(xp, q * d, 1)
+    sums = sum_along(xp, xp.exp(d, out=d), 1)
+    mass = sum_along(xp, q, 1)
     losses += mass * xp.log(sums)
     loss = _averaged(xp, losses, losses.size, _label_shape(x.shape), reduction)
     return loss, (peak.reshape(sums.shape), sums, mass)

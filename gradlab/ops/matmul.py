@@ -8,8 +8,9 @@ gradient, on arrays the fused backward pass.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from string import ascii_letters
 from typing import Any
 
@@ -21,6 +22,13 @@ from gradlab.kernels.cuda import matmul as cuda, reduction
 from gradlab.kernels.cuda.driver import current
 from gradlab.ops.core import FLOAT, PROMOTE, Kernel, Op, apply, public
 from gradlab.ops.elementwise import TensorLike, conj, keep, where, write_out
+from gradlab.ops.reducing import (
+    array_dot,
+    matrices,
+    reduce_array,
+    stacked_matmul,
+    sum_along,
+)
 from gradlab.ops.samples import Sample, values
 from gradlab.ops.shape import canonical_axes, canonical_axis, permute, reshape, sum_to
 from gradlab.tensor import Tensor, operand_beside, require_option
@@ -68,19 +76,14 @@ def get_float32_matmul_precision() -> str:
     return cuda.precision
 
 
-def _matrices(x1: Any, x2: Any) -> tuple[Any, Any]:
-    """Two arrays as matrices: views, the first a row and the second a column if a vector."""
-    return x1[None, :] if x1.ndim == 1 else x1, x2[:, None] if x2.ndim == 1 else x2
-
-
 def _product_accepts(x1: Any, x2: Any) -> bool:
     if not getattr(x1, "ndim", 0) or not getattr(x2, "ndim", 0):
         return False
-    return ladder.accepts("matmul", "matmul", *_matrices(x1, x2))
+    return ladder.accepts("matmul", "matmul", *matrices(x1, x2))
 
 
 def _product_run(x1: Any, x2: Any) -> Any:
-    y = ladder.run("matmul", "matmul", *_matrices(x1, x2))
+    y = ladder.run("matmul", "matmul", *matrices(x1, x2))
     if x1.ndim == 1:
         y = y[..., 0, :]
     return y[..., 0] if x2.ndim == 1 else y
@@ -106,7 +109,7 @@ def array_matmul(xp: Any, x1: Any, x2: Any) -> Any:
     """Array code: the matrix product, on a GPU by gradlab's kernels."""
     if xp is not np and _product_accepts(x1, x2):
         return _product_run(x1, x2)
-    return xp.matmul(x1, x2)
+    return stacked_matmul(xp, x1, x2)
 
 
 # ------------------------------------------------------------------------------------- matmul
@@ -133,25 +136,33 @@ def _matmul_forward(xp: Any, x1: Any, x2: Any) -> Any:
     n1, n2 = getattr(x1, "ndim", 0), getattr(x2, "ndim", 0)
     # The method `dot` takes half the time of np.matmul on small matrices, and is the same there.
     if 0 < n1 < 3 and 0 < n2 < 3:
-        return x1.dot(x2)
-    return xp.matmul(x1, x2)
+        return array_dot(xp, x1, x2)
+    return stacked_matmul(xp, x1, x2) if n1 and n2 else xp.matmul(x1, x2)
 
 
-def _matmul_gx1(gy: Any, x2: Any, x1_shape: tuple[int, ...]) -> Any:
+def _gx1(product: Any, gy: Any, x2: Any, x1_shape: tuple[int, ...]) -> Any:
     if x2.ndim == 1:
         return gy[..., None] * x2
     if len(x1_shape) == 1:
-        return (x2 @ gy[..., None])[..., 0]
-    return gy @ x2.swapaxes(-1, -2)
+        return product(x2, gy[..., None])[..., 0]
+    return product(gy, x2.swapaxes(-1, -2))
 
 
-def _matmul_gx2(gy: Any, x1: Any, x2_shape: tuple[int, ...]) -> Any:
+def _gx2(product: Any, gy: Any, x1: Any, x2_shape: tuple[int, ...]) -> Any:
     if x1.ndim == 1:
         return gy * x1 if len(x2_shape) == 1 else x1[:, None] * gy[..., None, :]
     if len(x2_shape) > 2:
-        return x1.swapaxes(-1, -2) @ gy
+        return product(x1.swapaxes(-1, -2), gy)
     # All rows of a batch meet the same x2: one large product rather than a sum of small ones.
-    return (_rows(gy, x2_shape[1:]).T @ _rows(x1, x2_shape[:1])).T
+    return product(_rows(gy, x2_shape[1:]).T, _rows(x1, x2_shape[:1])).T
+
+
+def _matmul_gx1(gy: Tensor, x2: Tensor, x1_shape: tuple[int, ...]) -> Any:
+    return _gx1(operator.matmul, gy, x2, x1_shape)
+
+
+def _matmul_gx2(gy: Tensor, x1: Tensor, x2_shape: tuple[int, ...]) -> Any:
+    return _gx2(operator.matmul, gy, x1, x2_shape)
 
 
 def _rows(x: Any, last: tuple[int, ...]) -> Any:
@@ -164,20 +175,21 @@ def _matmul_backward(xp: Any, gy: Any, x1: Any, x2: Any, *, needs: tuple[bool, .
     gx1 = gx2 = None
     if x1.ndim == 2 and x2.ndim == 2:
         if needs[0]:
-            gx1 = gy.dot(x2.T)
+            gx1 = array_dot(xp, gy, x2.T)
         if needs[1]:
-            gx2 = x1.T.dot(gy)
+            gx2 = array_dot(xp, x1.T, gy)
         return gx1, gx2
+    product = partial(stacked_matmul, xp)
     if needs[0]:
-        gx1 = _matmul_gx1(gy, x2, x1.shape)
+        gx1 = _gx1(product, gy, x2, x1.shape)
     if needs[1]:
-        gx2 = _matmul_gx2(gy, x1, x2.shape)
+        gx2 = _gx2(product, gy, x1, x2.shape)
     return gx1, gx2
 
 
 def _matmul_backward_cuda(gy: Any, x1: Any, x2: Any, *, needs: tuple[bool, ...]) -> Any:
     """The same on matrices throughout; the transposes are views that the kernels read as such."""
-    left, right = _matrices(x1, x2)
+    left, right = matrices(x1, x2)
     if x1.ndim == 1:
         gy = gy[..., None, :] if x2.ndim > 1 else gy[..., None]
     if x2.ndim == 1:
@@ -521,9 +533,10 @@ def _linear_forward(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     if weight.ndim != 2 or not ndim:
         raise ValueError
     if ndim < 3:
-        y = x.dot(weight.T)
+        y = array_dot(xp, x, weight.T)
     else:
-        y = x.reshape(-1, x.shape[-1]).dot(weight.T).reshape(*x.shape[:-1], weight.shape[0])
+        y = array_dot(xp, x.reshape(-1, x.shape[-1]), weight.T)
+        y = y.reshape(*x.shape[:-1], weight.shape[0])
     if bias is not None:
         if bias.shape != weight.shape[:1]:
             raise ValueError
@@ -531,32 +544,16 @@ def _linear_forward(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     return y
 
 
-@lru_cache(maxsize=16)
-def ones(count: int, dtype: Any) -> np.ndarray:
-    """A vector of ones, kept: a product with it is the quickest sum of short rows or columns."""
-    return np.ones(count, dtype)
-
-
-def sum_rows(xp: Any, x: Any) -> Any:
-    """The sum over the rows of a matrix.
-
-    As a product with ones it takes a third of the time of np.add.reduce, which walks row by row.
-    """
-    if xp is np and 16 <= x.shape[0] <= 8192:
-        return ones(x.shape[0], x.dtype).dot(x)
-    return xp.add.reduce(x, axis=0)
-
-
 def _linear_backward(xp: Any, gy: Any, x: Any, weight: Any, *, needs: tuple[bool, ...]) -> Any:
     gx = gw = None
     rows = gy if gy.ndim == 2 else gy.reshape(-1, weight.shape[0])
     if needs[0]:
-        gx = rows.dot(weight)
+        gx = array_dot(xp, rows, weight)
         if gy.ndim != 2:
             gx = gx.reshape(x.shape)
     if needs[1]:
-        gw = rows.T.dot(x if x.ndim == 2 else x.reshape(-1, weight.shape[1]))
-    return (gx, gw, sum_rows(xp, rows)) if needs[2] else (gx, gw)
+        gw = array_dot(xp, rows.T, x if x.ndim == 2 else x.reshape(-1, weight.shape[1]))
+    return (gx, gw, sum_along(xp, rows, 0)) if needs[2] else (gx, gw)
 
 
 def _linear_accepts(x: Any, weight: Any, bias: Any = None, activation: str = "") -> bool:
@@ -856,7 +853,7 @@ def _sum_labels(xp: Any, x: Any, term: str, wanted: set[str]) -> tuple[Any, str]
     axes = tuple(i for i, label in enumerate(term) if label not in wanted)
     if not axes:
         return x, term
-    return xp.add.reduce(x, axis=axes), "".join(label for label in term if label in wanted)
+    return reduce_array(xp, "sum", x, axes), "".join(label for label in term if label in wanted)
 
 
 def _contract(

@@ -27,8 +27,7 @@ from gradlab.errors import (
     ShapeError,
     message,
 )
-from gradlab.kernels import ladder
-from gradlab.kernels.cuda import reduction as _reduction, scan as _scan  # noqa: F401 - rungs
+from gradlab.kernels.cuda import scan as _scan  # noqa: F401 - its rungs of the ladder
 from gradlab.ops.core import FLOAT, Kernel, Op, apply, ladder_kernel, public
 from gradlab.ops.elementwise import (
     abs as absolute,
@@ -41,6 +40,7 @@ from gradlab.ops.elementwise import (
     where,
 )
 from gradlab.ops.indexing import take_along_axis
+from gradlab.ops.reducing import Axes, mean_and_squares, reduce_array
 from gradlab.ops.samples import LARGE, SIZES, Sample, distinct, layouts, values
 from gradlab.ops.shape import (
     EXPAND,
@@ -56,77 +56,8 @@ from gradlab.ops.shape import (
 )
 from gradlab.tensor import Tensor, from_value, is_integer
 
-Axes = tuple[int, ...] | None  # canonical: counted from the front, None for all
-
 _REAL = "biufV"
 _INEXACT = "fcV"
-
-# ------------------------------------------------------------------------ arrays, not tensors
-
-# np.sum and its kin spend 1.3 µs in Python before they reach these.
-_add_reduce: Callable[..., Any] = np.add.reduce
-_REDUCE: dict[str, Callable[..., Any]] = {
-    "sum": _add_reduce,
-    "prod": np.multiply.reduce,
-    "max": np.maximum.reduce,
-    "min": np.minimum.reduce,
-    "any": np.logical_or.reduce,
-    "all": np.logical_and.reduce,
-}
-
-
-def reduce_array(xp: Any, name: str, x: Any, axis: Axes, keepdims: bool, dtype: Any = None) -> Any:
-    """Reduce an array by ``name``, the array namespace's function, the fastest way known."""
-    if xp is not np:
-        return _reduce_on_device(xp, name, x, axis, keepdims, dtype)
-    reduce = _REDUCE[name]
-    if axis and x.size >= _SMALL and dtype is None and x.flags.c_contiguous:
-        y = _reduce_narrow(reduce, x, axis)
-        if y is not None:
-            return y.reshape(_kept_shape(x.shape, axis)) if keepdims else y
-    return reduce(x, axis, dtype, None, keepdims)
-
-
-def _reduce_on_device(xp: Any, name: str, x: Any, axis: Axes, keepdims: bool, dtype: Any) -> Any:
-    # Integers are exact in the int64 that the kernels give them, whatever is made of it after.
-    exact = dtype is None or x.dtype.kind in "biu"
-    if exact and ladder.accepts("reduction", name, x, axis=axis, keepdims=keepdims):
-        y = ladder.run("reduction", name, x, axis=axis, keepdims=keepdims)
-        return y if dtype is None else y.astype(dtype, copy=False)
-    options = {} if dtype is None else {"dtype": dtype}
-    return getattr(xp, name)(x, axis=axis, keepdims=keepdims, **options)
-
-
-# NumPy's inner loop runs along the last axis of its operands, and restarting it costs more than
-# ten additions. A tall matrix of few columns makes it restart for every row.
-_SMALL = 1024  # elements, below which nothing is gained
-_ROW = 1024  # elements of a row that is long enough
-_NARROW = 16  # columns, up to which a transposed copy pays
-
-
-def _reduce_narrow(reduce: Any, x: Any, axis: tuple[int, ...]) -> Any:
-    """Reduce the rows, or the columns, of what is a tall narrow matrix; None for other shapes.
-
-    Summing 60,000 rows of 10 takes a tenth of the time of ``np.add.reduce``, and the error of a
-    sum over many rows falls with the number of partial sums.
-    """
-    if axis == tuple(range(len(axis))):
-        width = math.prod(x.shape[len(axis) :])
-        if 0 < width <= _ROW // 4 and x.size >= 4 * _ROW:
-            return _reduce_rows(reduce, x.reshape(-1, width)).reshape(x.shape[len(axis) :])
-    elif axis == (x.ndim - 1,) and 0 < x.shape[-1] <= _NARROW:
-        columns = np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T)
-        return reduce(columns, 0).reshape(x.shape[:-1])
-    return None
-
-
-def _reduce_rows(reduce: Any, x: Any) -> Any:
-    """Reduce axis 0, reading many rows of ``x`` as one long row."""
-    count, width = x.shape
-    rows = _ROW // width
-    whole = count - count % rows
-    partial = reduce(x[:whole].reshape(-1, rows * width), 0).reshape(rows, width)
-    return reduce(np.concatenate((partial, x[whole:])), 0)
 
 
 def _kept_shape(shape: tuple[int, ...], axis: Axes) -> tuple[int, ...]:
@@ -284,10 +215,7 @@ def _reduction_samples(
 
 
 def _sum_forward(xp: Any, x: Any, *, axis: Axes, keepdims: bool) -> Any:
-    dtype = _wide(x.dtype)
-    if axis is None and xp is np:  # the commonest call of all is spared a detour
-        return _add_reduce(x, None, dtype, None, keepdims)
-    return reduce_array(xp, "sum", x, axis, keepdims, dtype)
+    return reduce_array(xp, "sum", x, axis, keepdims, _wide(x.dtype))
 
 
 SUM = Op(
@@ -317,8 +245,6 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dtype: Any = No
 
 
 def _mean_forward(xp: Any, x: Any, *, axis: Axes, keepdims: bool) -> Any:
-    if axis is None and xp is np:
-        return _add_reduce(x, None, None, None, keepdims) / x.size
     return reduce_array(xp, "sum", x, axis, keepdims) / _count(x.shape, axis)
 
 
@@ -406,14 +332,9 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dtype: Any = N
 
 
 def _var_forward(xp: Any, x: Any, *, axis: Axes, keepdims: bool, correction: float) -> Any:
-    # In two passes: E[x²] - E[x]² loses all digits where the mean is large beside the deviation.
-    count = _count(x.shape, axis)
-    deviation = x - reduce_array(xp, "sum", x, axis, True) / count
-    if x.dtype.kind == "c":
-        deviation = xp.abs(deviation)
-    deviation *= deviation
-    degrees = count - correction
-    return reduce_array(xp, "sum", deviation, axis, keepdims) / (degrees if degrees > 0 else 0)
+    _, squares = mean_and_squares(xp, x, axis, keepdims)
+    degrees = _count(x.shape, axis) - correction
+    return squares / (degrees if degrees > 0 else 0)
 
 
 def _deviation(x: Tensor, axis: Axes) -> Tensor:
@@ -550,7 +471,8 @@ def _ties_forward(xp: Any, x: Any, y: Any, *, axis: Axes) -> Any:
     chosen = x == y.reshape(_kept_shape(x.shape, axis))
     if x.dtype.kind in "fV":
         chosen |= x != x  # one NaN makes the result NaN, and owns its gradient
-    return chosen / reduce_array(xp, "sum", chosen, axis, True, x.dtype)
+    # Counted as integers: float32 does not count beyond 2^24.
+    return chosen / reduce_array(xp, "sum", chosen, axis, True, dtypes.int64).astype(x.dtype)
 
 
 # The share of each element in the extremum y: 1, or 1/n for each of n equal ones.
@@ -908,10 +830,12 @@ def nanmean(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dtype: Any 
     x = operand("nanmean", x)
     if dtype is not None:
         x = x.astype(dtype, copy=False)
+    given = x.dtype
+    if given in dtypes.HALVES:  # where few are not NaN, the mean of all is too small for float16
+        x = x.astype(dtypes.float32)
     missing = isnan(x)
-    # A count would overflow float16; the share of those that are there does not.
     share = mean((~missing).astype(x.dtype), axis, keepdims)
-    return mean(where(missing, 0, x), axis, keepdims) / share
+    return (mean(where(missing, 0, x), axis, keepdims) / share).astype(given, copy=False)
 
 
 # -------------------------------------------------------------------------------- log-sum-exp
@@ -967,15 +891,18 @@ def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 # --------------------------------------------------------------------- cumulative sum and product
 
 
+_RUNNING = {dtypes.float32: dtypes.float64, dtypes.complex64: dtypes.complex128}
+
+
 def _accumulate(xp: Any, name: str, x: Any, axis: int) -> Any:
     # A running sum adds up its rounding errors: over a million numbers, float32 keeps four digits
     # and float64 all seven, for a fifth more time.
-    dtype = dtypes.float64 if x.dtype == dtypes.float32 else _wide(x.dtype)
+    dtype = _RUNNING.get(x.dtype) or _wide(x.dtype)
     if xp is np:
         y = (np.add if name == "cumsum" else np.multiply).accumulate(x, axis, dtype)
     else:
         y = getattr(xp, name)(x, axis=axis, dtype=dtype)
-    return y.astype(x.dtype) if x.dtype == dtypes.float32 else y
+    return y.astype(x.dtype) if x.dtype in _RUNNING else y
 
 
 def _cumsum_forward(xp: Any, x: Any, *, axis: int, reverse: bool) -> Any:

@@ -13,6 +13,7 @@ from gradlab import dtypes
 from gradlab.errors import AxisError, OptionError, ShapeError, message
 from gradlab.kernels.cuda import reduction as _reduction  # noqa: F401 - rungs
 from gradlab.ops.core import Op, apply, device_shares, ladder_kernel, mixed_devices, public
+from gradlab.ops.reducing import reduce_array
 from gradlab.ops.samples import Sample, values
 from gradlab.tensor import Tensor, operand_beside, require_option
 
@@ -373,7 +374,7 @@ def _sum_to_forward(xp: Any, x: Any, *, shape: tuple[int, ...]) -> Any:
     stretched = tuple(
         i + extra for i, size in enumerate(shape) if size == 1 and x.shape[i + extra] != 1
     )
-    return xp.add.reduce(x, axis=tuple(range(extra)) + stretched).reshape(shape)
+    return reduce_array(xp, "sum", x, (*range(extra), *stretched)).reshape(shape)
 
 
 SUM_TO = Op(

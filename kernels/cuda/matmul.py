@@ -70,6 +70,7 @@ TILES = (Tile(128, 256, 170, 0.88), Tile(64, 128, 45, 0.80), Tile(32, 64, 30, 0.
 EDGES = {"float32": (128, 64, 32), "float16": (128, 64), "bfloat16": (128, 64)}
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 SHORTEST_PART = 64
+LONGEST_PART = 8192  # of a thin product: values added one after another, which costs digits
 START = 1500  # cycles from a block's start to its first product and from its last to its end
 SECOND_LAUNCH = 3500  # cycles of the kernel that adds up the parts, beside its traffic
 BYTES_PER_CYCLE = 2500.0  # of device memory
@@ -383,6 +384,8 @@ def _tile_launch(
     dtype = options.dtype
     m, n, k, batches = layout.m, layout.n, layout.k, layout.batches
     tile, parts = choose_tile(m, n, k, batches, dtype, multiprocessors)
+    if min(m, n) <= SKINNY:  # which the copies of C are small for
+        parts = max(parts, k // LONGEST_PART)
     part, parts = _cut(k, parts)
     tiles = divide_up(m, tile.edge), divide_up(n, tile.edge)
     modes = (GENERAL, GENERAL)

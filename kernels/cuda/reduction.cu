@@ -57,6 +57,7 @@ struct Operation {
   Options options;
   static constexpr bool CHUNKS = false;  // true where it makes the part of a chunk by itself
   static constexpr bool SLOW = false;    // true where arithmetic, not memory, takes the time
+  static constexpr bool PIVOTS = false;  // true where all values are taken less a result's first
 };
 
 // The part of N neighbouring values, a power of two; in the reduced values the first is number
@@ -189,13 +190,17 @@ struct argmin : PlaceOfBest<argmin> {
 // The variance, reading memory once: of each chunk, in registers, first the mean and then the
 // squares of the deviations from it; chunks are joined by the pairwise update of Chan, Golub and
 // LeVeque (Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979). A
-// count as a Real is exact up to 2^24, and beyond that as good a weight as is needed.
+// count as a Real is exact up to 2^24, and beyond that as good a weight as is needed. Values far
+// from zero have means that are rounded by as much as they differ: so the first value of each result
+// is taken from all of them, which changes nothing else.
 struct var : Operation {  // the standard deviation too, as `order` 0.5
   struct Part {
     Real count, mean, squares;
   };
   using Result = T;
   static constexpr bool CHUNKS = true;
+  static constexpr bool PIVOTS = true;
+  Real pivot;
   INLINE Part identity() const { return {Real(0), Real(0), Real(0)}; }
   INLINE Part combine(Part a, Part b) const {
     Real count = a.count + b.count;
@@ -207,7 +212,7 @@ struct var : Operation {  // the standard deviation too, as `order` 0.5
   template <int N> INLINE Part chunk(const T (&x)[N], int64, int64) const {
     Real values[N], total = Real(0), squares = Real(0);
 #pragma unroll
-    for (int i = 0; i < N; i++) total += values[i] = Real(load(x[i]));
+    for (int i = 0; i < N; i++) total += values[i] = Real(load(x[i])) - pivot;
     Real mean = total * Real(1.0 / N);
 #pragma unroll
     for (int i = 0; i < N; i++) squares += (values[i] - mean) * (values[i] - mean);
@@ -316,6 +321,12 @@ using Op = operation::OPERATION;
 using Part = Op::Part;
 using Result = Op::Result;
 
+// The operation for the values of one result, of which `first` is the first.
+template <class Op> INLINE Op with_pivot(Op op, const T* first) {
+  if constexpr (Op::PIVOTS) op.pivot = Real(load(*first));
+  return op;
+}
+
 // -------------------------------------------------------------------------- shape and layout
 
 struct Geometry {
@@ -327,6 +338,7 @@ struct Geometry {
   int64 outer_part, inner_part;    // what one block reduces of the outer and innermost axes
   int64 outer_parts, inner_parts;  // how many blocks share a result
   int64 partial;                   // 1: `combine` will finish
+  int64 period;                    // columns, after which those of the same results come again
   Options options;
 };
 
@@ -425,6 +437,7 @@ KERNEL(rows)(const T* x, Result* y, Part* parts, const __grid_constant__ Geometr
   if (valid) {
     Share share = share_of(g, split);
     const T* top = x + (g.start + kept.at + share.from * g.stride);
+    op = with_pivot(op, x + (g.start + kept.at));
     for (int64 o = share.outer + thread / lanes; o < share.outer_end; o += threads / lanes) {
       Place outer = locate(g.outer, o);
       int64 place = outer.other + share.from * g.weight;
@@ -471,7 +484,7 @@ template <int V> INLINE void combine_groups(const Op& op, Part (&part)[V], int l
   }
 }
 
-template <int V> INLINE void take_rows(const Op& op, Part (&part)[V], const T* x, int n,
+template <int V> INLINE void take_rows(const Op (&ops)[V], Part (&part)[V], const T* x, int n,
                                        int64 stride, int64 place, int64 weight, int group,
                                        int groups) {
   for (int i = group; i < n; i += ROWS * groups) {
@@ -485,7 +498,8 @@ template <int V> INLINE void take_rows(const Op& op, Part (&part)[V], const T* x
 #pragma unroll
       for (int v = 0; v < V; v++) {
         T one[1] = {rows[u][v]};
-        part[v] = op.combine(part[v], chunk_part(op, one, place + (i + u * groups) * weight, 0));
+        part[v] =
+            ops[v].combine(part[v], chunk_part(ops[v], one, place + (i + u * groups) * weight, 0));
       }
     }
   }
@@ -508,9 +522,15 @@ template <int V> INLINE void reduce_columns(const T* x, Result* y, Part* parts, 
   if (valid) {
     Share share = share_of(g, split);
     const T* top = x + (g.start + kept.at + column * g.column_stride + share.from * g.stride);
+    Op ops[V];
+#pragma unroll
+    for (int v = 0; v < V; v++) {
+      int64 result = Op::PIVOTS ? (column + v) % g.period : 0;
+      ops[v] = with_pivot(op, x + (g.start + kept.at + result * g.column_stride));
+    }
     for (int64 o = share.outer; o < share.outer_end; o++) {
       Place outer = locate(g.outer, o);
-      take_rows<V>(op, part, top + outer.at, share.n, g.stride,
+      take_rows<V>(ops, part, top + outer.at, share.n, g.stride,
                    outer.other + share.from * g.weight, g.weight, group, THREADS / lanes);
     }
   }
@@ -526,7 +546,8 @@ template <int V> INLINE void reduce_columns(const T* x, Result* y, Part* parts, 
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
+// The pivots of V columns are V registers more, which three blocks do not have.
+extern "C" __global__ void __launch_bounds__(THREADS, Op::PIVOTS ? 2 : RESIDENT)
 KERNEL(columns_packed)(const T* x, Result* y, Part* parts, const __grid_constant__ Geometry g) {
   reduce_columns<COLUMN_PACK>(x, y, parts, g);
 }

@@ -165,7 +165,7 @@ AXES_DTYPE = np.dtype([
 _FIELDS = (
     "length", "stride", "weight", "columns", "column_stride", "column_other", "column_blocks",
     "start", "threads", "lanes", "outer_part", "inner_part", "outer_parts", "inner_parts",
-    "partial",
+    "partial", "period",
 )  # fmt: skip
 GEOMETRY = np.dtype([
     ("kept", AXES_DTYPE), ("outer", AXES_DTYPE), *((name, np.int64) for name in _FIELDS),
@@ -285,7 +285,7 @@ def _plan_columns(layout: Layout, itemsize: int, aligned: int, operation: str) -
         tuple(above), reduced[:-1], length=inner.size, stride=inner.stride, weight=inner.other,
         columns=column.size, column_stride=column.stride, column_other=column.other,
         column_blocks=across, start=layout.start, lanes=lanes, partial=int(parts * fold > 1),
-        **shares,
+        period=column.size // fold, **shares,
     )  # fmt: skip
     name = "columns_packed" if packed else "columns"
     return _staged(name, blocks * parts, geometry, parts * fold, layout.kept)

@@ -115,8 +115,9 @@ def shares(shape: Any, dtype: str = "float32", seed: int = 2) -> np.ndarray:
 
 
 def kernels(emulator: Any) -> list[str]:
-    """The kernels that were launched, without their dtype; and forget them."""
-    names = [symbol.rsplit("_", 1)[0] for _, symbol in emulator.launches]
+    """The kernels of this family that were launched, without their dtype; and forget them."""
+    launches = [symbol for source, symbol in emulator.launches if source == "cross_entropy.cu"]
+    names = [symbol.rsplit("_", 1)[0] for symbol in launches]
     emulator.launches.clear()
     return names
 
