@@ -9,13 +9,15 @@ WORKERS ?= auto
 # `+cpu` is the build without CUDA: the plain requirement brings gigabytes of it on Linux.
 TORCH ?= torch==2.13.0$(if $(filter Linux,$(shell uname -s)),+cpu)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# The one that tests/cupy_standin is written for, without the CUDA libraries, which are replaced.
+CUPY := cupy-cuda13x==14.2.0
 
 RUN := $(VENV)/bin/python
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types docs torch bench resources gpu
+.PHONY: help demo test lint format types docs torch cupy bench resources cubins gpu
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -42,14 +44,26 @@ docs: $(VENV)/with-docs ## run the course notes as notebooks and build the site,
 
 torch: $(VENV)/with-torch ## add PyTorch without CUDA, for tests/parity
 
+cupy: $(VENV)/with-test $(VENV)/with-cupy ## run the real CuPy over a driver that computes nothing; needs no GPU
+	@GRADLAB_CUPY=$(abspath $(VENV))/cupy $(RUN) -m pytest --numprocesses $(WORKERS) --maxprocesses 8 \
+	tests/cupy_standin $(ARGS)
+
 bench: $(VENV)/with-torch $(VENV)/with-bench ## time gradlab beside its peers; ARGS="-k mlp" picks some cases
 	@$(RUN) -m benchmarks $(ARGS)
 
 resources: $(VENV)/with-test ## registers, shared memory and spills of every CUDA kernel; needs no GPU
 	@$(RUN) -m gradlab.kernels.cuda.resources $(ARGS)
 
+# For a machine whose NVRTC has this version; the folder is then brought there.
+CUBINS ?= .cubins
+NVRTC ?= 13.0.88
+
+cubins: $(VENV)/with-test ## compile the CUDA kernels for a GPU elsewhere; ARGS="--arch sm_90a", NVRTC=13.0.88
+	@$(PIP_INSTALL) --no-deps --upgrade --target $(VENV)/nvrtc-$(NVRTC) nvidia-cuda-nvrtc==$(NVRTC)
+	@GRADLAB_QUIET=1 $(RUN) -m gradlab.kernels.cuda.resources --keep $(CUBINS) --nvrtc $(VENV)/nvrtc-$(NVRTC) $(ARGS)
+
 # In the environment that $(PYTHON) belongs to, since CuPy and its peers have to fit the machine.
-gpu: ## check and time everything on a GPU; needs CuPy in the environment of $(PYTHON)
+gpu: ## check everything on a GPU; ARGS=--time times it; needs CuPy in the environment of $(PYTHON)
 	@$(PYTHON) -c 'import sys, setuptools; sys.exit(int(setuptools.__version__.split(".")[0]) < 77)' 2>/dev/null || { echo "\
 	gradlab: make gpu installs gradlab without the network, which takes setuptools 77 or newer beside '$(PYTHON)'. \
 	Run: $(PYTHON) -m pip install --upgrade setuptools" >&2; exit 1; }
@@ -64,8 +78,15 @@ $(VENV)/with-torch: pyproject.toml | $(VENV)/created
 	@$(PIP_INSTALL) '$(TORCH)'
 	@touch $@
 
+# In a folder of its own: in the environment CuPy would be found by all that looks for a GPU.
+$(VENV)/with-cupy: Makefile | $(VENV)/created
+	@echo "Installing $(CUPY) into $(VENV)/cupy"
+	@rm -rf $(VENV)/cupy
+	@$(PIP_INSTALL) --retries 1 --timeout 15 --no-deps --only-binary :all: --target $(VENV)/cupy '$(CUPY)'
+	@touch $@
+
 $(VENV)/with-%: pyproject.toml | $(VENV)/created
-	@echo "Installing gradlab[$*] into $(VENV)"
+	@echo "Installing gradlab with the extras $* into $(VENV)"
 	@$(PIP_INSTALL) --editable '.[$*]'
 	@touch $@
 

@@ -51,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
     described = machine.describe(options.threads)
     print(table.plain(table.rows(results)))
     print(f"\n{table.machine_line(described)}")
+    if any(case.slows_pytorch for case in cases):
+        print(table.CAVEAT)
     if table.warning(results):
         print(table.warning(results))
     folder = options.results or (None if options.k else race.RESULTS)

@@ -53,6 +53,9 @@ class Case:
     # Seconds to rest before another peer's turn. The threads of OpenBLAS go on spinning for some
     # 25 ms after a product, and would take a core from whoever comes next.
     rest = 0.0
+    # Whether gradlab's turns leave those threads spinning while PyTorch, which has threads of its
+    # own, takes its turns. Its times are then too long, and the README shows none of them.
+    slows_pytorch = False
 
     def peers(self) -> Iterator[str]:
         """The names of the peers that are installed, gradlab first."""

@@ -16,7 +16,17 @@ import importlib
 import math
 from typing import TYPE_CHECKING, Any
 
-from gradlab import accelerator, autograd, backends, cuda, dtypes, errors, linalg
+from gradlab import (
+    _environment,  # noqa: F401 - first, since it refuses a folder that two distributions write to
+    accelerator,
+    autograd,
+    backends,
+    cuda,
+    dtypes,
+    errors,
+    linalg,
+)
+from gradlab.arguments import guard_namespace, guarded
 from gradlab.autograd import (
     enable_grad,
     inference_mode,
@@ -436,7 +446,7 @@ if not TYPE_CHECKING:  # for a type checker it would make every misspelt name a 
         if name in _LAZY:
             return importlib.import_module(f"gradlab.{name}")
         if name == "elementwise":
-            return importlib.import_module("gradlab.ops.user").elementwise
+            return guarded(importlib.import_module("gradlab.ops.user").elementwise)
         raise AttributeError(f"module 'gradlab' has no attribute {name!r}")
 
 
@@ -826,3 +836,5 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]  # fmt: skip
+
+guard_namespace(globals())

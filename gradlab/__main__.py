@@ -24,6 +24,7 @@ import numpy as np
 
 import gradlab
 from gradlab import ops
+from gradlab._environment import DISTRIBUTION, STRANGER, pip_install
 from gradlab.backends.probe import CUPY_PACKAGES, CudaProbe, cupy_packages, probe_cuda
 from gradlab.console import writable
 from gradlab.ops import core
@@ -32,28 +33,25 @@ Rows = list[tuple[str, ...]]
 
 
 class Package(NamedTuple):
-    """A package that gradlab uses: its name, what needs it, and the line that installs it."""
+    """A package that gradlab uses: its name, what needs it, and the extra that lists it."""
 
     name: str
     needed_for: str
-    install: str
+    extra: str = ""
 
 
 PACKAGES = (
-    Package("numpy", "everything", "pip install numpy"),
-    Package("ml_dtypes", "bfloat16", "pip install ml_dtypes"),
-    Package("safetensors", "save, load and checkpoints", "pip install safetensors"),
-    Package("tqdm", "the Trainer's progress bar", "pip install tqdm"),
-    Package("numba", "gradlab.elementwise, kernels in Python", 'pip install "gradlab[numba]"'),
-    Package("pandas", "CSV files and data frames", 'pip install "gradlab[data]"'),
-    Package("scikit-learn", "the handwritten digits", 'pip install "gradlab[data]"'),
-    Package("matplotlib", "plots", 'pip install "gradlab[viz]"'),
+    Package("numpy", "everything"),
+    Package("scipy", "erf, some initializers"),
+    Package("ml_dtypes", "bfloat16"),
+    Package("safetensors", "save, load and checkpoints"),
+    Package("tqdm", "the Trainer's progress bar"),
+    Package("numba", "gradlab.elementwise, kernels in Python", "numba"),
+    Package("pandas", "CSV files and data frames", "data"),
+    Package("scikit-learn", "the handwritten digits", "data"),
+    Package("matplotlib", "plots", "viz"),
 )
-CUPY = Package(
-    "cupy",
-    "device='cuda' (an NVIDIA GPU)",
-    'pip install "gradlab[cuda12]" or "gradlab[cuda13]", as the driver allows',
-)
+CUPY = Package("cupy", "device='cuda' (an NVIDIA GPU)")
 
 
 def report() -> dict[str, Any]:
@@ -77,10 +75,11 @@ def report() -> dict[str, Any]:
         "devices": {"cpu": _cpu(), "cuda": _cuda(probe)},
         "kernels": _kernels(),
         "missing": [
-            each._asdict()
-            for each in (*PACKAGES, _cupy_for(probe))
-            if each.name in packages and packages[each.name] is None
+            {"name": name, "needed_for": purpose, "install": _install(name, extra, probe)}
+            for name, purpose, extra in (*PACKAGES, CUPY)
+            if name in packages and packages[name] is None
         ],
+        "another_gradlab": _stranger(),
     }
 
 
@@ -91,9 +90,19 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cupy_for(probe: CudaProbe) -> Package:
-    """CuPy, with the one line that fits this machine where the driver has told."""
-    return CUPY._replace(install=probe.remedy) if probe.devices else CUPY
+def _install(name: str, extra: str, probe: CudaProbe) -> str:
+    """The line that installs a package; CuPy's fits this machine where the driver has told."""
+    if name != CUPY.name:
+        return pip_install(extra, name)
+    if probe.devices:
+        return probe.remedy
+    return f"{pip_install('cuda12')}, or with a newer driver {pip_install('cuda13')}"
+
+
+def _stranger() -> str | None:
+    """The version of another distribution that installs a `gradlab`; None if there is none."""
+    version = _version(STRANGER)
+    return version if _version(DISTRIBUTION) else None
 
 
 def _blas() -> dict[str, Any]:
@@ -168,6 +177,7 @@ def as_text(found: dict[str, Any]) -> str:
     """Write a `report` as aligned plain text."""
     sections: dict[str, Rows] = {
         f"gradlab {found['gradlab']}": _version_rows(found),
+        "Another gradlab": _stranger_rows(found["another_gradlab"]),
         "Devices": [*_cpu_rows(found["devices"]["cpu"]), *_cuda_rows(found["devices"]["cuda"])],
         "Kernels": _kernel_rows(found["kernels"]),
         "Not installed": [
@@ -200,6 +210,15 @@ def _version_rows(found: dict[str, Any]) -> Rows:
     return [
         (name, version or "not installed", notes.get(name, ""))
         for name, version in versions.items()
+    ]
+
+
+def _stranger_rows(version: str | None) -> Rows:
+    if version is None:
+        return []
+    return [
+        (f"{STRANGER} {version}", "another distribution, which `import gradlab` may find instead"),
+        ("", f"what to do: pip uninstall -y {STRANGER}"),
     ]
 
 

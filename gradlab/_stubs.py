@@ -39,7 +39,8 @@ def methods() -> dict[str, Any]:
 
     def is_attached(value: Any) -> bool:
         function = value.fget if isinstance(value, property) else value
-        return getattr(function, "__module__", "").startswith("gradlab.ops")
+        plain = inspect.unwrap(function) if callable(function) else function
+        return getattr(plain, "__module__", "").startswith("gradlab.ops")
 
     return {name: value for name, value in sorted(vars(Tensor).items()) if is_attached(value)}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradlab.arguments import guard_namespace
 from gradlab.backends.gate import Statistics, counters
 from gradlab.devices import DeviceLike, device_count, find_device, is_available, synchronize
 from gradlab.errors import OptionError, message
@@ -105,3 +106,6 @@ def statistics() -> Statistics:
 def reset_statistics() -> None:
     """Start counting from zero."""
     counters.reset()
+
+
+guard_namespace(globals())

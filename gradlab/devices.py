@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import builtins
 import re
-import warnings
 from functools import cached_property
 from typing import Any
 
+from gradlab.arguments import show, warn
 from gradlab.backends import cuda
 from gradlab.backends.cpu import CpuBackend
 from gradlab.backends.protocol import Backend
@@ -85,12 +85,12 @@ class Device:
 
 def _name(kind: DeviceLike | int, index: int | None) -> str:
     """``cpu``, ``cuda:<index>`` or ``auto``."""
-    got = repr(kind) if index is None else f"{kind!r}, {index!r}"
+    got = show(kind) if index is None else f"{show(kind)}, {show(index)}"
     if isinstance(kind, Device) and index is None:
         return str(kind)
     if isinstance(kind, int) and index is None:
         index, kind = kind, "cuda"
-    match = _FORM.fullmatch("cpu" if kind is None else str(kind))
+    match = _FORM.fullmatch("cpu" if kind is None else kind if isinstance(kind, str) else "")
     if not match or not _is_index(index) or (index is not None and match["index"]):
         expected = "'cpu', 'cuda', 'cuda:<index>' or 'auto'"
         raise DeviceError(message("device", expected=expected, got=got))
@@ -138,7 +138,7 @@ def _auto() -> Device:
     except DeviceError as error:
         if not _auto_said:
             _auto_said = True
-            warnings.warn(f"device='auto' takes the CPU: {error}", stacklevel=3)
+            warn(f"device='auto' takes the CPU: {error}")
         return cpu
 
 
@@ -160,8 +160,16 @@ def device_count() -> int:
 
 
 def synchronize(where: DeviceLike = None) -> None:
-    """Wait until all work queued on a device is done; returns at once for the CPU."""
-    find_device(where).backend.synchronize()
+    """Wait until all work queued on a device is done, without one on every GPU that was used.
+
+    Returns at once for the CPU.
+    """
+    if where is not None:
+        find_device(where).backend.synchronize()
+        return
+    for each in list(_devices.values()):
+        if each.type == "cuda" and "backend" in each.__dict__:
+            each.backend.synchronize()
 
 
 def forget_cuda() -> None:

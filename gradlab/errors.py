@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from gradlab._environment import pip_install
+
 
 class GradlabError(Exception):
     """Base class of all errors that gradlab raises on purpose.
@@ -59,6 +61,10 @@ class StateError(GradlabError, KeyError, RuntimeError):
     """A state dict that does not fit the object it is loaded into."""
 
 
+class NameNotFoundError(GradlabError, AttributeError):
+    """A name that a module, or another object, does not hold."""
+
+
 class CheckpointError(GradlabError, RuntimeError):
     """A file of tensors or a checkpoint that is damaged, altered or of another kind."""
 
@@ -101,6 +107,8 @@ def message(operation: str, *, expected: str = "", got: str = "", hint: str = ""
     >>> message("mm", expected="two matrices", got="shapes (3,) and (3, 2)", hint="use mv")
     'mm: expected two matrices, got shapes (3,) and (3, 2); use mv'
     """
+    if "\n" in str(got):  # the repr of a tensor or an array
+        got = " ".join(got.split())
     parts = [f"expected {expected}" if expected else "", f"got {got}" if got else ""]
     body = ", ".join(part for part in parts if part)
     # What came may be text from a file or a server.
@@ -124,8 +132,11 @@ def printable(text: object) -> str:
 
 
 def missing_dependency(package: str, extra: str, purpose: str) -> MissingDependencyError:
-    """The error for an optional package: what needs it and the line that installs it."""
+    """The error for a package that is not installed: what needs it, the line that installs it.
+
+    ``extra`` is the extra of gradlab that lists the package, "" where gradlab always needs it.
+    """
     return MissingDependencyError(
         f"{purpose} needs the package {package}, which is not installed; "
-        f'run: pip install "gradlab[{extra}]"'
+        f"run: {pip_install(extra, package)}"
     )

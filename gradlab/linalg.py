@@ -5,6 +5,7 @@ The names are those of the array API's ``linalg`` and of PyTorch's. A singular m
 wait to learn of it; with ``GRADLAB_SYNC=1`` it does, and raises.
 """
 
+from gradlab.arguments import guard_namespace
 from gradlab.errors import LinAlgError
 from gradlab.ops.linalg import (
     cholesky,
@@ -36,3 +37,5 @@ __all__ = [
     "multi_dot", "norm", "outer", "pinv", "qr", "slogdet", "solve", "solve_triangular", "svd",
     "svdvals", "tensordot", "trace", "vecdot", "vector_norm",
 ]  # fmt: skip
+
+guard_namespace(globals())

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -199,6 +200,27 @@ def keep_permissions(handle: int, before: os.stat_result) -> None:
         os.fchmod(handle, mode)
 
 
+@contextmanager
+def fresh_folder(beside: Path) -> Iterator[Path]:
+    """A new folder beside a path that nobody else may read, and that is gone at the end.
+
+    What processes of the same user that were killed have left of such is removed.
+    """
+    _remove_abandoned(beside)
+    folder = beside.with_name(f".{beside.name}.{secrets.token_hex(4)}.tmp")
+    os.mkdir(folder, 0o700)
+    # A folder is no file on Windows, and cannot be locked.
+    handle = None if sys.platform == "win32" else os.open(folder, os.O_RDONLY)
+    try:
+        if handle is not None:
+            lock(handle)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
 def _remove_abandoned(target: Path) -> None:
     """Remove what this user's processes left of the target when they were killed.
 
@@ -215,12 +237,14 @@ def _remove_abandoned(target: Path) -> None:
 
 
 def _remove_unlocked(path: str) -> None:
-    handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
+    access = os.O_RDONLY if is_folder else os.O_RDWR
+    handle = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         found = os.fstat(handle)
-        mine = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+        mine = found.st_uid == os.geteuid() and (is_folder or stat.S_ISREG(found.st_mode))
         if mine and lock(handle):
-            os.unlink(path)
+            shutil.rmtree(path) if is_folder else os.unlink(path)
     finally:
         os.close(handle)
 

@@ -471,5 +471,5 @@ def _safetensors(operation: str) -> Any:
         import safetensors
         import safetensors.numpy
     except ImportError:  # a core dependency, so only where it was taken away
-        raise missing_dependency("safetensors", "data", operation) from None
+        raise missing_dependency("safetensors", "", operation) from None
     return safetensors

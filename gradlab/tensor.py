@@ -13,6 +13,7 @@ import numpy as np
 
 from gradlab import dtypes
 from gradlab._methods import TensorMethods
+from gradlab.arguments import guard_methods, guarded, show
 from gradlab.autograd.graph import Hooks, Leaf, Node, Version
 from gradlab.devices import Device, DeviceLike, cpu, find_device
 from gradlab.dtypes import DType
@@ -22,6 +23,7 @@ from gradlab.errors import (
     DTypeError,
     GradientError,
     OptionError,
+    OutOfMemoryError,
     ShapeError,
     message,
 )
@@ -91,7 +93,7 @@ class Tensor(TensorMethods):
     def _add_method(cls, name: str, function: Any) -> None:
         if name in cls.__dict__:
             raise ValueError(f"Tensor has a method {name!r} already")
-        setattr(cls, name, function)
+        setattr(cls, name, guarded(function))
 
     # ------------------------------------------------------------------------- what it is
 
@@ -367,7 +369,7 @@ class Tensor(TensorMethods):
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:
             raise GradientError("__dlpack__: the tensor requires a gradient; use .detach()")
-        return self._array.__dlpack__(**options)
+        return self.device.backend.bind(self._array.__dlpack__)(**options)
 
     def __dlpack_device__(self) -> Any:
         return self._array.__dlpack_device__()
@@ -426,7 +428,8 @@ class Tensor(TensorMethods):
     def __repr__(self) -> str:
         from gradlab.formatting import format_tensor
 
-        return format_tensor(
+        # An excerpt of a large array is taken on its device.
+        return self.device.backend.bind(format_tensor)(
             self._array,
             to_host=self.device.backend.to_host,
             default_dtype=dtypes.get_default_dtype(),
@@ -443,7 +446,7 @@ class Tensor(TensorMethods):
             )
         made = type(self).__new__(type(self))
         memo[id(self)] = made
-        made._array, made.device = self._array.copy(), self.device
+        made._array, made.device = copied(self), self.device
         made._node = made._version = made._view = None
         made.grad = None if self.grad is None else self.grad.__deepcopy__(memo)
         if self.requires_grad:
@@ -453,6 +456,9 @@ class Tensor(TensorMethods):
     def __reduce__(self) -> tuple[Any, ...]:
         array = self.device.backend.to_host(self._array)
         return _rebuild, (type(self), array, str(self.device), self.requires_grad)
+
+
+guard_methods(Tensor)
 
 
 def _rebuild(kind: type[Tensor], array: np.ndarray, device: str, requires_grad: bool) -> Tensor:
@@ -521,6 +527,7 @@ def from_value(
     device: Device,
     *,
     dtype: Any = None,
+    beside: DType | None = None,
     copy: bool | None = None,
     operation: str = "tensor",
     move: bool = False,
@@ -530,29 +537,60 @@ def from_value(
     Python numbers take the default dtypes (float32, int64, bool); arrays keep theirs. The memory
     of an array on the same device is shared unless ``copy``. A tensor on another device stays
     there, for the operation to refuse, unless ``move``.
+
+    ``beside`` is the dtype of the tensor that ``value`` is computed with: numbers of Python's take
+    it, as in ``x + 0.1``, and the default of their kind where it is of another kind. So labels
+    stay integers beside floating scores, and promotion rounds them once.
     """
     wanted = None if dtype is None else dtypes.as_dtype(dtype)
     if isinstance(value, Tensor):
         return _from_tensor(value, device if move else value.device, wanted, copy)
     if device is not cpu and hasattr(value, "__cuda_array_interface__"):
         return _from_device_array(value, device, wanted, copy)
-    array = _host_array(value, operation)
+    if beside is not None and isinstance(value, np.generic) and value.dtype in dtypes.ALL:
+        value = value.item()
+    array = _host_array(value, operation, wanted or beside)
     if wanted is None:
-        wanted = _common_dtype(value, array)
+        wanted = _common_dtype(value, array, beside)
     if copy and isinstance(value, np.ndarray):
         array = array.copy()
-    elif array.dtype != wanted and dtypes.is_integer(wanted) and not _has_dtype(value):
+    elif array.dtype != wanted and not _has_dtype(value):
         _check_fits(array, wanted, operation)
-    array = array.astype(dtypes.as_dtype(wanted), copy=False)
+    if array.dtype != wanted:
+        with np.errstate(all="ignore"):  # 1e300 is infinite in float32, without a word
+            array = array.astype(dtypes.as_dtype(wanted))
     return Tensor._wrap(device.backend.from_host(array), device)
 
 
+def operand_beside(x: Tensor, value: Any, operation: str) -> Tensor:
+    """``value`` as a tensor for an operation with ``x``: see ``beside`` of `from_value`."""
+    return from_value(value, x.device, beside=x.dtype, operation=operation)
+
+
+def value_for(x: Tensor, value: Any, operation: str) -> Tensor:
+    """``value`` as a tensor to be written into ``x``.
+
+    Numbers of Python's are rounded once, to the dtype of ``x``, and refused where it does not hold
+    them; tensors and arrays keep theirs, which the write casts.
+    """
+    dtype = None if _has_dtype(value) else x.dtype
+    return from_value(value, x.device, dtype=dtype, operation=operation)
+
+
 def _check_fits(array: np.ndarray, dtype: DType, operation: str) -> None:
-    """Refuse Python numbers that an integer dtype does not hold."""
-    info = np.iinfo(dtype)
-    bad = array[~((array >= info.min) & (array <= info.max))] if array.dtype.kind != "c" else array
-    if bad.size:
+    """Refuse Python numbers that a dtype does not hold: large ones in integers, complex in real."""
+    if array.dtype.kind == "c":
+        bad = array.reshape(-1)[:0] if dtypes.is_complex(dtype) else array
+        expected = f"a value that fits {dtype.name}"
+    elif dtypes.is_integer(dtype):
+        info = np.iinfo(dtype)
+        # What lies behind the point goes. In floats info.max + 1 is exact where info.max is not.
+        whole = np.trunc(array) if array.dtype.kind == "f" else array
+        bad = array[~((whole >= info.min) & (whole < info.max + 1))]
         expected = f"values that fit {dtype.name}, from {info.min} to {info.max}"
+    else:
+        return
+    if bad.size:
         raise DTypeError(message(operation, expected=expected, got=str(bad.flat[0])))
 
 
@@ -561,10 +599,15 @@ def _from_tensor(value: Tensor, device: Device, dtype: DType | None, copy: bool 
     if value.device is not device:
         array = device.backend.from_host(value.device.backend.to_host(array))
     if dtype is not None and array.dtype != dtype:
-        array = array.astype(dtype)
+        array = device.backend.bind(array.astype)(dtype)
     if array is not value._array:
         return Tensor._wrap(array, device)
-    return Tensor._wrap(array.copy(), device) if copy else value
+    return Tensor._wrap(copied(value), device) if copy else value
+
+
+def copied(x: Tensor) -> Any:
+    """A copy of a tensor's array, on the tensor's device: CuPy copies to the current one."""
+    return x.device.backend.bind(x._array.copy)()
 
 
 def _from_device_array(
@@ -575,16 +618,29 @@ def _from_device_array(
     return _from_tensor(made, device, dtype, copy)
 
 
-def _host_array(value: Any, operation: str) -> np.ndarray:
+def _host_array(value: Any, operation: str, wanted: DType | None = None) -> np.ndarray:
     if isinstance(value, np.ndarray):
         array = np.asarray(value)  # without what np.matrix and the like change about it
     else:
         if not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
             return np.from_dlpack(value)
-        if isinstance(value, list | tuple):
-            value = _numbers(value)
         try:
+            if isinstance(value, list | tuple):
+                value = _numbers(value)
             array = np.asarray(value)
+        except RecursionError:
+            raise ShapeError(
+                message(
+                    operation,
+                    expected=f"lists nested at most {_MOST_AXES} deep",
+                    got=f"{show(value)}, which is nested deeper, or holds itself",
+                )
+            ) from None
+        except MemoryError:
+            got = f"{type(value).__name__} of length {len(value)}"
+            raise OutOfMemoryError(
+                message(operation, expected="values that fit in memory", got=got)
+            ) from None
         except ValueError:
             raise ShapeError(
                 message(
@@ -596,6 +652,8 @@ def _host_array(value: Any, operation: str) -> np.ndarray:
             ) from None
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
+    if isinstance(value, list | tuple | int) and array.dtype in _OF_LONG_INTEGERS:
+        array = _long_integers(value, array, wanted)
     if array.dtype not in dtypes.ALL:
         raise DTypeError(
             message(
@@ -619,18 +677,42 @@ def _numbers(value: Any) -> Any:
     return value
 
 
+_MOST_AXES = 64  # as NumPy
+
+
+# NumPy makes Python objects of integers beyond 64 bits, and float64 of 2⁶³ and 1.
+_OF_LONG_INTEGERS = (np.dtype(object), np.dtype(np.float64))
+
+
+def _long_integers(value: Any, array: np.ndarray, wanted: DType | None) -> np.ndarray:
+    """The array of ``value``, whose integers it holds exactly, or as floats where such are
+    ``wanted``; Python objects where no dtype holds them."""
+    if array.dtype != object:
+        if not (np.abs(array) >= 2.0**63).any():
+            return array
+        array = np.asarray(value, dtype=object)
+    if not all(isinstance(each, int) for each in array.flat):
+        return np.asarray(value)
+    low, high = min(array.flat), max(array.flat)
+    if low >= 0 and high < 2**64:
+        return array.astype(np.uint64)
+    floats = wanted is not None and dtypes._level(wanted) > 1
+    return array.astype(np.float64) if floats and -(2**1023) < low <= high < 2**1023 else array
+
+
 def _kind_name(array: np.ndarray) -> str:
     if array.dtype.kind == "O" and all(isinstance(each, int) for each in array.flat):
-        return "integers beyond 64 bits"
+        beyond = any(not -(2**63) <= each < 2**64 for each in array.flat)
+        return "integers beyond 64 bits" if beyond else "integers below 0 and from 2**63 up"
     names = {"U": "text", "S": "bytes", "O": "Python objects", "M": "dates", "m": "time spans"}
     return names.get(array.dtype.kind, array.dtype.name)
 
 
-def _common_dtype(value: Any, array: np.ndarray) -> DType:
+def _common_dtype(value: Any, array: np.ndarray, beside: DType | None) -> DType:
     """The dtype of ``value``, whose numbers are in ``array``: that which its numbers share.
 
-    A number of Python's counts as the default dtype of its kind, so that ``[np.float32(1), 2.0]``
-    is float32, as in PyTorch.
+    A number of Python's counts as what it is ``beside`` a tensor, or without one as the default
+    dtype of its kind, so that ``[np.float32(1), 2.0]`` is float32, as in PyTorch.
     """
     if hasattr(value, "dtype") or hasattr(value, "dtypes"):
         return array.dtype
@@ -638,13 +720,25 @@ def _common_dtype(value: Any, array: np.ndarray) -> DType:
     if isinstance(value, list | tuple):
         _collect_kinds(value, kinds)
     if kinds <= _PYTHON_NUMBERS:
-        return dtypes.default_for(array.dtype)
+        return _number_dtype(array.dtype, beside)
     return dtypes.result_type(
-        *(dtypes.scalar_dtype(kind) if kind in _PYTHON_NUMBERS else kind for kind in kinds)
+        *(
+            _number_dtype(np.dtype(kind), beside) if kind in _PYTHON_NUMBERS else kind
+            for kind in kinds
+        )
     )
 
 
-_PYTHON_NUMBERS = frozenset({bool, int, float, complex})
+def _number_dtype(dtype: DType, beside: DType | None) -> DType:
+    """The dtype of Python's numbers that are of ``dtype`` in NumPy."""
+    exact = dtype.kind in "biu"
+    if beside is None or (exact and dtypes._level(beside) != dtypes._level(dtype)):
+        return dtypes.default_for(dtype)
+    return dtypes.result_type(beside, _PYTHON_KINDS[dtype.kind])
+
+
+_PYTHON_KINDS: dict[str, type] = {"b": bool, "i": int, "u": int, "f": float, "c": complex}
+_PYTHON_NUMBERS = frozenset(_PYTHON_KINDS.values())
 
 
 def _collect_kinds(values: Sequence[Any], kinds: set[Any]) -> None:
@@ -668,9 +762,10 @@ def _has_dtype(value: Any) -> bool:
 
 def require_option(operation: str, name: str, value: Any, allowed: Sequence[Any]) -> None:
     """Refuse a value that is not one of ``allowed``."""
-    if value not in allowed:
+    # By type first: an array would be compared element by element.
+    if not any(value is each or (type(value) is type(each) and value == each) for each in allowed):
         options = ", ".join(map(repr, allowed))
-        raise OptionError(message(operation, expected=f"{name} one of {options}", got=repr(value)))
+        raise OptionError(message(operation, expected=f"{name} one of {options}", got=show(value)))
 
 
 def is_integer(value: Any) -> bool:
@@ -682,7 +777,7 @@ def require_integer(operation: str, name: str, value: Any, least: int = 1) -> in
     """Return a value as an int; refuse what is no integer of ``least`` or more."""
     if not is_integer(value) or value < least:
         expected = f"an integer {name} of {least} or more"
-        raise OptionError(message(operation, expected=expected, got=repr(value)))
+        raise OptionError(message(operation, expected=expected, got=show(value)))
     return int(value)
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.arguments import guard_namespace
 from gradlab.autograd import enable_grad, grad, no_grad
 from gradlab.devices import Device, find_device, is_available
 from gradlab.errors import GradientError, GradlabError, OptionError, message
@@ -756,8 +757,7 @@ def _check_device(call: _Call, device: Device) -> None:
             [tensor(array, dtype=dtypes.float32, device=device) for array in call.arrays], device
         )
     for y, reference in zip(there, expected, strict=True):
-        if y.device is not device:
-            raise CheckError(f"expected a result on {device}, got one on {y.device}")
+        _check_place("result", y, device)
         # A sum of many terms errs by roundings of the largest of its partial sums.
         values = _host(reference)
         scale = float(np.max(np.abs(values), where=np.isfinite(values), initial=5.0))
@@ -767,7 +767,17 @@ def _check_device(call: _Call, device: Device) -> None:
     for one, other in zip(
         _gradients_on(call, device), _gradients_on(call, find_device("cpu")), strict=True
     ):
+        _check_place("gradient", one, device)
         assert_close(one, other, 1e-9, 1e-9, equal_nan=True, check_device=False)
+
+
+def _check_place(what: str, y: Tensor, device: Device) -> None:
+    """The tensor says that it lies on ``device``, and its memory does."""
+    if y.device is not device:
+        raise CheckError(f"expected a {what} on {device}, got one on {y.device}")
+    index = getattr(y._array.device, "id", None)  # a NumPy array's device has none
+    if index != device.index:
+        raise CheckError(f"expected a {what} on {device}, got one whose memory is on GPU {index}")
 
 
 def _gradients_on(call: _Call, device: Device) -> list[Tensor]:
@@ -779,3 +789,6 @@ def _gradients_on(call: _Call, device: Device) -> list[Tensor]:
     starts = [random.standard_normal(y.shape) for y in results]
     leaves = [x for x in inputs if x.requires_grad]
     return _gradients(results, leaves, starts) if leaves else []
+
+
+guard_namespace(globals())

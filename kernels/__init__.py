@@ -1,8 +1,8 @@
 """Device code of gradlab, installed as :mod:`gradlab.kernels`.
 
 The modules below know arrays and pointers, never tensors or gradients, and import nothing of
-gradlab. What they compute is defined by the forward of the op of the same name in
-:mod:`gradlab.ops`.
+gradlab but `gradlab._environment`. What they compute is defined by the forward of the op of the
+same name in :mod:`gradlab.ops`.
 """
 
 # PyPI has a package named `kernels`, and a checkout of this repository has this folder. Whoever

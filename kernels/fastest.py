@@ -9,35 +9,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gradlab.kernels.cache import Cache
 from gradlab.kernels.cuda import driver
+
+from gradlab._environment import home, variable
 
 _REPEATS = 7
 
 _lock = threading.RLock()  # a rung may run others
-_known: dict[Path, dict[str, str]] = {}  # by file, what was read from it or measured since
+# By folder and entry, what was read from it or measured since.
+_known: dict[tuple[Path | None, str], dict[str, str]] = {}
 
 
 def choose(candidates: Mapping[str, Any], arrays: Any, options: Any) -> str:
     """The name of the fastest of ``candidates`` (rungs by name) for a call and those like it."""
     key = shape_class(next(iter(candidates.values())), arrays, options)
-    file = cache_file()
+    name = entry()
+    place = cache_folder(), name
     with _lock:
-        if file not in _known:
-            _known[file] = _read(file)
-        known = _known[file]
+        if place not in _known:
+            _known[place] = _read(name)
+        known = _known[place]
         if known.get(key) not in candidates:
             known[key] = _measure(candidates, arrays, options)
-            _write(file, known)
+            _write(name, known)
         return known[key]
 
 
@@ -78,24 +81,33 @@ def _layout(x: Any) -> str:
 # ------------------------------------------------------------------------------------- on disk
 
 
-def cache_folder() -> Path:
-    """Where gradlab keeps what it measured: ``GRADLAB_CACHE_DIR``, or the platform's folder."""
-    named = os.environ.get("GRADLAB_CACHE_DIR")
+def cache_folder() -> Path | None:
+    """Where gradlab keeps what it measured: ``GRADLAB_CACHE_DIR``, or the platform's folder.
+
+    None where neither a variable nor a home says.
+    """
+    named = variable("GRADLAB_CACHE_DIR")
     if named:
         return Path(named)
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else Path.home() / "AppData" / "Local") / "gradlab" / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "gradlab"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gradlab"
+    by_platform = {
+        "win32": ("LOCALAPPDATA", "AppData/Local", "gradlab/Cache"),
+        "darwin": ("", "Library/Caches", "gradlab"),
+    }
+    name, below_home, own = by_platform.get(sys.platform, ("XDG_CACHE_HOME", ".cache", "gradlab"))
+    named, user = variable(name), home()
+    if named:
+        return Path(named, own)
+    return user / below_home / own if user else None
 
 
-def cache_file() -> Path:
+CACHE = Cache("choices of kernels.policy('fastest')", "GRADLAB_CACHE_DIR", cache_folder)
+
+
+def entry() -> str:
     """The file for the current device, the library's version and this version of the kernels."""
     machine = driver.current()
     parts = (machine.properties().name, str(machine.xp.__version__), _version(), source_hash())
-    return cache_folder() / f"fastest-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.json"
+    return f"fastest-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.choices"
 
 
 def _version() -> str:
@@ -113,34 +125,19 @@ def source_hash() -> str:
     return found.hexdigest()
 
 
-def _read(file: Path) -> dict[str, str]:
-    """What a file says; nothing where it is missing or damaged: then it is measured anew."""
+def _read(name: str) -> dict[str, str]:
+    """What an entry says; nothing where it is missing or damaged: then it is measured again."""
     try:
-        choices = json.loads(file.read_text(encoding="utf-8"))["choices"]
-        return {key: name for key, name in choices.items() if isinstance(name, str)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        choices = json.loads(CACHE.get(name) or "")["choices"]
+        return {key: rung for key, rung in choices.items() if isinstance(rung, str)}
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _write(file: Path, choices: dict[str, str]) -> None:
+def _write(name: str, choices: dict[str, str]) -> None:
     content = {
         "device": driver.current().properties().name,
         # Another process may have measured other shapes meanwhile.
-        "choices": dict(sorted({**_read(file), **choices}.items())),
+        "choices": dict(sorted({**_read(name), **choices}.items())),
     }
-    part = file.with_suffix(f".{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-        part.replace(file)  # at once: nobody reads half a file
-    except OSError as error:
-        _warn_unwritable(str(file.parent), str(error))
-
-
-@cache
-def _warn_unwritable(folder: str, reason: str) -> None:
-    warnings.warn(
-        f"kernels.policy('fastest'): what is measured cannot be kept in {folder} ({reason}), and "
-        "every process will measure again; set GRADLAB_CACHE_DIR to a folder that can be written",
-        stacklevel=2,
-    )
+    CACHE.put(name, json.dumps(content, indent=1, ensure_ascii=False).encode())

@@ -369,7 +369,7 @@ def _run(
         first = (str(failure).splitlines() or [""])[0]
         return Row(name, ok=False, error=math.nan, note=f"{type(failure).__name__}: {first}")
     row = Row(name, ok=error <= problem.tolerance, error=error)  # a NaN is not
-    if not result.untimed:
+    if row.ok and not result.untimed:  # how fast a wrong result comes means nothing
         _time(machine, problem, rung, sets, row, result)
     return row
 

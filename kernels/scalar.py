@@ -6,19 +6,23 @@ for the CPU (`gradlab.kernels.cpu.elementwise`) and for a GPU
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
-import inspect
+import contextlib
+import dis
+import linecache
 import re
-import textwrap
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import cached_property
-from types import FunctionType
+from functools import cached_property, partial, reduce
+from operator import or_
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
+FUNCTION = "_function_"  # what the syntax of a function is called
 LITERAL = "_literal_"  # the name under which functions see the dtype of their literals
 
 
@@ -33,25 +37,37 @@ class ScalarFunction:
     """
 
     def __init__(self, function: FunctionType, count: int | None = None) -> None:
+        code = function.__code__
         self.function = function
         self.name = function.__name__ if function.__name__.isidentifier() else "elementwise"
-        self.parameters = tuple(inspect.signature(function).parameters)
+        self.parameters = code.co_varnames[: code.co_argcount]
         self.count = count
+        # Taken now and parsed when needed: by then the file may say something else.
+        linecache.checkcache(code.co_filename)
+        self._lines = linecache.getlines(code.co_filename, function.__globals__)
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(self.parameters)})"
 
     @cached_property
     def tree(self) -> ast.FunctionDef | None:
-        """The function's syntax, without decorators, annotations and defaults; None: no source."""
+        """The function's syntax, without decorators, annotations and defaults.
+
+        None where there is no source, or none that compiles to this very function: its file has
+        changed since it was imported, or it is not the function that stands there.
+        """
         try:
-            text = textwrap.dedent(inspect.getsource(self.function))
-            module = ast.parse(text)
-        except (OSError, SyntaxError):  # typed at a prompt; a lambda amid a longer expression
+            module = ast.parse("".join(self._lines))
+        except SyntaxError:  # a cell with more than Python in it; a file in the midst of a change
             return None
-        ast.increment_lineno(module, self.function.__code__.co_firstlineno - 1)
-        found = list(_definitions(module, self.function))
-        return found[0] if len(found) == 1 else None
+        imports = list(_global_imports(module))
+        for node in ast.walk(module):
+            if isinstance(node, ast.FunctionDef | ast.Lambda):
+                bare = _bare(node)
+                if _is_source(bare, node, self.function.__code__, imports):
+                    bare.name = FUNCTION
+                    return bare
+        return None
 
     def typed(self, dtype: Any) -> ast.FunctionDef | None:
         """The syntax with literals turned into ``LITERAL(…)`` where they meet the inputs."""
@@ -64,8 +80,40 @@ class ScalarFunction:
 
     def scope(self, dtype: Any) -> dict[str, Any]:
         """The names that the function sees, for compiling its syntax elsewhere."""
-        closure = inspect.getclosurevars(self.function).nonlocals
-        return {**self.function.__globals__, **closure, LITERAL: np.dtype(dtype).type}
+        found = {**self.function.__globals__, LITERAL: np.dtype(dtype).type}
+        for name, cell in self._cells.items():
+            with contextlib.suppress(ValueError):  # not yet given a value
+                found[name] = cell.cell_contents
+        return found
+
+    def watch(self) -> list[tuple[Callable[[], Any], Any]]:
+        """What the function reads from around it, each as a function that reads it and its value.
+
+        Compiled code has these values as constants. What is built in does not change.
+        """
+        readers = [partial(self._read, name, attributes) for name, *attributes in self._around]
+        found = [(read, read()) for read in readers]
+        return [each for each in found if not isinstance(each[1], BuiltinFunctionType)]
+
+    def _read(self, name: str, attributes: list[str]) -> Any:
+        try:
+            cell = self._cells.get(name)
+            value = cell.cell_contents if cell else self.function.__globals__.get(name)
+        except ValueError:  # not yet given a value
+            return None
+        for attribute in attributes:
+            if isinstance(value, ModuleType | type):
+                value = getattr(value, attribute, None)
+        return value
+
+    @cached_property
+    def _around(self) -> list[tuple[str, ...]]:
+        return list(dict.fromkeys(_names_around(self.function.__code__)))
+
+    @cached_property
+    def _cells(self) -> dict[str, CellType]:
+        function = self.function
+        return dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
 
     def compiled(self, dtype: Any) -> FunctionType:
         """The function with its literals in ``dtype``; as it is, where there is no source."""
@@ -79,22 +127,90 @@ class ScalarFunction:
         return made
 
 
-def _definitions(module: ast.Module, function: FunctionType) -> Iterator[ast.FunctionDef]:
-    is_lambda = function.__name__ == "<lambda>"
-    names = list(inspect.signature(function).parameters) if is_lambda else None
-    for node in ast.walk(module):
-        if isinstance(node, ast.FunctionDef) and node.name == function.__name__:
-            yield _bare(node.args, node.body, node)
-        elif isinstance(node, ast.Lambda) and [each.arg for each in node.args.args] == names:
-            yield _bare(node.args, [ast.copy_location(ast.Return(node.body), node)], node)
+def _names_around(code: CodeType) -> Iterator[tuple[str, ...]]:
+    """The global and enclosing names that code reads, each with the attributes read of it."""
+    path: tuple[str, ...] = ()
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_ATTR", "LOAD_METHOD") and path:
+            path += (step.argval,)
+            continue
+        if path:
+            yield path
+        around = step.opname == "LOAD_GLOBAL" or (
+            step.opname == "LOAD_DEREF" and step.argval in code.co_freevars
+        )
+        path = (step.argval,) if around else ()
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from (each for each in _names_around(inner) if each[0] not in code.co_cellvars)
 
 
-def _bare(args: ast.arguments, body: list[ast.stmt], at: ast.AST) -> ast.FunctionDef:
-    names = [ast.arg(each.arg) for each in (*args.posonlyargs, *args.args)]
-    made = ast.parse("def _function_(): pass").body[0]
+def _bare(node: ast.FunctionDef | ast.Lambda) -> ast.FunctionDef:
+    """A definition without decorators, annotations and defaults."""
+    made = ast.parse("def _(): pass").body[0]
     assert isinstance(made, ast.FunctionDef)
-    made.args.args, made.body = names, body
-    return ast.fix_missing_locations(ast.copy_location(made, at))
+    made.args.posonlyargs = [ast.arg(each.arg) for each in node.args.posonlyargs]
+    made.args.args = [ast.arg(each.arg) for each in node.args.args]
+    if isinstance(node, ast.Lambda):
+        made.body = [ast.copy_location(ast.Return(node.body), node)]
+    else:
+        made.name, made.body = node.name, node.body
+    return ast.fix_missing_locations(ast.copy_location(made, node))
+
+
+def _global_imports(node: ast.AST) -> Iterator[ast.stmt]:
+    """The imports outside of functions and classes: calls of what they bind compile differently."""
+    for each in ast.iter_child_nodes(node):
+        if isinstance(each, ast.Import | ast.ImportFrom):
+            if getattr(each, "module", "") != "__future__":  # which the compiler's flags say
+                yield each
+        elif not isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr):
+            yield from _global_imports(each)
+
+
+def _is_source(
+    bare: ast.FunctionDef, node: ast.AST, code: CodeType, imports: list[ast.stmt]
+) -> bool:
+    """Whether a definition, found at ``node``, compiles to ``code``."""
+    statement: ast.stmt = bare
+    if isinstance(node, ast.Lambda):
+        statement = ast.copy_location(ast.Expr(ast.Lambda(bare.args, node.body)), node)
+    if code.co_name != ("<lambda>" if isinstance(node, ast.Lambda) else bare.name):
+        return False
+    # Within a function that has the names around it, which decide how a name is compiled.
+    outer = ast.parse(f"def _({', '.join(code.co_freevars)}): pass").body[0]
+    assert isinstance(outer, ast.FunctionDef)
+    own = [] if bare.name in code.co_freevars else [ast.Global([bare.name])]
+    outer.body = [*own, statement]
+    module = ast.fix_missing_locations(ast.Module([*imports, outer], []))
+    flags = code.co_flags & _FUTURE_FLAGS
+    try:
+        made = compile(module, code.co_filename, "exec", flags, dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return False
+    (around,) = (each for each in made.co_consts if isinstance(each, CodeType))
+    return any(isinstance(each, CodeType) and _same_code(each, code) for each in around.co_consts)
+
+
+_FUTURE_FLAGS = reduce(
+    or_, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
+)
+_FIELDS = (
+    "co_code", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_exceptiontable",
+    "co_argcount", "co_posonlyargcount", "co_kwonlyargcount",
+)  # fmt: skip
+
+
+def _same_code(one: CodeType, other: CodeType) -> bool:
+    """Whether two code objects do the same, wherever they stand."""
+    if any(getattr(one, field) != getattr(other, field) for field in _FIELDS):
+        return False
+    return len(one.co_consts) == len(other.co_consts) and all(
+        _same_code(a, b)
+        if isinstance(a, CodeType) and isinstance(b, CodeType)
+        else repr(a) == repr(b)  # 1, 1.0 and True are equal
+        for a, b in zip(one.co_consts, other.co_consts, strict=True)
+    )
 
 
 class _Literals(ast.NodeTransformer):
@@ -108,7 +224,8 @@ class _Literals(ast.NodeTransformer):
 
     def __init__(self, scope: dict[str, Any], function: FunctionType) -> None:
         code = function.__code__
-        self.scope = {name: scope[name] for name in scope if name not in code.co_varnames}
+        local = {*code.co_varnames, *code.co_cellvars}
+        self.scope = {name: scope[name] for name in scope if name not in local}
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)

@@ -2,8 +2,12 @@
 
 Its arrays are of a type of their own and behave as CuPy's do where CuPy differs from NumPy: a host
 array among device arrays is refused, no array turns into a host array by itself, results without
-axes stay arrays, and what CuPy's namespace does not have is not there. Arrays know which device
-they lie on, and an operation on two of them is refused.
+axes stay arrays, and what CuPy's namespace does not have is not there.
+
+Arrays know which device they lie on. As in CuPy, what is computed or copied lies on the current
+device, a view where its array lies, and an array of another device than the current one is refused:
+where CuPy gives a result on the current device all the same, this is stricter, but for the copies
+that CuPy makes from any device. tests/cupy_standin compares the two.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import json
 import operator
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,10 +60,27 @@ NO_BFLOAT16 = """
     svd qr det slogdet inv pinv solve eigh eigvalsh cholesky round around nan_to_num
 """
 
-# Functions whose result's shape depends on values: CuPy waits for them.
-WAITING = "nonzero flatnonzero argwhere unique extract compress union1d intersect1d setdiff1d"
+# Functions in which CuPy waits: those whose result's shape depends on values, and two that check
+# or convert indices on the host.
+WAITING = """
+    nonzero flatnonzero argwhere unique extract compress union1d intersect1d setdiff1d bincount
+    argpartition unravel_index
+"""
 
-_current = [0]  # the device that new arrays lie on
+# Functions and methods that give views, or tell no values: they ask for no device.
+VIEWS = """
+    ascontiguousarray astype atleast_1d atleast_2d broadcast_to conj diagonal expand_dims flip
+    may_share_memory moveaxis ravel reshape shares_memory split squeeze swapaxes transpose view
+"""
+
+
+class _Current(threading.local):
+    """The device that new arrays lie on; each thread begins on the first."""
+
+    index = 0
+
+
+_current = _Current()
 
 
 class CUDARuntimeError(RuntimeError):
@@ -92,11 +114,11 @@ def _wait() -> None:
 @contextmanager
 def Device(index: int) -> Iterator[None]:  # noqa: N802 - cupy.cuda.Device
     """The device on which arrays are made, as ``with cupy.cuda.Device(1):``."""
-    before, _current[0] = _current[0], index
+    before, _current.index = _current.index, index
     try:
         yield
     finally:
-        _current[0] = before
+        _current.index = before
 
 
 class Flags:
@@ -146,12 +168,25 @@ class Array:
         _wait()
         return self.values.copy()
 
+    def item(self) -> Any:
+        _wait()
+        return self.values.item()
+
+    def tolist(self) -> Any:
+        _wait()
+        return self.values.tolist()
+
     def copy(self, order: str = "C") -> Array:
-        # As in CuPy the one method that works whatever the current device is.
-        return Array(self.values.copy(), self.device_index)
+        return Array(self.values.copy(), _current.index)  # from any device to the current one
+
+    def flatten(self) -> Array:
+        return Array(self.values.flatten(), _current.index)
 
     def __getitem__(self, index: Any) -> Any:
-        chosen = _host(index, [self])
+        seen = [self]
+        chosen = _index(index, seen)
+        if not _is_basic(chosen):
+            _check_current(seen)
         if _selects(chosen):
             _wait()
         found = self.values[chosen]
@@ -160,10 +195,12 @@ class Array:
         return Array(found, self.device_index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        chosen = _host(index, [self])
+        seen = [self]
+        chosen, given = _index(index, seen), _host(value, seen)
+        _check_current(seen)
         if _selects(chosen) and isinstance(value, Array) and value.values.ndim:
             _wait()
-        self.values[chosen] = _host(value, [self])
+        self.values[chosen] = given
 
     def __len__(self) -> int:
         return len(self.values)
@@ -304,6 +341,29 @@ def _selects(index: Any) -> bool:
     return any(isinstance(i, np.ndarray) and i.dtype == bool for i in each)
 
 
+def _index(index: Any, seen: list[Array]) -> Any:
+    """An index with host arrays for device arrays; it may hold both, as CuPy copies the others."""
+    if isinstance(index, tuple):
+        return tuple(_index(each, seen) for each in index)
+    return index if isinstance(index, np.ndarray) else _host(index, seen)
+
+
+def _is_basic(index: Any) -> bool:
+    """True for an index that gives a view."""
+    each = index if isinstance(index, tuple) else (index,)
+    basic = (int, np.integer, slice, type(None), type(Ellipsis))
+    return all(isinstance(i, basic) for i in each)
+
+
+def _check_current(arrays: list[Array]) -> None:
+    places = {each.device_index for each in arrays}
+    if places - {_current.index}:
+        raise ValueError(
+            f"Array device must be same as the current device: arrays on {sorted(places)}, "
+            f"current {_current.index}"
+        )
+
+
 def _host(value: Any, seen: list[Array]) -> Any:
     """Take device arrays apart, noting them in ``seen``; host arrays are refused."""
     if isinstance(value, Array):
@@ -328,19 +388,19 @@ def _device(value: Any, index: int) -> Any:
 
 
 def _run(function: Any, args: Any, kwargs: Any, arrays: list[Array]) -> Any:
-    """Run NumPy's function on the host values; the result lies where its arguments do."""
+    """Run NumPy's function on the host values; the result lies on the current device."""
     seen = list(arrays)
-    if getattr(function, "__name__", "") in WAITING.split():
+    name = getattr(function, "__name__", "")
+    if name in WAITING.split():
         _wait()
     args = [_host(each, seen) for each in args]
     kwargs = {name: _host(each, seen) for name, each in kwargs.items()}
-    places = {each.device_index for each in seen}
-    if places - {_current[0]}:
-        raise ValueError(
-            f"Array device must be same as the current device: arrays on {sorted(places)}, "
-            f"current {_current[0]}"
-        )
-    return _device(function(*args, **kwargs), _current[0])
+    if name in VIEWS.split() and seen:
+        found = function(*args, **kwargs)
+        if not isinstance(found, np.ndarray) or np.may_share_memory(found, seen[0].values):
+            return _device(found, seen[0].device_index)
+    _check_current(seen)
+    return _device(function(*args, **kwargs), _current.index)
 
 
 class Ufunc:
@@ -396,7 +456,7 @@ class Grid:
         self._grid = grid
 
     def __getitem__(self, index: Any) -> Any:
-        return _device(self._grid[index], _current[0])
+        return _device(self._grid[index], _current.index)
 
 
 class Namespace:
@@ -432,22 +492,24 @@ class Namespace:
 
     def tril(self, x: Array, k: int = 0) -> Any:
         return self.where(
-            Array(np.tri(*x.shape[-2:], k=k, dtype=bool), _current[0]), x, x.dtype.type(0)
+            Array(np.tri(*x.shape[-2:], k=k, dtype=bool), _current.index), x, x.dtype.type(0)
         )
 
     def triu(self, x: Array, k: int = 0) -> Any:
-        mask = Array(np.tri(*x.shape[-2:], k=k - 1, dtype=bool), _current[0])
+        mask = Array(np.tri(*x.shape[-2:], k=k - 1, dtype=bool), _current.index)
         return self.where(mask, x.dtype.type(0), x)
 
     # Explicit copies to the device are what these are for.
 
     def asarray(self, value: Any, dtype: Any = None, **kwargs: Any) -> Array:
-        if isinstance(value, Array):
+        if isinstance(value, Array) and value.device_index == _current.index:
             array = np.asarray(value.values, dtype)
-            return value if array is value.values else Array(array, value.device_index)
-        return Array(np.array(_host_inside(value), dtype), _current[0])
+            return value if array is value.values else Array(array, _current.index)
+        return self.array(value, dtype)
 
-    array = asarray
+    def array(self, value: Any, dtype: Any = None, **kwargs: Any) -> Array:
+        given = value.values if isinstance(value, Array) else _host_inside(value)
+        return Array(np.array(given, dtype), _current.index)  # from any device to the current one
 
     def diagonal(self, *args: Any, **kwargs: Any) -> Array:
         made: Array = _run(np.diagonal, args, kwargs, [])
@@ -576,8 +638,8 @@ class FakeDriver:
         _check_arguments(grid, block, args)
         given = [ctypes.c_void_p(self.pointer(x)) if isinstance(x, Array) else x for x in args]
         places = {x.device_index for x in args if isinstance(x, Array)}
-        if places - {_current[0]}:
-            raise ValueError(f"{symbol}: arrays on {sorted(places)}, current {_current[0]}")
+        if places - {_current.index}:
+            raise ValueError(f"{symbol}: arrays on {sorted(places)}, current {_current.index}")
         if (cluster := dict(defines).get("CLUSTER", 1)) > 1:  # one emulated block, see ptx.h
             assert grid[0] % cluster == 0, (grid, cluster)
             grid, block, shared = (grid[0] // cluster,), (block[0] * cluster,), shared * cluster
@@ -590,8 +652,10 @@ class FakeDriver:
         self.launches.append((f"{kernel.source.name}.ptx", kernel.symbol))
         _check_arguments(grid, block, args)
         places = {x.device_index for x in args if isinstance(x, Array)}
-        if places - {_current[0]}:
-            raise ValueError(f"{kernel.symbol}: arrays on {sorted(places)}, current {_current[0]}")
+        if places - {_current.index}:
+            raise ValueError(
+                f"{kernel.symbol}: arrays on {sorted(places)}, current {_current.index}"
+            )
         # One register-sized parameter for each word, or a GPU would read beyond them.
         words = kernel.words(args, self.pointer)
         head = kernel.ptx.partition(kernel.symbol + "(")[2].partition(")")[0]
@@ -613,7 +677,7 @@ class FakeDriver:
         return self.devices
 
     def current_device(self) -> int:
-        return _current[0]
+        return _current.index
 
     def device(self, index: int) -> Any:
         return Device(index)

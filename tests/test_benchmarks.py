@@ -186,6 +186,27 @@ def test_readme_is_rewritten_between_its_markers(tmp_path):
     assert "on 2026-01-31: Some (R) CPU, 2 cores, 2 threads each; Python 3.11.7, NumPy" in note
 
 
+def test_the_readme_shows_the_newest_results():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert table.rewrite(text, table.readme_table(table.newest())) == text
+
+
+def test_the_readme_compares_no_step_with_a_slowed_pytorch():
+    results, _, _ = race.load(table.newest())
+    slowed = {case.name for case in all_cases() if case.slows_pytorch}
+    assert {"linear_regression", "mlp", "notes_mlp"} <= slowed
+    shown = {result.name: result for result in table.fair(results)}
+    for result in results:
+        if result.name not in slowed:
+            assert shown[result.name] == result
+            continue
+        assert "pytorch" in result.seconds  # the file keeps what was measured
+        row = table.rows([shown[result.name]])[1]
+        assert row == [result.title, table.time(result.seconds["gradlab"].median), *row[2:]]
+        assert "PyTorch" not in " ".join(row)
+        assert row[-3:] == ["", "", ""]
+
+
 @pytest.mark.parametrize("text", ["", table.START, f"{table.END}\n{table.START}"])
 def test_readme_without_markers_is_left_alone(text, tmp_path):
     results = race.save([of(None, ROUNDS)], MACHINE, "2026-01-31", tmp_path)

@@ -7,18 +7,18 @@ import importlib
 import pickle
 import pkgutil
 import warnings
-from typing import Any
 
 import numpy as np
 import pytest
 
+import device_programs
 import fake_cuda as fake
 import gradlab as gl
 import gradlab.ops
 from gradlab import devices
 from gradlab.autograd import grad, no_grad
 from gradlab.backends import cuda, probe
-from gradlab.errors import DeviceError, GradientError, OptionError
+from gradlab.errors import AxisError, DeviceError, GradientError, OptionError
 from gradlab.ops.core import REGISTRY
 from gradlab.testing import assert_close, check_sample, gradcheck
 
@@ -176,8 +176,19 @@ def test_a_device_that_is_not_there(fake_cuda):
 
 def test_synchronize(fake_cuda):
     gl.synchronize("cpu")
+    gl.synchronize()
+    assert fake_cuda.waits == 0  # no GPU was used
     gl.synchronize("cuda")
     assert fake_cuda.waits == 1
+
+
+def test_synchronize_without_a_device_waits_for_all_gpus_in_use(fake_cuda):
+    gl.ones(3, device="cuda:1")
+    gl.synchronize()
+    assert fake_cuda.waits == 1
+    gl.ones(3, device="cuda:0")
+    gl.cuda.synchronize()
+    assert fake_cuda.waits == 3
 
 
 # ----------------------------------------------------------------------------- moving tensors
@@ -478,25 +489,58 @@ def test_filled_tensors_are_made_on_the_device(fake_cuda):
     assert made[4].dtype == gl.int64
 
 
-def test_cupy_has_the_loops_that_its_stand_in_goes_by():
-    # Importing CuPy needs no GPU.
-    cupy = pytest.importorskip("cupy", exc_type=ImportError)
-    if cupy.__version__ != "14.2.0":
-        pytest.skip(f"written down from CuPy 14.2.0, this is {cupy.__version__}")
-    special = pytest.importorskip("cupyx.scipy.special", exc_type=ImportError)
-    search = pytest.importorskip("cupy._sorting.search", exc_type=ImportError)
+@pytest.mark.parametrize("index", [1, 0])
+@pytest.mark.parametrize("name", device_programs.PROGRAMS)
+def test_programs_stay_on_their_device(name, index, fake_cuda):
+    device_programs.run(name, gl.device("cuda", index), current=1 - index)
 
-    def letter(kind: Any) -> str:
-        return "V" if np.dtype(kind).name == "bfloat16" else np.dtype(kind).char
 
-    def loop(each: Any) -> str:
-        given = "".join(map(letter, each.in_types))
-        return f"{given}>{'!' if each.error_func else ''.join(map(letter, each.out_types))}"
+@pytest.mark.parametrize("name", ["logical_and", "logical_or", "logical_xor", "logical_not"])
+def test_truths_of_complex_numbers(name, fake_cuda):
+    x = np.array([0, 1j, 0, 1], np.complex64)
+    inputs = [x] if name == "logical_not" else [x, x[::-1].copy()]
+    expected = getattr(np, name)(*inputs)
+    found = getattr(gl, name)(*(gl.tensor(each, device="cuda") for each in inputs))
+    np.testing.assert_array_equal(found.cpu().numpy(), expected)
+    if name != "logical_not":
+        found = getattr(gl, name)(gl.tensor(x, device="cuda"), 1.5)
+        np.testing.assert_array_equal(found.cpu().numpy(), getattr(np, name)(x, 1.5))
 
-    for name, loops in fake.LOOPS.items():
-        ufunc = getattr(cupy, name) if hasattr(cupy, name) else getattr(special, name)
-        ufunc = search._where_ufunc if name == "where" else ufunc
-        assert list(dict.fromkeys(map(loop, ufunc._ops.ops))) == loops, name
+
+ORDER_STATISTICS = {
+    "topk": lambda x: x.topk(2).values,
+    "topk, the smallest": lambda x: x.topk(2, largest=False).values,
+    "topk, unsorted": lambda x: x.topk(3, sorted=False).values.sum(1),
+    "kthvalue": lambda x: x.kthvalue(2).values,
+    "median": lambda x: x.median(1).values,
+}
+
+
+@pytest.mark.parametrize("name", ORDER_STATISTICS)
+def test_order_statistics_do_not_wait(name, fake_cuda):
+    x = gl.tensor([[3.0, 1.0, 2.0, 0.0], [5.0, 4.0, 7.0, 6.0]])
+    there = x.to("cuda")
+    gl.cuda.reset_statistics()
+    found = ORDER_STATISTICS[name](there)
+    assert gl.cuda.statistics().synchronizations == 0
+    assert_close(found, ORDER_STATISTICS[name](x), check_device=False)
+
+
+def test_a_number_on_a_gpu_as_index_is_a_wait_that_counts(fake_cuda):
+    x, i = gl.arange(4, device="cuda"), gl.tensor(2, device="cuda")
+    gl.cuda.reset_statistics()
+    y = x[i]
+    assert gl.cuda.statistics().synchronizations == gl.cuda.statistics().copies_to_host == 1
+    assert y.item() == 2
+
+
+def test_an_index_on_a_gpu_that_is_refused_is_explained(fake_cuda):
+    x = gl.ones(4, 3, device="cuda:1")
+    expected = r"an index from -4 to 3 for axis 0, got 9 \(shape \(4, 3\)\)"
+    with pytest.raises(AxisError, match=expected):
+        x[gl.tensor([0, 9], device="cuda:1")]
+    with pytest.raises(AxisError, match=expected):
+        x[gl.tensor([0, 9], device="cuda:1")] = 1.0
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])

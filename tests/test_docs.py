@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-jupytext = pytest.importorskip("jupytext", reason="the notebooks need gradlab[docs]")
-nbformat = pytest.importorskip("nbformat", reason="the notebooks need gradlab[docs]")
-pytest.importorskip("mkdocs", reason="the site needs gradlab[docs]")
+jupytext = pytest.importorskip("jupytext", reason="the notebooks need the extra docs")
+nbformat = pytest.importorskip("nbformat", reason="the notebooks need the extra docs")
+pytest.importorskip("mkdocs", reason="the site needs the extra docs")
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # docs/ belongs to the checkout, not to the wheel

@@ -15,8 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DIGITS = [sys.executable, str(ROOT / "examples" / "digits_mlp.py")]
 
-pytest.importorskip("sklearn", reason="the digits come with scikit-learn: gradlab[data]")
-pytest.importorskip("matplotlib", reason="the pictures need gradlab[viz]")
+pytest.importorskip("sklearn", reason="the digits come with scikit-learn: the extra data")
+pytest.importorskip("matplotlib", reason="the pictures need the extra viz")
 
 
 def run(folder: Path, *options: str) -> str:

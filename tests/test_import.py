@@ -66,7 +66,7 @@ def test_import_takes_less_than_a_quarter_of_a_second(tmp_path):
 
 def test_kernels_are_part_of_the_package():
     result = run_python("import gradlab.kernels.cpu as cpu; print(cpu.__name__)")
-    hint = "gradlab is not installed in this environment: pip install -e '.[test]'"
+    hint = 'gradlab is not installed in this environment: pip install -e ".[test]"'
     assert result.stdout == "gradlab.kernels.cpu\n", f"{hint}\n{result.stderr}"
 
 

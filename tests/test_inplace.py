@@ -720,3 +720,122 @@ def test_a_write_through_overlapping_views_is_as_numpy_does_it():
     x = gl.arange(6)
     x[::-1] = x
     assert x.tolist() == [5, 4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda x: x.masked_fill_(gl.tensor([True, False]), 0.0),
+        lambda x: x.clamp_(0.0, 1.0),
+        lambda x: x.lerp_(gl.ones(2), 0.5),
+        lambda x: x.nan_to_num_(),
+        lambda x: x.cumsum_(0),
+        lambda x: x.index_fill_(0, gl.tensor([0]), 3.0),
+        lambda x: x.scatter_(0, gl.tensor([0]), gl.tensor([3.0])),
+        lambda x: x.tril_() if x.ndim > 1 else x.round_(),
+    ],
+)
+def test_a_leaf_written_under_no_grad_stays_one(write):
+    x = leaf([2.0, -2.0])
+    with no_grad():
+        write(x)
+    assert x.requires_grad
+    assert x.is_leaf
+    (x * x).sum().backward()
+    assert_close(x.grad, (2 * x).detach())
+
+
+# ----------------------------------------------------------------------- places written repeatedly
+
+
+def _at(x, index):
+    return gl.tensor(index, device=x.device)
+
+
+def _index_put(x, v):
+    return x.index_put_((_at(x, [1, 0, 1, 1]),), v)
+
+
+def _set_pairs(x, v):
+    x[_at(x, [0, 2, 0]), _at(x, [1, 1, 1])] = v
+    return x
+
+
+def _set_after_slice(x, v):
+    x[1:, gl.tensor([[0, 2], [2, 2]])] = v
+    return x
+
+
+def _set_with_mask(x, v):
+    x[gl.tensor([True, False, True])] = v
+    return x
+
+
+SCATTERED = [[0, 0, 1], [2, 2, 2]]
+REPEATED = {
+    "rows": (lambda x, v: _set_rows(x, v), [(), (3,), (1, 3), (4, 3), (4, 1)]),
+    "pairs": (_set_pairs, [(), (3,), (1,)]),
+    "after a slice": (_set_after_slice, [(), (2, 2, 2), (2, 1), (1, 2, 2)]),
+    "mask": (_set_with_mask, [(), (3,), (2, 3)]),
+    "index_put_": (_index_put, [(), (4, 3)]),
+    "index_copy_": (lambda x, v: x.index_copy_(0, _at(x, [2, 2, 0]), v), [(3, 3)]),
+    "index_fill_": (lambda x, v: x.index_fill_(1, _at(x, [1, 1]), v), [()]),
+    "scatter_": (lambda x, v: x.scatter_(0, _at(x, SCATTERED), v), [(), (2, 3), (3, 3)]),
+    "scatter, axis 1": (lambda x, v: gl.scatter(x, 1, _at(x, SCATTERED), v), [(), (2, 3)]),
+    "scatter_add": (lambda x, v: gl.scatter_add(x, 1, _at(x, SCATTERED), v), [(), (2, 3)]),
+    "masked_scatter": (lambda x, v: gl.masked_scatter(x, x.detach() > 0, v), [(9,)]),
+    "masked_fill": (lambda x, v: x.masked_fill(_at(x, [True, False, True]), v), [()]),
+}
+
+
+def _set_rows(x, v):
+    x[gl.tensor([2, 0, 2, -1])] = v
+    return x
+
+
+def _repeated_cases():
+    return [
+        pytest.param(write, shape, id=f"{name}-{shape}")
+        for name, (write, shapes) in REPEATED.items()
+        for shape in shapes
+    ]
+
+
+@pytest.mark.parametrize(("write", "shape"), _repeated_cases())
+def test_gradients_of_repeated_places(write, shape):
+    rng = np.random.default_rng(0)
+    x = gl.tensor(rng.standard_normal((3, 3)), requires_grad=True)
+    v = gl.tensor(rng.standard_normal(shape), requires_grad=True)
+    assert gradcheck(lambda x, v: sin(write(x * 1, v)), (x, v), order=2)
+
+
+@pytest.mark.parametrize(("write", "shape"), _repeated_cases())
+def test_gradients_of_repeated_places_on_a_gpu(emulator, write, shape):
+    rng = np.random.default_rng(0)
+    arrays = rng.standard_normal((3, 3)), rng.standard_normal(shape), rng.standard_normal((3, 3))
+    found = []
+    for device in ("cuda", "cpu"):
+        x, v, w = (gl.tensor(each, device=device) for each in arrays)
+        plain = write(x * 1, v)
+        y = write(x.requires_grad_() * 1, v.requires_grad_())
+        assert y.detach().tolist() == plain.tolist()
+        found.append([y.tolist(), *(each.tolist() for each in grad((y * w).sum(), (x, v)))])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-14)
+
+
+def test_a_number_written_twice_to_a_place_counts_once():
+    for value in (gl.tensor(2.0), gl.tensor([2.0, 3.0, 4.0])):
+        v = value.requires_grad_()
+        y = gl.zeros(3, 3)
+        y[[0, 0]] = v
+        (gv,) = grad(y.sum(), v)
+        assert gv.tolist() == gl.ones_like(value).tolist() if v.ndim else gv.item() == 3
+
+
+def test_only_the_last_of_several_values_has_a_gradient():
+    v = gl.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    y = gl.zeros(2)
+    y[[0, 1, 0]] = v
+    assert y.tolist() == [3.0, 2.0]
+    assert grad(y.sum(), v)[0].tolist() == [0.0, 1.0, 1.0]

@@ -12,6 +12,7 @@ import pytest
 
 import gradlab
 from gradlab import __main__ as command
+from gradlab._environment import pip_install
 from gradlab.backends.probe import CudaDevice, CudaProbe
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +30,7 @@ TWO_GPUS = CudaProbe(
 NO_CUPY = CudaProbe(
     False,
     "CuPy is not installed",
-    'pip install "gradlab[cuda13]"',
+    pip_install("cuda13"),
     driver_version=(13, 0),
     devices=[GPU],
 )
@@ -113,9 +114,8 @@ def test_without_a_gpu(installed):
     assert "        what to do: use device='cpu'" in lines
     assert "  cupy          not installed" in lines
     assert lines[-1].startswith("  cupy ")
-    assert lines[-1].endswith(
-        '  pip install "gradlab[cuda12]" or "gradlab[cuda13]", as the driver allows'
-    )
+    lines_for = f"  {pip_install('cuda12')}, or with a newer driver {pip_install('cuda13')}"
+    assert lines[-1].endswith(lines_for)
 
 
 def test_with_gpus(installed):
@@ -134,17 +134,26 @@ def test_a_gpu_without_cupy_gets_the_line_that_fits_it(installed):
     lines = installed(NO_CUPY)
     assert "  cuda    not available: CuPy is not installed" in lines
     assert lines[-1].startswith("  cupy ")
-    assert lines[-1].endswith('  pip install "gradlab[cuda13]"')
+    assert lines[-1].endswith(f"  {pip_install('cuda13')}")
 
 
 def test_what_is_missing_comes_with_its_purpose_and_its_line(installed):
     lines = installed(packages={"numpy": "2.4.6", "pandas": "3.1.1"})
     missing = {line.split()[0]: line for line in lines[lines.index("Not installed") + 1 :]}
     assert missing.keys() == {
-        *("ml_dtypes", "safetensors", "tqdm", "numba", "scikit-learn", "matplotlib", "cupy")
+        *(
+            "scipy",
+            "ml_dtypes",
+            "safetensors",
+            "tqdm",
+            "numba",
+            "scikit-learn",
+            "matplotlib",
+            "cupy",
+        )
     }
     assert "needed for the handwritten digits" in missing["scikit-learn"]
-    assert missing["scikit-learn"].endswith('pip install "gradlab[data]"')
+    assert missing["scikit-learn"].endswith(f"  {pip_install('data', 'scikit-learn')}")
 
 
 def test_nothing_missing_has_no_section(installed):
@@ -187,19 +196,22 @@ def test_unknown_thread_count(installed, monkeypatch):
     assert any(line.endswith(", threads unknown") for line in installed())
 
 
-def test_the_install_lines_are_those_of_the_project_file():
+def test_the_packages_are_those_of_the_project_file():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-
-    def names(requirements):
-        return {requirement.split(">")[0].split("[")[0] for requirement in requirements}
-
+    extras = {"": project["dependencies"], **project["optional-dependencies"]}
     for package in command.PACKAGES:
-        if "gradlab[" in package.install:
-            extra = package.install.split("[")[1].split("]")[0]
-            assert package.name in names(extras[extra])
-        else:
-            assert package.name in names(project["dependencies"])
-    for extra in ("cuda12", "cuda13"):
-        assert f"gradlab[{extra}]" in command.CUPY.install
-        assert extra in extras
+        assert any(each.startswith(f"{package.name}>=") for each in extras[package.extra])
+    assert {package.name for package in command.PACKAGES if not package.extra} == {
+        requirement.split(">")[0] for requirement in project["dependencies"]
+    }
+
+
+def test_another_gradlab_is_named(installed):
+    versions = {"numpy": "2.4.6", "gradlab-arrays": "0.1.0", "gradlab": "0.2.2"}
+    lines = installed(packages=versions)
+    start = lines.index("Another gradlab")
+    assert lines[start + 1 : start + 3] == [
+        "  gradlab 0.2.2  another distribution, which `import gradlab` may find instead",
+        "                 what to do: pip uninstall -y gradlab",
+    ]
+    assert "Another gradlab" not in installed(packages={"gradlab-arrays": "0.1.0"})

@@ -587,7 +587,7 @@ MISTAKES = [
     (
         "x.__setitem__(0, 1j)",
         errors.DTypeError,
-        "setitem: expected a value that fits float32, got complex64 ()",
+        "setitem: expected a value that fits float32, got 1j",
     ),
     ("x.size(4)", errors.AxisError, "size: expected an axis from -2 to 1, got 4"),
     (

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
+import shlex
 import subprocess
 import sys
-import sysconfig
 import tomllib
-import venv
-import warnings
 import zipfile
 from email.parser import Parser
 from email.policy import compat32
 from pathlib import Path
 from typing import NamedTuple
 
-import build
-import pyproject_hooks
 import pytest
+
+from packaging_tools import build_distribution, copy_source, install, pip
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -58,40 +55,12 @@ class Installed(NamedTuple):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
-    """A copy of what a wheel is built from: building leaves `build/` and `*.egg-info` behind."""
-    copy = tmp_path_factory.mktemp("source").resolve()
-    for folder in ("gradlab", "kernels"):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / file, copy)
-    return copy
-
-
-def build_distribution(kind: str, source: Path, target: Path) -> Path:
-    builder = build.ProjectBuilder(source, runner=pyproject_hooks.quiet_subprocess_runner)
-    # setuptools reminds of what an editable install is; a build that fails raises.
-    with warnings.catch_warnings(action="ignore"):
-        return Path(builder.build(kind, target))
+    return copy_source(tmp_path_factory.mktemp("source").resolve())
 
 
 @pytest.fixture(scope="module")
 def wheel(source, tmp_path_factory) -> Path:
     return build_distribution("wheel", source, tmp_path_factory.mktemp("wheel"))
-
-
-def install(archive: Path, folder: Path) -> tuple[Path, Path]:
-    """A new environment with ``archive`` and the libraries of this one: Python, site-packages."""
-    venv.create(folder, symlinks=sys.platform != "win32")
-    variables = {"base": str(folder), "platbase": str(folder)}
-    scheme = sysconfig.get_paths(scheme="venv", vars=variables)
-    python, site_packages = Path(scheme["scripts"], "python"), Path(scheme["purelib"])
-    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", archive], check=True)
-    # Lines of a .pth file add a folder but do not run the .pth files in it, so that an editable
-    # gradlab of the environment these tests run in stays out.
-    here = sysconfig.get_paths()
-    Path(site_packages, "libraries.pth").write_text(f"{here['purelib']}\n{here['platlib']}\n")
-    return python, site_packages.resolve()
 
 
 @pytest.fixture(scope="module", params=["wheel", "editable"])
@@ -100,10 +69,10 @@ def installed(request, source, tmp_path_factory) -> Installed:
     if request.param == "editable":
         archive = build_distribution("editable", source, folder)
         gradlab, kernels = source / "gradlab", source / "kernels"
-        python, _ = install(archive, folder / "venv")
+        python, _ = install(folder / "venv", archive)
     else:
         archive = request.getfixturevalue("wheel")
-        python, site_packages = install(archive, folder / "venv")
+        python, site_packages = install(folder / "venv", archive)
         gradlab, kernels = site_packages / "gradlab", site_packages / "gradlab/kernels"
     return Installed(python, gradlab, kernels, version=archive.name.split("-")[1])
 
@@ -143,7 +112,7 @@ def test_metadata(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = Parser(policy=compat32).parsestr(archive.read(name).decode())
-    assert metadata["Name"] == "gradlab"
+    assert metadata["Name"] == "gradlab-arrays"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert set(metadata.get_all("Provides-Extra")) == set(PROJECT["optional-dependencies"])
@@ -164,7 +133,7 @@ def test_installed_version(installed, tmp_path):
     code = """
 import gradlab
 from importlib.metadata import version
-print(gradlab.__version__, version("gradlab"))
+print(gradlab.__version__, version("gradlab-arrays"))
 """
     result = installed.run(code, cwd=tmp_path)
     assert result.stdout.split() == [installed.version] * 2, result.stderr
@@ -193,6 +162,57 @@ def test_installed_gradlab_trains(installed, tmp_path):
     assert result.returncode == 0, result.stderr
     first, second, third = map(float, result.stdout.split())
     assert first > second > third
+
+
+# On package indexes `gradlab` is another project. Whoever has both has two distributions in one
+# folder, each of which overwrites the other's files.
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory) -> Path:
+    """A wheel of another project that installs a package named gradlab."""
+    name = "gradlab-0.2.2"
+    files = {
+        "gradlab/__init__.py": "who = 'stranger'\n",
+        "gradlab/agents.py": "",
+        f"{name}.dist-info/METADATA": "Metadata-Version: 2.1\nName: gradlab\nVersion: 0.2.2\n",
+        f"{name}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = f"{name}.dist-info/RECORD"
+    files[record] = "".join(f"{each},,\n" for each in (*files, record))
+    wheel = tmp_path_factory.mktemp("stranger") / f"{name}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for each, text in files.items():
+            archive.writestr(each, text)
+    return wheel
+
+
+@pytest.mark.parametrize("last", ["ours", "stranger"])
+def test_a_foreign_gradlab_in_the_same_folder_is_refused(wheel, stranger, tmp_path, last):
+    archives = [stranger, wheel] if last == "ours" else [wheel, stranger]
+    python, site_packages = install(tmp_path / "venv", *archives)
+    here = Installed(python, site_packages / "gradlab", site_packages / "gradlab/kernels", "")
+    # What the stranger wrote last is its own __init__: nothing of ours runs before a module of ours
+    # is asked for.
+    asked = "import gradlab" if last == "ours" else "import gradlab.nn"
+    refused = here.run(asked, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1] == (
+        f"ImportError: gradlab: the folder {here.gradlab} holds files of two distributions, "
+        "gradlab-arrays (this library) and gradlab 0.2.2, which overwrite each other; "
+        "run: pip uninstall -y gradlab, then pip install --force-reinstall --no-deps "
+        f'"{wheel.as_uri()}"'
+    )
+    for command in re.findall(r"pip (.*?)(?:, then|$)", refused.stderr.splitlines()[-1]):
+        pip(python, *shlex.split(command), "--quiet")
+    result = here.run(THREE_STEPS, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_ours_alone_is_no_stranger(installed):
+    from gradlab._environment import stranger
+
+    assert stranger(installed.gradlab.parent) == ""
 
 
 def third_party_imports() -> set[str]:
@@ -224,7 +244,9 @@ def test_every_library_imported_is_declared():
 def test_every_requirement_has_a_lower_bound():
     groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
     requirements = [requirement for group in groups for requirement in group]
-    unbounded = [text for text in requirements if not re.search(r">=|==|~=|^gradlab\[", text)]
+    unbounded = [
+        text for text in requirements if not re.search(r">=|==|~=|^gradlab-arrays\[", text)
+    ]
     assert unbounded == []
 
 

@@ -15,8 +15,9 @@ ROOT = Path(__file__).parents[1]
 # string may also import one another, names side by side may not. `__init__` is gradlab itself,
 # the public namespace.
 LAYERS = [
+    ["_environment"],
     ["errors"],
-    ["console", "contexts", "dtypes", "fields", "notebook", "paths"],
+    ["arguments", "console", "contexts", "dtypes", "fields", "notebook", "paths"],
     ["kernels"],
     ["backends"],
     ["devices"],
@@ -40,6 +41,8 @@ LAYERS = [
 
 # Imports that point up, and why. Only inside a function: never when gradlab is being loaded.
 UPWARD = {
+    ("gradlab.arguments", "gradlab.devices"): "a list that was given for a tensor is on the CPU",
+    ("gradlab.arguments", "gradlab.tensor"): "a list that was given for a tensor becomes one",
     ("gradlab.autograd", "gradlab.testing"): "PyTorch has gradcheck in autograd",
     ("gradlab.autograd.functional", "gradlab.ops.derivatives"): "PyTorch has them in autograd",
     ("gradlab.tensor", "gradlab"): "the Array API asks a tensor for its namespace",
@@ -119,7 +122,7 @@ def place(name: str) -> tuple[int, str]:
 
 def points_down(importer: str, imported: str) -> bool:
     if component(importer) == "kernels":
-        return component(imported) == "kernels"
+        return component(imported) in ("kernels", "_environment")
     (height, group), (other_height, other_group) = map(
         place, (component(importer), component(imported))
     )
@@ -197,6 +200,7 @@ def test_reading_imports(source, expected):
         ("gradlab.backends.cpu", "gradlab.kernels.cpu", True),
         ("gradlab.kernels.cpu", "gradlab.kernels", True),
         ("gradlab.kernels.cpu", "gradlab.errors", False),
+        ("gradlab.kernels.cpu", "gradlab._environment", True),
         ("gradlab.nn.linear", "gradlab", False),
         ("gradlab", "gradlab.training", True),
     ],

@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
+
 import gradlab as gl
+from benchmarks.gpu.judges import judge_draws, judge_dropout
 from benchmarks.gpu.machine import Machine
+from benchmarks.gpu.verify import Limit, seed
 from gradlab.nn import functional as F
 
 Arrays = tuple[Any, ...]
@@ -38,7 +43,9 @@ class Case:
 
     ``peers`` maps a library to a function of its own tensors. ``flops`` and ``bytes`` are what the
     call cannot do without: each input read once, each output written once. ``exact`` computes the
-    result from float64 arrays of NumPy's kind, for the error that is noted beside the times.
+    result from float64 arrays of NumPy's kind, and a result has to keep to it within ``limit``.
+    Random numbers have no such result: ``judge(machine, peer, result, arrays)`` says what is wrong
+    with them.
     """
 
     title: str
@@ -48,32 +55,30 @@ class Case:
     flops: float = 0.0
     bytes: float = 0.0
     exact: Callable[..., Any] | None = None
+    judge: Callable[[Machine, str, Any, Arrays], str] | None = None
+    limit: Limit = Limit()  # noqa: RUF009 - it is frozen
     targets: tuple[Target, ...] = ()
     ceiling: str = "copy"  # or the dtype's "matmul"
     headline: bool = False  # a row of the README's table
     arrays: Callable[[Any, Any], Arrays] | None = field(default=None)
 
-    def inputs(self, machine: Machine, seed: int) -> Arrays:
-        """Random arrays on the device."""
-        import numpy as np
-
-        random = np.random.default_rng(seed)
+    def inputs(self, machine: Machine, number: int) -> Arrays:
+        """The random arrays of an input set, on the device: of this case and this run alone."""
+        chosen = seed(self.title, self.dtype, number, machine.seed)
         if self.arrays is not None:
-            return self.arrays(machine, random)
-        return tuple(normal(machine, shape, self.dtype, seed, i)
+            return self.arrays(machine, np.random.default_rng(chosen))
+        return tuple(normal(machine, shape, self.dtype, chosen, i)
                      for i, shape in enumerate(self.shapes))  # fmt: skip
 
 
 def normal(machine: Machine, shape: tuple[int, ...], dtype: str, seed: int, i: int) -> Any:
     """Standard normal numbers, drawn on the device."""
-    xp = machine.xp
+    drawn: Any = "float64" if dtype == "float64" else "float32"
     if machine.dry:
-        import numpy as np
-
-        values = np.random.default_rng((seed, i)).standard_normal(shape, np.float32)
-        return xp.asarray(values).astype(_numpy_dtype(dtype))
-    random = xp.random.default_rng(seed * 1000 + i)
-    return random.standard_normal(shape, dtype=xp.float32).astype(_numpy_dtype(dtype))
+        values = np.random.default_rng((seed, i)).standard_normal(shape, drawn)
+        return machine.xp.asarray(values).astype(_numpy_dtype(dtype))
+    random = machine.xp.random.default_rng((seed, i))
+    return random.standard_normal(shape, dtype=drawn).astype(_numpy_dtype(dtype))
 
 
 def _numpy_dtype(name: str) -> Any:
@@ -130,10 +135,15 @@ def matmul(machine: Machine) -> Iterator[Case]:
             f"matmul {b} × {n}×{n}×{n}", dtype, ((b, n, n), (b, n, n)),
             {name: function for name, function in _MATMUL.items() if name != left_out},
             flops=2.0 * b * n**3, bytes=3.0 * b * n * n * itemsize(dtype), exact=_exact_matmul,
-            ceiling="matmul",
+            limit=_sums(n), ceiling="matmul",
         )  # fmt: skip
     for rows, inner, columns in ((256, 784, 256), (4096, 4096, 4096)):
         yield _linear_relu(*sized(machine.dry, rows, inner, columns))
+
+
+def _sums(n: int) -> Limit:
+    """Of sums of n products of standard normal numbers: they are about √n."""
+    return Limit(terms=n, scale=math.sqrt(n))
 
 
 def _exact_matmul(xp: Any, a: Any, b: Any) -> Any:
@@ -153,7 +163,7 @@ def _product(dtype: str, m: int, n: int, k: int, layout: str, target: Target | N
 
     def turned(product: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arrays: Any) -> Any:
-            *rest, a, b = arrays
+            *rest, a, b = arrays  # the exact one is given the namespace, too
             a = a if layout[0] == "n" else a.T
             return product(*rest, a, b if layout[1] == "n" else b.T)
 
@@ -163,7 +173,7 @@ def _product(dtype: str, m: int, n: int, k: int, layout: str, target: Target | N
         f"matmul {m}×{n}×{k}" + (f", {layout}" if layout != "nn" else ""), dtype, (a, b),
         {name: turned(product) for name, product in _MATMUL.items()},
         flops=2.0 * m * n * k, bytes=float((m * k + k * n + m * n) * itemsize(dtype)),
-        exact=turned(_exact_matmul), ceiling="matmul",
+        exact=turned(_exact_matmul), limit=_sums(k), ceiling="matmul",
         targets=() if target is None else (target,), headline=target is not None,
     )  # fmt: skip
 
@@ -184,7 +194,8 @@ def _linear_relu(rows: int, inner: int, columns: int) -> Case:
         },
         flops=2.0 * rows * inner * columns,
         bytes=4.0 * (rows * inner + inner * columns + rows * columns),
-        exact=lambda xp, x, w, b: xp.maximum(xp.matmul(x, w.T) + b, 0), ceiling="matmul",
+        exact=lambda xp, x, w, b: xp.maximum(xp.matmul(x, w.T) + b, 0), limit=_sums(inner),
+        ceiling="matmul",
         targets=(Target(faster_than=("pytorch", 1.0)),), headline=True,
     )  # fmt: skip
 
@@ -239,11 +250,18 @@ def _softmax(machine: Machine, name: str, dtype: str, shape: tuple[int, ...], ax
 
         peers["triton"] = fused
     large = size * width > 64 << 20 or machine.dry
+    # Rows of which all that are under way at once do not fit the L2 are read twice: at most 67%.
+    share = 0.60 if axis == -1 and shape[-1] * width > 1 << 19 else 0.90
     return Case(
         f"{name}, {' × '.join(map(str, shape))}, axis {axis}", dtype, (shape,), peers,
-        bytes=float((size + written) * width), exact=plain,
-        targets=(Target(share=0.90),) if large else (), headline=large and name == "softmax",
+        bytes=float((size + written) * width), exact=plain, limit=Limit(terms=shape[axis]),
+        targets=(Target(share=share),) if large else (), headline=large and name == "softmax",
     )  # fmt: skip
+
+
+def _exact_softmax_backward(xp: Any, x: Any) -> Any:
+    y = _exact_softmax("softmax", -1)(xp, x)
+    return y * (x - (x * y).sum(axis=-1, keepdims=True))
 
 
 def _softmax_backward(dtype: str, shape: tuple[int, ...]) -> Case:
@@ -257,7 +275,18 @@ def _softmax_backward(dtype: str, shape: tuple[int, ...]) -> Case:
         f"softmax forward and backward, {' × '.join(map(str, shape))}", dtype, (shape,),
         {"gradlab": gradlab, "pytorch": gradlab},
         bytes=5.0 * math.prod(shape) * itemsize(dtype),
+        exact=_exact_softmax_backward, limit=Limit(shape[-1], through=4),
     )  # fmt: skip
+
+
+def _exact_cross_entropy(backward: bool, xp: Any, x: Any, labels: Any) -> Any:
+    logs = _exact_softmax("log_softmax", -1)(xp, x)
+    at = (xp.arange(len(labels)), labels)
+    if not backward:
+        return -logs[at].mean()
+    gradient = xp.exp(logs)
+    gradient[at] = gradient[at] - 1
+    return gradient / len(labels)
 
 
 def _cross_entropy(
@@ -285,6 +314,7 @@ def _cross_entropy(
         ((rows, classes),),
         {"gradlab": with_backward(F.cross_entropy), "pytorch": with_backward(pytorch)},
         bytes=(3.0 if backward else 1.0) * rows * classes * itemsize(dtype), arrays=arrays,
+        exact=partial(_exact_cross_entropy, backward), limit=Limit(classes),
         targets=(Target(share=0.90),), headline=True,
     )  # fmt: skip
 
@@ -321,10 +351,36 @@ def reduction(machine: Machine) -> Iterator[Case]:
             f"{name}, {' × '.join(map(str, shape))}, axis {axis}", dtype, (shape,),
             _reduction_peers(name, axis),
             bytes=float(size * itemsize(dtype) + kept * 4),
-            exact=_exact_reduction(name, axis),
-            targets=(Target(share=0.90), Target(faster_than=("cupy", 1.5))),
+            exact=_exact_reduction(name, axis), limit=_reduction_limit(name, size // kept),
+            arrays=_reduction_inputs(name, dtype, shape),
+            targets=(
+                # One long series is read twice, once for the totals of its parts: at most 67%.
+                Target(share=0.60 if name == "cumsum" and len(shape) == 1 else 0.90),
+                Target(faster_than=("cupy", 1.5)),
+            ),
             headline=dtype == "float32" and name in ("sum", "max", "var", "argmax"),
         )  # fmt: skip
+
+
+def _reduction_limit(name: str, count: int) -> Limit:
+    if name == "prod":
+        return Limit(factors=count)
+    scale = {"sum": math.sqrt(count), "mean": 1 / math.sqrt(count)}.get(name, 0.0)
+    return Limit(terms=min(count, 4096), scale=scale)  # sums go in many parts at once
+
+
+def _reduction_inputs(name: str, dtype: str, shape: tuple[int, ...]) -> Any:
+    """Inputs of which the result says something; None: standard normal numbers."""
+
+    def arrays(machine: Machine, random: np.random.Generator) -> Arrays:
+        x = normal(machine, shape, "float32", int(random.integers(1 << 31)), 0)
+        if name == "prod":  # of standard normal numbers it would be 0
+            return (1 + 0.01 * x,)
+        if name == "any":  # about every third row has one
+            return (x > 4.0,)
+        return ((1000 * x).astype(dtype),)
+
+    return arrays if name == "prod" or dtype in ("bool", "int32") else None
 
 
 def _exact_reduction(name: str, axis: int | None) -> Callable[..., Any]:
@@ -372,17 +428,30 @@ def _norm(name: str, dtype: str, shape: tuple[int, ...], backward: bool) -> Case
             else:
                 norm = getattr(F, name)
             if not backward:
-                return norm(x, (shape[-1],), weight)
+                return norm(x, (shape[-1],), weight, eps=1e-5)
             x = x.detach().requires_grad_()
-            norm(x, (shape[-1],), weight).backward(x.detach())
+            norm(x, (shape[-1],), weight, eps=1e-5).backward(x.detach())
             return x.grad
 
         return run
 
+    def exact(xp: Any, x: Any, weight: Any) -> Any:
+        centred = name == "layer_norm"
+        g, root = x * weight, x
+        if centred:
+            root = x - x.mean(axis=-1, keepdims=True)
+        scale = 1 / xp.sqrt((root * root).mean(axis=-1, keepdims=True) + 1e-5)
+        xhat = root * scale
+        if not backward:
+            return xhat * weight
+        along = xhat * (g * xhat).mean(axis=-1, keepdims=True)
+        return (g - along - (g.mean(axis=-1, keepdims=True) if centred else 0.0)) * scale
+
     return Case(
         f"{name}{' forward and backward' if backward else ''}, {shape[0]} × {shape[1]}", dtype,
         (shape, shape[-1:]), {name: peer(name) for name in ("gradlab", "pytorch")},
-        bytes=(5.0 if backward else 2.0) * math.prod(shape) * itemsize(dtype),
+        bytes=(5.0 if backward else 2.0) * math.prod(shape) * itemsize(dtype), exact=exact,
+        limit=Limit(terms=shape[-1]),
         targets=(Target(share=0.90),), headline=dtype == "float32" and shape[1] == 4096,
     )  # fmt: skip
 
@@ -405,7 +474,10 @@ def random(machine: Machine) -> Iterator[Case]:
     for name, peers in draws.items():
         if machine.dry:
             peers = {"gradlab": peers["gradlab"]}
-        yield Case(f"{name}, {n} numbers", "float32", ((1,),), peers, bytes=4.0 * n)
+        yield Case(
+            f"{name}, {n} numbers", "float32", ((1,),), peers, bytes=4.0 * n,
+            judge=partial(judge_draws, name),
+        )  # fmt: skip
 
     def pytorch(x: Any) -> Any:
         import torch
@@ -416,7 +488,9 @@ def random(machine: Machine) -> Iterator[Case]:
         yield Case(
             f"dropout, {n} numbers", dtype, ((n,),),
             {"gradlab": lambda x: F.dropout(x, 0.5), "pytorch": pytorch},
-            bytes=2.0 * n * itemsize(dtype), targets=(Target(share=0.90),), headline=True,
+            bytes=2.0 * n * itemsize(dtype), judge=judge_dropout,
+            # Random numbers come at 0.7e12 a second (random.cu), and halves would need 1.07e12.
+            targets=(Target(share=0.60 if itemsize(dtype) == 2 else 0.90),), headline=True,
         )  # fmt: skip
 
 

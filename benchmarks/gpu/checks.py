@@ -109,52 +109,75 @@ def sanitize(tool: str, dry: bool = False) -> dict[str, Any]:
         sys.executable, "-m", "benchmarks.gpu.checks",
     ]  # fmt: skip
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=70)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=SANITIZER_SECONDS
+        )
     except subprocess.TimeoutExpired:
-        return {"left_out_because": "there was no time to finish"}
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if "=========" in line]
-    unusable = "Device not supported" in done.stdout + done.stderr
-    if unusable:
+        return {"clean": False, "said": [f"it did not end within {SANITIZER_SECONDS} s"]}
+    said = (done.stdout + done.stderr).splitlines()
+    if any("Device not supported" in line for line in said):
         return {"left_out_because": "compute-sanitizer does not support the device here"}
+    lines = [line for line in said if line.startswith(("=========", "wrong: "))]
     return {
         "exit_code": done.returncode,
         "clean": done.returncode == 0,
-        "said": lines[:60],
+        "said": (lines or said[-5:])[:60],
     }
 
 
+SANITIZER_SECONDS = 400
 DTYPES = ("float32", "bfloat16")
 SIZES = ((1, 1, 1), (33, 65, 17), (128, 64, 96), (136, 264, 32))
 
 
-def subset(dtypes: Sequence[str] = DTYPES, sizes: Sequence[tuple[int, ...]] = SIZES) -> None:
-    """A few calls of each family, small ones, without CuPy's memory pool.
+def subset(
+    dtypes: Sequence[str] = DTYPES, sizes: Sequence[tuple[int, ...]] = SIZES, dry: bool = False
+) -> list[str]:
+    """A few calls of each family and of each kind of module, small ones; returns what is wrong.
 
-    The pool would hand out memory in which an access out of bounds hits another array.
+    Without CuPy's memory pool, which would hand out memory in which an access out of bounds hits
+    another array.
     """
-    from gradlab.backends.cuda import driver
+    from benchmarks.gpu import variants
+    from benchmarks.gpu.machine import Machine
+    from benchmarks.gpu.verify import poisoned
 
-    cupy = driver().xp
-    if hasattr(cupy, "cuda") and hasattr(cupy.cuda, "set_allocator"):
-        cupy.cuda.set_allocator(None)
-    gl.manual_seed(0)
+    machine = Machine(dry)
+    with poisoned(machine, pooled=False):
+        gl.manual_seed(0)
+        for dtype in dtypes:
+            for size in sizes:
+                _calls(dtype, *size)
+        gl.synchronize("cuda")
+    wrong = []
+    for variant in variants.of_each_kind(machine):
+        found = variants.force(machine, variant, pooled=False, small=True)
+        wrong += [f"{variants.title(variant)}: {each}" for each in found["failures"]]
+    return wrong
+
+
+def _calls(dtype: str, m: int, n: int, k: int) -> None:
     functional = gl.nn.functional
-    for dtype in dtypes:
-        for m, n, k in sizes:
-            a = gl.randn(m, k, device="cuda").astype(dtype)
-            b = gl.randn(k, n, device="cuda").astype(dtype)
-            (a @ b, a.T.contiguous().T @ b, (a @ b).softmax(-1), (a @ b).sum(0), (a @ b).amax(-1))
-            x = (a @ b).detach().requires_grad_()
-            labels = gl.randint(0, n, (m,), device="cuda")
-            functional.cross_entropy(x, labels).backward()
-            functional.layer_norm(x, (n,)).sum().backward()
-            functional.dropout(x, 0.5).var(-1).sum().backward()
-            x.cumsum(-1).argmax(0)
-            with no_grad():
-                for kind in (gl.optim.SGD, gl.optim.AdamW):
-                    kind([x], lr=0.1).step()
-    gl.synchronize("cuda")
+    a = gl.randn(m, k, device="cuda").astype(dtype)
+    b = gl.randn(k, n, device="cuda").astype(dtype)
+    (a @ b, a.T.contiguous().T @ b, (a @ b).softmax(-1), (a @ b).sum(0), (a @ b).amax(-1))
+    x = (a @ b).detach().requires_grad_()
+    labels = gl.randint(0, n, (m,), device="cuda")
+    functional.cross_entropy(x, labels).backward()
+    functional.layer_norm(x, (n,)).sum().backward()
+    functional.dropout(x, 0.5).var(-1).sum().backward()
+    x.cumsum(-1).argmax(0)
+    with no_grad():
+        for kind in (gl.optim.SGD, gl.optim.AdamW):
+            kind([x], lr=0.1).step()
+
+
+def main() -> int:
+    wrong = subset()
+    for line in wrong:
+        print(f"wrong: {line}")
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":
-    subset()
+    sys.exit(main())

@@ -20,15 +20,22 @@ Step = Callable[[int], Any]
 
 
 class Machine:
-    """One GPU. ``dry`` stands for the emulator: tiny sizes, no peers, no times."""
+    """One GPU. ``dry`` stands for the emulator: tiny sizes, no peers, no times.
 
-    def __init__(self, dry: bool = False) -> None:
+    ``seed`` is of the run: its random inputs are those of no other one.
+    """
+
+    def __init__(self, dry: bool = False, seed: int = 0) -> None:
         import gradlab as gl
         from gradlab.backends.cuda import driver
 
-        self.dry = dry
+        self.dry, self.seed = dry, seed
         if dry:
             use_emulator()
+        else:
+            from gradlab.kernels.cuda import nvrtc
+
+            nvrtc.available()  # it loads what CuPy's compiler does not find by itself
         self.device = gl.device("cuda")
         self.driver = driver()
         self.xp = self.driver.xp
@@ -85,38 +92,57 @@ class Machine:
             found["cuda_runtime"] = runtime.runtimeGetVersion()
         return found
 
+    def host(self, x: Any) -> Any:
+        """An array of NumPy's with the values of a device's array, a number or a host's."""
+        if isinstance(x, self.driver.array_type):
+            return self.driver.to_host(x)
+        import numpy as np
+
+        return np.asarray(x)
+
+    def array(self, result: Any) -> Any:
+        """The device's array in what a library returned: a tensor of ours or of PyTorch's."""
+        if isinstance(result, self.driver.array_type):
+            return result
+        if hasattr(result, "_array"):
+            return result.detach()._array
+        result = result.detach().contiguous()
+        if result.dtype == self.torch.bfloat16:
+            return self.xp.from_dlpack(result.view(self.torch.int16)).view(_bfloat16())
+        if result.dtype == self.torch.bool:
+            return self.xp.from_dlpack(result.view(self.torch.uint8)).view("bool")
+        return self.xp.from_dlpack(result)
+
+    def bring(self, folder: str) -> Any:
+        """Fill the cache of compiled modules from what `make cubins` has left in ``folder``."""
+        from gradlab.kernels.cuda import bundle, compiler, resources
+
+        arch = compiler.architecture(self.driver.properties().capability)
+        return bundle.bring(Path(folder), resources.for_architecture(arch), arch)
+
     def seconds(self, peers: dict[str, Step], budget: float) -> dict[str, list[float]]:
         """GPU seconds of calls of each peer, which take turns: A B C, C B A, …
 
-        A call is a step with the number of the input set to use. Between calls the GPU reads a
-        buffer larger than its L2, and meanwhile Python queues the next call: the events around
-        a call enclose its work and no wait for Python.
+        A call is a step with the number of the input set to use. The events around a call enclose
+        its work and no wait for Python: see `gradlab.backends.cuda.Timer`.
         """
         if self.dry:
             for step in peers.values():
                 step(0)
             return {name: [] for name in peers}
-        event, elapsed = self.xp.cuda.Event, self.xp.cuda.get_elapsed_time
-        filler = self.xp.ones(max(2 * self.l2_size, 1 << 30) // 4, self.xp.float32)
         for step in peers.values():
             for i in range(3):
                 step(i)
         self.wait()
+        turn = 0
+        timers = {name: self.driver.timer(lambda step=step: step(turn))
+                  for name, step in peers.items()}  # fmt: skip
         found: dict[str, list[float]] = {name: [] for name in peers}
         end = time.perf_counter() + budget
-        order, turn = list(peers.items()), 0
+        order = list(peers)
         while turn < 5 or (time.perf_counter() < end and turn < 200):
-            events = []
-            for name, step in order:
-                start, stop = event(), event()
-                filler.sum()
-                start.record()
-                step(turn)
-                stop.record()
-                events.append((name, start, stop))
-            self.wait()
-            for name, start, stop in events:
-                found[name].append(elapsed(start, stop) / 1e3)
+            for name in order:
+                found[name].append(timers[name].once())
             order.reverse()
             turn += 1
         return found
@@ -165,6 +191,13 @@ _FATAL = re.compile(
 def is_fatal(error: BaseException) -> bool:
     """Whether the process can do nothing more with the GPU."""
     return bool(_FATAL.search(str(error)))
+
+
+def _bfloat16() -> Any:
+    import ml_dtypes
+    import numpy as np
+
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def median(values: Sequence[float]) -> float | None:

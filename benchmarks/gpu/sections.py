@@ -1,5 +1,7 @@
 """The sections of a run: what each does, and for how long it may.
 
+Nothing is timed whose result was not compared with float64 (`benchmarks.gpu.verify`).
+
 `python -m benchmarks.gpu.sections NAME --out FILE` runs one and writes a line of JSON before and
 after each piece of it, so that nothing is lost where a piece takes the process down.
 """
@@ -8,29 +10,37 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from benchmarks.gpu.machine import Machine, is_fatal, median
+from benchmarks.gpu.verify import Limit, Verdict, compare, poisoned, seed
 
 Record = dict[str, Any]
 Piece = tuple[str, Callable[[], Record]]
 
-
-# Processes of the sections that compile: each kernel of CuPy, too, takes its time when first used.
-SHARDS = max(2, min(14, (os.cpu_count() or 2) - 2))
+CORES = os.cpu_count() or 2
+# Processes that share a GPU take turns on it at every wait: more of them would not be faster.
+SHARDS = max(2, min(6, CORES - 2))
+COMPILING = max(2, min(14, CORES - 2))  # processes of the section that only compiles
 
 
 class Section(NamedTuple):
     """``pieces(machine)`` yields titles and functions; ``seconds`` is the most it may take.
 
     A piece that takes longer than ``patience`` is taken to hang: its process is ended, and another
-    goes on with the next piece.
+    goes on with the next piece. ``part`` is the part of a run that it belongs to: check, time or
+    sanitize.
     """
 
     name: str
@@ -38,6 +48,7 @@ class Section(NamedTuple):
     seconds: float
     shards: int = 1  # processes that share the pieces
     patience: float = 25.0
+    part: str = "time"
 
 
 # --------------------------------------------------------------------------------------- ceilings
@@ -51,12 +62,20 @@ def ceilings(machine: Machine) -> Iterator[Piece]:
 
 
 def _copy(machine: Machine) -> Record:
+    from benchmarks.gpu.cases import normal
+
     count = 64 if machine.dry else 1 << 28
-    sets = [machine.xp.ones(count, "float32") for _ in range(2)]
-    y = machine.xp.empty(count, "float32")
+    sets = [normal(machine, (count,), "float32", seed("copy", machine.seed), i) for i in range(2)]
+    with poisoned(machine):
+        y = machine.xp.empty(count, "float32")
     found = machine.seconds({"copy": lambda i: machine.xp.copyto(y, sets[i % 2])}, 1.0)
-    seconds = median(found["copy"])
-    return {"bytes_per_second": None if seconds is None else 2 * y.nbytes / seconds}
+    machine.xp.copyto(y, sets[1])
+    verdict = compare(machine, y, sets[1].astype("float64"), Limit())
+    seconds = None if verdict.wrong else median(found["copy"])
+    return {
+        "bytes_per_second": None if seconds is None else 2 * y.nbytes / seconds,
+        "failures": [f"copy: {verdict.wrong}"] if verdict.wrong else [],
+    }
 
 
 def _peak_matmul(machine: Machine, dtype: str) -> Record:
@@ -64,7 +83,9 @@ def _peak_matmul(machine: Machine, dtype: str) -> Record:
 
     n = 33 if machine.dry else 4096 if dtype == "float64" else 8192
     stored = "float32" if dtype == "tf32" else dtype
-    sets = [tuple(normal(machine, (n, n), stored, i, j) for j in range(2)) for i in range(2)]
+    chosen = seed("peak", dtype, machine.seed)
+    sets = [tuple(normal(machine, (n, n), stored, chosen + i, j) for j in range(2))
+            for i in range(2)]  # fmt: skip
     peers: dict[str, Any] = {"cublas": lambda i: sets[i % 2][0] @ sets[i % 2][1]}
     if dtype == "tf32":
         del peers["cublas"]
@@ -73,9 +94,18 @@ def _peak_matmul(machine: Machine, dtype: str) -> Record:
         peers["pytorch"] = lambda i: tensors[i % 2][0] @ tensors[i % 2][1]
         machine.torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
     able, _ = _those_that_run(machine, peers)
-    times = [median(each) for each in machine.seconds(able, 1.0).values()]
+    exact = machine.xp.matmul(*(x.astype("float64") for x in sets[0]))
+    limit = Limit(norm=1e-3) if dtype == "tf32" else Limit(n, math.sqrt(n), slack=PEERS_SLACK)
+    right, wrong = {}, []
+    for name, step in able.items():
+        verdict = _judged(machine, step, 0, partial(_against, exact, limit))
+        if verdict.wrong:
+            wrong.append(f"{name}: {verdict.wrong}")
+        else:
+            right[name] = step
+    times = [median(each) for each in machine.seconds(right, 1.0).values()] if right else []
     best = min((each for each in times if each), default=None)
-    return {"flops_per_second": None if best is None else 2.0 * n**3 / best}
+    return {"flops_per_second": None if best is None else 2.0 * n**3 / best, "failures": wrong}
 
 
 def _those_that_run(machine: Machine, peers: dict[str, Any]) -> tuple[dict[str, Any], Any]:
@@ -106,11 +136,11 @@ def compilation(machine: Machine) -> Iterator[Piece]:
 
     capability = machine.driver.properties().capability
     wanted = [each for each in resources.variants() if each.capability <= capability]
-    for i in range(SHARDS):
-        yield f"modules, part {i + 1}", partial(_compile, machine, wanted[i::SHARDS])
+    for i in range(COMPILING):
+        yield f"modules, part {i + 1}", partial(_compile, machine, wanted[i::COMPILING])
 
 
-_COMPILING = 70.0  # seconds after which no module is begun
+_LAST_START = 70.0  # seconds after which no module is begun
 
 
 def _compile(machine: Machine, wanted: list[Any]) -> Record:
@@ -120,7 +150,7 @@ def _compile(machine: Machine, wanted: list[Any]) -> Record:
     start = time.perf_counter()
     failures, left = [], 0
     for variant in [] if machine.dry else wanted:
-        if time.perf_counter() - start > _COMPILING:
+        if time.perf_counter() - start > _LAST_START:
             left += 1  # whoever needs it compiles it
             continue
         try:
@@ -145,14 +175,47 @@ def family(name: str, machine: Machine) -> Iterator[Piece]:
         yield title, partial(_time_case, machine, case)
 
 
-def _time_case(machine: Machine, case: Any) -> Record:
-    import gradlab as gl
+PEERS_SLACK = 16.0  # the error that others' sums may have, times ours: some go one by one
 
+
+def _time_case(machine: Machine, case: Any) -> Record:
+    """Check each library's result, then time those that are right; nobody, where ours is wrong."""
     first = case.inputs(machine, 0)
     size = max(1, sum(x.nbytes for x in first))
     # Enough input sets that none is still in the L2 when its turn comes again.
     count = 1 if machine.dry else max(2, min(16, -(-4 * machine.l2_size // size)))
-    sets = [first, *(case.inputs(machine, seed) for seed in range(1, count))]
+    sets = [first, *(case.inputs(machine, number) for number in range(1, count))]
+    peers, said = _peers(machine, case, sets)
+    able, refused = _those_that_run(machine, peers)
+    said |= refused
+    failures = [own] if (own := said.pop("gradlab", None)) else []
+    errors, wrong = _check_peers(machine, case, able, sets[0], 0)
+    times: dict[str, list[float]] = {}
+    if not failures and "gradlab" not in wrong:
+        times = machine.seconds({name: able[name] for name in errors}, 0.4)
+        # Once more after the timing, on another input set.
+        ours = {"gradlab": able["gradlab"]}
+        _, late = _check_peers(machine, case, ours, sets[-1], count - 1)
+        wrong |= {name: f"after the timing: {why}" for name, why in late.items()}
+    if "gradlab" in wrong:
+        failures.append(f"wrong: {wrong.pop('gradlab')}")
+    said |= {name: f"wrong: {why}" for name, why in wrong.items()}
+    return {
+        "family_case": case.title, "dtype": case.dtype, "shapes": case.shapes,
+        "flops": case.flops, "bytes": case.bytes, "ceiling": case.ceiling,
+        "targets": [{"share": each.share, "faster_than": each.faster_than, "text": str(each)}
+                    for each in case.targets],
+        "headline": case.headline, "failures": failures, "peers_left_out": said,
+        # A case that is wrong has no times, its peers' neither.
+        "checked": {} if failures else errors,
+        "seconds": {} if failures else {name: median(each) for name, each in times.items()},
+    }  # fmt: skip
+
+
+def _peers(machine: Machine, case: Any, sets: list[Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The libraries that are here, each with a step on its own kind of arrays."""
+    import gradlab as gl
+
     wrapped = [tuple(gl.asarray(x, device="cuda") for x in arrays) for arrays in sets]
     forms: dict[str, Any] = {"gradlab": wrapped, "cublas": sets, "cupy": sets}
     said: dict[str, str] = {}
@@ -163,42 +226,62 @@ def _time_case(machine: Machine, case: Any) -> Record:
             forms |= {"pytorch": tensors, "triton": tensors}
         except (RuntimeError, TypeError, ValueError, BufferError) as error:
             said["pytorch"] = _line(error)
-    peers = {
+    return {
         name: partial(_call, function, forms[name])
         for name, function in case.peers.items()
         if name in forms
-    }
-    able, refused = _those_that_run(machine, peers)
-    said |= refused
-    own = said.pop("gradlab", None)
-    found = machine.seconds(able, 0.4)
-    return {
-        "family_case": case.title, "dtype": case.dtype, "shapes": case.shapes,
-        "flops": case.flops, "bytes": case.bytes, "ceiling": case.ceiling,
-        "targets": [{"share": each.share, "faster_than": each.faster_than, "text": str(each)}
-                    for each in case.targets],
-        "headline": case.headline,
-        "seconds": {name: median(times) for name, times in found.items()},
-        "error": None if own else _error(machine, case, first, wrapped[0]),
-        "failures": [own] if own else [],
-        "peers_left_out": said,
-    }  # fmt: skip
+    }, said
 
 
 def _call(function: Callable[..., Any], sets: list[Any], i: int) -> Any:
     return function(*sets[i % len(sets)])
 
 
-def _error(machine: Machine, case: Any, arrays: Any, tensors: Any) -> float | None:
-    """‖result − exact‖ / ‖exact‖, the exact result in float64 on the same device."""
-    if case.exact is None or 6 * 8 * sum(x.size for x in arrays) > machine.memory:
-        return None
-    xp = machine.xp
-    wide = [x.astype("float64") if x.dtype.kind in "fV" else x for x in arrays]
-    exact = case.exact(xp, *wide).astype("float64")
-    result = case.peers["gradlab"](*tensors)._array.astype("float64")
-    norm = float(xp.sqrt((exact * exact).sum()))
-    return float(xp.sqrt(((result - exact) ** 2).sum())) / (norm or 1.0)
+def _check_peers(
+    machine: Machine, case: Any, peers: dict[str, Any], arrays: Any, number: int
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The errors of those who are right on an input set, and what is wrong with the others."""
+    if case.judge is None:
+        as_float64 = [x.astype("float64") if x.dtype.kind in "fV" else x for x in arrays]
+        exact = machine.xp.asarray(case.exact(machine.xp, *as_float64))
+        del as_float64
+    errors: dict[str, float | None] = {}
+    wrong: dict[str, str] = {}
+    for name, step in peers.items():
+        if case.judge is not None:
+            judge = partial(_by_judge, case.judge, name, arrays)
+        else:
+            slack = 1.0 if name == "gradlab" else PEERS_SLACK
+            judge = partial(_against, exact, replace(case.limit, slack=slack * case.limit.slack))
+        verdict = _judged(machine, step, number, judge)
+        if verdict.wrong:
+            wrong[name] = verdict.wrong
+        else:
+            errors[name] = verdict.error
+    return errors, wrong
+
+
+def _judged(
+    machine: Machine, step: Callable[[int], Any], number: int, judge: Callable[..., Verdict]
+) -> Verdict:
+    """What a call gives in poisoned memory, judged. PyTorch's memory is its own: there the result
+    of a first call is poisoned, whose memory the next one gets."""
+    with poisoned(machine):
+        result = step(number)
+        if machine.torch is not None and isinstance(result, machine.torch.Tensor):
+            result.detach().reshape(-1).view(machine.torch.uint8).fill_(0xFF)
+            del result
+            result = step(number)
+        array = machine.array(result)
+    return judge(machine, array)
+
+
+def _against(exact: Any, limit: Limit, machine: Machine, result: Any) -> Verdict:
+    return compare(machine, result, exact, limit)
+
+
+def _by_judge(judge: Any, name: str, arrays: Any, machine: Machine, result: Any) -> Verdict:
+    return Verdict(judge(machine, name, result, arrays))
 
 
 def _line(error: BaseException) -> str:
@@ -224,32 +307,88 @@ def optimizers(machine: Machine) -> Iterator[Piece]:
 
 def _optimizer_step(machine: Machine, kind: str, options: Any, shapes: Any) -> Record:
     import gradlab as gl
+    from benchmarks.gpu.cases import normal
 
-    def made(library: Any, optim: Any) -> Any:
-        parameters = []
-        for shape in shapes:
-            x = library.zeros(shape, device="cuda", requires_grad=True)
-            x.grad = library.ones(shape, device="cuda")
-            parameters.append(x)
-        optimizer = getattr(optim, kind)(parameters, **options)
-        return lambda i: optimizer.step()
-
-    peers = {"gradlab": made(gl, gl.optim)}
+    chosen = seed(kind, len(shapes), machine.seed)
+    values, grads = (
+        [normal(machine, shape, "float32", chosen + i, j) for j, shape in enumerate(shapes)]
+        for i in range(2)
+    )
+    exact = _joined(machine, _exact_updates(machine.xp, kind, values, grads))
+    made: dict[str, Any] = {"gradlab": lambda x: gl.asarray(x, device="cuda")}
     if machine.torch is not None:
-        peers["pytorch"] = made(machine.torch, machine.torch.optim)
-    size = sum(4 * _size(shape) for shape in shapes)
+        made["pytorch"] = machine.to_torch
+    peers: dict[str, Any] = {}
+    wrong: dict[str, str] = {}
+    errors: dict[str, float | None] = {}
+    for name, wrap in made.items():
+        parameters = [wrap(x.copy()).requires_grad_() for x in values]
+        for parameter, g in zip(parameters, grads, strict=True):
+            parameter.grad = wrap(g)
+        library = gl if name == "gradlab" else machine.torch
+        optimizer = getattr(library.optim, kind)(parameters, **options)
+        with poisoned(machine):
+            optimizer.step()
+            optimizer.step()
+        got = _joined(machine, [machine.array(p) for p in parameters])
+        verdict = compare(machine, got, exact, Limit(terms=16, scale=1.0))
+        _note(name, verdict, errors, wrong)
+        peers[name] = _stepping(optimizer)
+    size = sum(4 * math.prod(shape) for shape in shapes)
     moved = {"SGD": 5, "AdamW": 7}[kind]  # parameter, gradient, states: read, and written
+    right = {} if "gradlab" in wrong else {name: peers[name] for name in errors}
     return {
-        "seconds": {name: median(each) for name, each in machine.seconds(peers, 0.5).items()},
-        "wall_seconds": {name: median(each) for name, each in machine.wall(peers, 0.5).items()},
+        **_checked(errors, wrong),
+        "seconds": _medians(machine.seconds, right, 0.5),
+        "wall_seconds": _medians(machine.wall, right, 0.5),
         "bytes": float(moved * size), "ceiling": "copy",
     }  # fmt: skip
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    import math
+def _stepping(optimizer: Any) -> Callable[[int], Any]:
+    return lambda i: optimizer.step()
 
-    return math.prod(shape)
+
+def _note(name: str, verdict: Verdict, errors: dict[str, Any], wrong: dict[str, str]) -> None:
+    if verdict.wrong:
+        wrong[name] = verdict.wrong
+    else:
+        errors[name] = verdict.error
+
+
+def _checked(errors: dict[str, Any], wrong: dict[str, str]) -> Record:
+    """What a record says of its check: where ours is wrong, that nothing counts."""
+    own = wrong.get("gradlab")
+    return {
+        "checked": {} if own else errors,
+        "failures": [f"wrong: {own}"] if own else [],
+        "peers_left_out": {n: f"wrong: {why}" for n, why in wrong.items() if n != "gradlab"},
+    }
+
+
+def _medians(measure: Any, peers: dict[str, Any], budget: float) -> dict[str, Any]:
+    if not peers:
+        return {}
+    return {name: median(each) for name, each in measure(peers, budget).items()}
+
+
+def _joined(machine: Machine, arrays: Any) -> Any:
+    return machine.xp.concatenate([x.reshape(-1) for x in arrays])
+
+
+def _exact_updates(xp: Any, kind: str, values: Any, grads: Any) -> Iterator[Any]:
+    """Parameters after two steps with the same gradients, in float64."""
+    for value, gradient in zip(values, grads, strict=True):
+        p, g = value.astype("float64"), gradient.astype("float64")
+        if kind == "SGD":  # buffers of g, then 0.9 g + g
+            yield p - 0.1 * g - 0.1 * 1.9 * g
+            continue
+        mean, square = g * 0.0, g * 0.0
+        for step in (1, 2):  # AdamW's defaults: betas (0.9, 0.999), eps 1e-8, decay 0.01
+            mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g * g
+            root = xp.sqrt(square / (1 - 0.999**step)) + 1e-8
+            p = p * (1 - 1e-3 * 0.01) - 1e-3 * mean / (1 - 0.9**step) / root
+        yield p
 
 
 def training(machine: Machine) -> Iterator[Piece]:
@@ -265,79 +404,153 @@ def training(machine: Machine) -> Iterator[Piece]:
         yield title, partial(_training_step, machine, *sizes)
 
 
+LEARNING_RATE = 0.01
+
+
 def _training_step(
     machine: Machine, inner: int, hidden: int, classes: int, batch: int, layers: int
 ) -> Record:
     import gradlab as gl
+    from benchmarks.gpu.cases import normal
 
-    def made(library: Any) -> Any:
+    chosen = seed("training", inner, batch, machine.seed)
+    x = normal(machine, (batch, inner), "float32", chosen, 0)
+    labels = machine.xp.asarray(np.random.default_rng(chosen).integers(0, classes, batch))
+    widths = [inner, *[hidden] * layers, classes]
+
+    def made(library: Any, wrap: Callable[[Any], Any]) -> tuple[Any, Any]:
         nn = library.nn
-        parts = []
-        width = inner
-        for _ in range(layers):
-            parts += [nn.Linear(width, hidden), nn.ReLU()]
-            width = hidden
-        model = nn.Sequential(*parts, nn.Linear(width, classes)).to("cuda")
-        optimizer = library.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-        x = library.randn(batch, inner, device="cuda")
-        labels = library.randint(0, classes, (batch,), device="cuda")
+        parts = [part for pair in pairwise(widths) for part in (nn.Linear(*pair), nn.ReLU())]
+        model = nn.Sequential(*parts[:-1]).to("cuda")
+        optimizer = library.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=0.9)
+        inputs, targets = wrap(x), wrap(labels)
 
         def step(i: int) -> Any:
             optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(x), labels)
+            loss = nn.functional.cross_entropy(model(inputs), targets)
             loss.backward()
             optimizer.step()
             return loss
 
-        return step
+        return model, step
 
-    peers = {"gradlab": made(gl)}
-    peers["gradlab"](0)
-    gl.cuda.reset_statistics()
-    peers["gradlab"](0)
-    passed = gl.cuda.statistics()
+    sides: dict[str, Any] = {"gradlab": made(gl, lambda x: gl.asarray(x, device="cuda"))}
     if machine.torch is not None:
         machine.torch.backends.cuda.matmul.allow_tf32 = False
-        peers["pytorch"] = made(machine.torch)
+        sides["pytorch"] = made(machine.torch, machine.to_torch)
+    errors: dict[str, float | None] = {}
+    wrong: dict[str, str] = {}
+    for name, (model, step) in sides.items():
+        _note(name, _check_step(machine, model, step, x, labels), errors, wrong)
+    _, step = sides["gradlab"]
+    gl.cuda.reset_statistics()
+    step(0)
+    passed = gl.cuda.statistics()
+    right = {} if "gradlab" in wrong else {name: sides[name][1] for name in errors}
+    record = _checked(errors, wrong)
+    if passed.synchronizations:
+        record["failures"].append("a step waited for the device")
     return {
-        "wall_seconds": {name: median(each) for name, each in machine.wall(peers, 3.0).items()},
+        **record,
+        "wall_seconds": _medians(machine.wall, right, 3.0),
         "statistics": passed._asdict(),
-        "failures": ["a step waited for the device"] if passed.synchronizations else [],
     }
+
+
+def _check_step(machine: Machine, model: Any, step: Any, x: Any, labels: Any) -> Verdict:
+    """The first step's loss, gradients and updates against float64.
+
+    By their norms: where a unit's input is 0 but for rounding, the ReLU may take either side, and
+    a few elements of the gradients differ.
+    """
+    parameters = list(model.parameters())
+    before = [machine.array(p).astype("float64") for p in parameters]
+    with poisoned(machine):
+        loss = machine.array(step(0))
+    exact, gradients = _exact_gradients(machine.xp, before, x.astype("float64"), labels)
+    found = [compare(machine, loss, exact, Limit(terms=x.shape[1]))]
+    for p, start, gradient in zip(parameters, before, gradients, strict=True):
+        # The update is small beside the parameter, and its rounding shows.
+        moved = machine.array(p).astype("float64") - start
+        found += [
+            compare(machine, machine.array(p.grad), gradient, Limit(norm=5e-3)),
+            compare(machine, moved, -LEARNING_RATE * gradient, Limit(norm=5e-2)),
+        ]
+    worst = max((each.error or 0.0 for each in found[1::2]), default=0.0)
+    return Verdict(next((each.wrong for each in found if each.wrong), ""), worst)
+
+
+def _exact_gradients(xp: Any, parameters: list[Any], x: Any, labels: Any) -> tuple[Any, list[Any]]:
+    """The loss of linear layers with ReLU between them, and its gradients."""
+    weights, biases = parameters[::2], parameters[1::2]
+    seen = [x]
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        y = xp.matmul(seen[-1], weight.T) + bias
+        seen.append(xp.maximum(y, 0.0) if i < len(weights) - 1 else y)
+    scores = seen.pop()
+    logs = scores - scores.max(axis=1, keepdims=True)
+    logs = logs - xp.log(xp.exp(logs).sum(axis=1, keepdims=True))
+    at = (xp.arange(len(labels)), labels)
+    g = xp.exp(logs)
+    g[at] = g[at] - 1
+    g = g / len(labels)
+    gradients: list[Any] = []
+    for weight, x in zip(reversed(weights), reversed(seen), strict=True):
+        gradients[:0] = [xp.matmul(g.T, x), g.sum(axis=0)]
+        g = xp.matmul(g, weight) * (x > 0)
+    return xp.asarray(-logs[at].mean()), gradients
 
 
 def overhead(machine: Machine) -> Iterator[Piece]:
     """What a call costs beside its work: tiny inputs, many calls, one wait."""
+    calls: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+        "x + y": (lambda x: x + x, lambda x: x + x),
+        "x @ y": (lambda x: x @ x, lambda x: x @ x),
+        "x.sum()": (lambda x: x.sum(), lambda x: np.asarray(x.sum())),
+        "x.softmax(-1)": (
+            lambda x: x.softmax(-1),
+            lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True),
+        ),
+    }
+    for title, (call, exact) in calls.items():
+        yield title, partial(_overhead, machine, title, call, exact)
+
+
+def _overhead(machine: Machine, title: str, call: Any, exact: Any) -> Record:
     import gradlab as gl
+    from benchmarks.gpu.cases import normal
 
-    def on(make: Callable[[Any], Any]) -> dict[str, Any]:
-        peers = {
-            "gradlab": make(gl.ones((8, 8), device="cuda")),
-            "cupy": make(machine.xp.ones((8, 8), "f4")),
-        }
-        if machine.torch is not None:
-            peers["pytorch"] = make(machine.torch.ones((8, 8), device="cuda"))
-        return peers
-
-    calls: dict[str, dict[str, Any]] = {
-        "x + y": on(lambda x: lambda i: x + x),
-        "x @ y": on(lambda x: lambda i: x @ x),
-        "x.sum()": on(lambda x: lambda i: x.sum()),
-        "x.softmax(-1)": {
-            name: step for name, step in on(lambda x: lambda i: x.softmax(-1)).items()
-            if name != "cupy"
-        },
-    }  # fmt: skip
-    for title, peers in calls.items():
-        yield title, partial(_overhead, machine, peers)
+    x = normal(machine, (8, 8), "float32", seed(title, machine.seed), 0)
+    inputs = {"gradlab": gl.asarray(x, device="cuda"), "cupy": x}
+    if title == "x.softmax(-1)":
+        del inputs["cupy"]
+    if machine.torch is not None:
+        inputs["pytorch"] = machine.to_torch(x)
+    right = exact(machine.host(x).astype("float64"))
+    errors: dict[str, float | None] = {}
+    wrong: dict[str, str] = {}
+    peers = {name: partial(_ignoring_number, call, each) for name, each in inputs.items()}
+    for name, step in peers.items():
+        judge = partial(_against, right, Limit(terms=64, scale=8.0))
+        _note(name, _judged(machine, step, 0, judge), errors, wrong)
+    timed = {} if "gradlab" in wrong else {name: peers[name] for name in errors}
+    return {**_checked(errors, wrong), "wall_seconds": _medians(machine.wall, timed, 0.5)}
 
 
-def _overhead(machine: Machine, peers: dict[str, Any]) -> Record:
-    found = machine.wall(peers, 0.5)
-    return {"wall_seconds": {name: median(times) for name, times in found.items()}}
+def _ignoring_number(call: Callable[[Any], Any], x: Any, i: int) -> Any:
+    return call(x)
 
 
 # --------------------------------------------------------------------------------------- checking
+
+
+def kernels(machine: Machine) -> Iterator[Piece]:
+    """Every module of every kernel that this GPU can be asked for, forced, against float64."""
+    from benchmarks.gpu import variants
+
+    for variant in variants.wanted(machine):
+        work = partial(variants.force, machine, variant, machine.seed)
+        yield variants.title(variant), work
 
 
 def operations(machine: Machine) -> Iterator[Piece]:
@@ -345,11 +558,18 @@ def operations(machine: Machine) -> Iterator[Piece]:
     from benchmarks.gpu import checks
 
     for op in checks.sampled():
-        yield op.name, partial(checks.check, op, machine.dry)
+        yield op.name, partial(_operation, machine, op)
+
+
+def _operation(machine: Machine, op: Any) -> Record:
+    from benchmarks.gpu import checks
+
+    with poisoned(machine):
+        return checks.check(op, machine.dry)
 
 
 def sanitizer(machine: Machine) -> Iterator[Piece]:
-    """compute-sanitizer over a few ops of each family: bad accesses, and races."""
+    """compute-sanitizer over a few ops and variants of each family: bad accesses, and races."""
     from benchmarks.gpu import checks
 
     for tool in ("memcheck", "racecheck"):
@@ -359,20 +579,27 @@ def sanitizer(machine: Machine) -> Iterator[Piece]:
 SECTIONS = {
     section.name: section
     for section in (
+        Section("compilation", compilation, 80, COMPILING, patience=120, part="check"),
+        Section("kernels", kernels, 150, SHARDS, patience=60, part="check"),
+        Section("operations", operations, 220, SHARDS, part="check"),
         Section("ceilings", ceilings, 30),
-        Section("compilation", compilation, 75, shards=SHARDS, patience=120),
-        Section("operations", operations, 80, shards=SHARDS),
-        Section("matmul", partial(family, "matmul"), 55),
-        Section("softmax", partial(family, "softmax"), 40),
-        Section("reduction", partial(family, "reduction"), 40),
-        Section("training", training, 30),
-        Section("optimizers", optimizers, 20),
-        Section("normalization", partial(family, "normalization"), 25),
-        Section("random", partial(family, "random"), 15),
+        Section("matmul", partial(family, "matmul"), 80),
+        Section("softmax", partial(family, "softmax"), 65),
+        Section("reduction", partial(family, "reduction"), 65),
+        Section("training", training, 40),
+        Section("optimizers", optimizers, 30),
+        Section("normalization", partial(family, "normalization"), 45),
+        Section("random", partial(family, "random"), 25),
         Section("overhead", overhead, 15),
-        Section("sanitizer", sanitizer, 60, shards=2, patience=80),
+        Section("sanitizer", sanitizer, 420, shards=2, patience=420, part="sanitize"),
     )
 }
+PARTS = ("check", "time", "sanitize")
+
+
+def names(part: str) -> list[str]:
+    """The sections of a part of the run."""
+    return [name for name, section in SECTIONS.items() if section.part == part]
 
 
 def run(
@@ -409,6 +636,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--shard", default="0/1")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dry-run", action="store_true")
     options = parser.parse_args(arguments)
     shard = tuple(int(each) for each in options.shard.split("/"))
@@ -418,7 +646,9 @@ def main(arguments: list[str] | None = None) -> int:
             file.write(json.dumps(record) + "\n")
             file.flush()
 
-        machine = Machine(options.dry_run)
+        machine = Machine(options.dry_run, options.seed)
+        _ = machine.torch, machine.triton  # imported before a piece is waited for
+        write({"ready": True})
         run(SECTIONS[options.name], machine, write, options.seconds, options.first, shard)
     return 0
 

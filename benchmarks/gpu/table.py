@@ -12,6 +12,7 @@ from benchmarks.table import between, markdown, options, plain, show, time
 
 RESULTS = Path(__file__).parents[1] / "results"
 START, END = "<!-- gpu:start -->", "<!-- gpu:end -->"
+COMMAND = "python -m benchmarks.gpu --time"
 NOT_YET = "not yet measured on a GPU"
 Found = dict[str, Any]
 
@@ -21,7 +22,7 @@ def add_shares(found: Found) -> None:
     copy, peaks = ceilings(found)
     for record in records(found):
         seconds = (record.get("seconds") or {}).get("gradlab")
-        if not seconds:
+        if not seconds or not is_checked(record):
             continue
         peak = peaks.get(record.get("dtype", ""))
         if record.get("ceiling") == "matmul" and peak:
@@ -33,8 +34,13 @@ def add_shares(found: Found) -> None:
         record["faster_than"] = {
             peer: other / seconds
             for peer, other in record["seconds"].items()
-            if peer != "gradlab" and other
+            if peer != "gradlab" and other and is_checked(record, peer)
         }
+
+
+def is_checked(record: Found, peer: str = "gradlab") -> bool:
+    """Whether a result was compared with float64, and right: without that a time is none."""
+    return peer in (record.get("checked") or {}) and not record.get("failures")
 
 
 def ceilings(found: Found) -> tuple[float | None, dict[str, float]]:
@@ -57,8 +63,9 @@ def records(found: Found) -> Iterator[Found]:
 
 
 def wrong(found: Found) -> bool:
-    """Whether something failed: an op, a case, a process, a check of memory."""
-    return any(section["crashes"] for section in found["sections"].values()) or any(
+    """Whether something failed: an op, a case, a process, a check of memory; or was left out."""
+    sections = found["sections"].values()
+    return any(each["crashes"] or each["left_out"] for each in sections) or any(
         record.get("failed") or record.get("failures") or record.get("clean") is False
         for record in records(found)
     )
@@ -75,34 +82,43 @@ def section_line(name: str, section: Found) -> str:
 
 
 def met(record: Found, target: Found) -> bool | None:
-    """Whether a target is met; None where it could not be measured."""
+    """Whether a target is met; None where it could not be measured, or was not checked."""
+    if not is_checked(record):
+        return None
     if target["share"] is not None:
         share = record.get("share")
         return None if share is None else share >= target["share"]
     peer, factor = target["faster_than"]
     ratio = record.get("faster_than", {}).get(peer)
-    return None if ratio is None else ratio >= factor
+    return None if ratio is None or not is_checked(record, peer) else ratio >= factor
 
 
-def rows(found: Found, headline: bool = False) -> list[list[str]]:
-    """The timed cases, one row each."""
+def rows(found: Found, headline: bool | None = None) -> list[list[str]]:
+    """The timed cases, one row each: all, the README's alone, or the others."""
     cells = [["case", "dtype", "gradlab", "rate", "of ceiling",
               *(f"vs {title}" for title in PEERS.values()), "target", "met?"]]  # fmt: skip
     for record in records(found):
-        if "family_case" not in record or (headline and not record["headline"]):
+        if "family_case" not in record or (headline not in (None, record["headline"])):
             continue
-        seconds = record["seconds"].get("gradlab")
+        seconds = record["seconds"].get("gradlab") if is_checked(record) else None
         ratios = record.get("faster_than", {})
         verdicts = [met(record, target) for target in record["targets"]]
         cells.append([
             record["family_case"], record["dtype"],
-            time(seconds) if seconds else "failed" if record["failures"] else "not timed",
+            time(seconds) if seconds else _without_time(record),
             _rate(record, seconds), f"{record['share']:.0%}" if "share" in record else "",
             *(f"{ratios[peer]:.2f}×" if peer in ratios else "" for peer in PEERS),
             "; ".join(target["text"] for target in record["targets"]),
-            "; ".join({True: "yes", False: "NO", None: ""}[each] for each in verdicts),
+            "; ".join({True: "yes", False: "NO", None: "?"}[each] for each in verdicts)
+            if any(each is not None for each in verdicts) else "",
         ])  # fmt: skip
     return cells
+
+
+def _without_time(record: Found) -> str:
+    if record["failures"]:
+        return "WRONG" if record["failures"][0].startswith("wrong") else "failed"
+    return "not timed" if is_checked(record) else "not checked"
 
 
 def _rate(record: Found, seconds: float | None) -> str:
@@ -118,8 +134,9 @@ def wall_rows(found: Found) -> list[list[str]]:
     cells = [["case", "gradlab", "CuPy", "PyTorch", "vs PyTorch"]]
     for record in records(found):
         seconds = record.get("wall_seconds")
-        if not isinstance(seconds, dict) or not seconds.get("gradlab"):
+        if not isinstance(seconds, dict) or not seconds.get("gradlab") or not is_checked(record):
             continue
+        seconds = {peer: each for peer, each in seconds.items() if is_checked(record, peer)}
         own, other = seconds["gradlab"], seconds.get("pytorch")
         cells.append([
             record["title"],
@@ -130,21 +147,65 @@ def wall_rows(found: Found) -> list[list[str]]:
     return cells
 
 
-def text(found: Found) -> str:
-    """The tables of a run, for a terminal; what failed comes last."""
+MOST = 10_500  # characters of the tables and of what failed; of the rest of the output, 12,000
+
+
+def text(found: Found, most: int = MOST) -> str:
+    """The tables of a run, for a terminal; what failed comes last, where it is not cut off.
+
+    Of a long output often only the end is seen. So all is shortened to ``most`` characters:
+    headlines come before other rows, and the file has everything.
+    """
     copy, peaks = ceilings(found)
-    lines = [f"ceilings: {_ceiling_text(copy, peaks) or 'not measured'}"]
-    for cells in (rows(found), wall_rows(found)):
-        if len(cells) > 1:
-            lines += ["", plain(cells)]
+    problems = _shortened(list(_all_problems(found)), most // 2)
+    head = f"ceilings: {_ceiling_text(copy, peaks)}" if copy or peaks else ""
+    left = most - sum(len(line) + 1 for line in (head, *problems))
+    tables: list[str] = []
+    for cells in (wall_rows(found), rows(found, headline=True), rows(found, headline=False)):
+        made = _fitted(cells, left)
+        tables += made
+        left -= sum(map(len, made))
+    return "\n".join([*([head] if head else []), *tables, *([""] if problems else []), *problems])
+
+
+def _fitted(cells: list[list[str]], most: int) -> list[str]:
+    """A table of as many rows as ``most`` characters hold, and how many more there are."""
+    if len(cells) < 2:
+        return []
+    full = [any(column) for column in zip(*cells[1:], strict=True)]
+    cells = [[cell for cell, some in zip(row, full, strict=True) if some] for row in cells]
+    kept = len(cells) - 1
+    while kept > 0:
+        lines = ["", plain(cells[: kept + 1])]
+        if kept < len(cells) - 1:
+            lines.append(f"and {len(cells) - 1 - kept} more rows in the file")
+        if sum(len(line) + 1 for line in lines) <= most:
+            return lines
+        kept -= 1
+    return [f"{len(cells) - 1} more rows in the file"]
+
+
+def _shortened(lines: list[str], most: int) -> list[str]:
+    found: list[str] = []
+    for i, line in enumerate(lines):
+        line = line if len(line) <= 240 else f"{line[:239]}…"
+        most -= len(line) + 1
+        if most < 0:
+            return [*found, f"and {len(lines) - i} more problems in the file"]
+        found.append(line)
+    return found
+
+
+def _all_problems(found: Found) -> Iterator[str]:
     for name, section in found["sections"].items():
+        if section["left_out"]:
+            yield f"{name}: {section['left_out']} left out for lack of time"
         for crash in section["crashes"]:
             said = crash["said"][-1] if crash["said"] else ""
-            lines.append(f"{name}: died during {crash['during']} ({crash['exit_code']}): {said}")
+            yield f"{name}: died during {crash['during']} ({crash['exit_code']}): {said}"
         for record in section["records"]:
             for problem in _problems(record):
-                lines.append(f"{name}, {record['title']}: {problem}")
-    return "\n".join(lines)
+                yield f"{name}, {record['title']}: {problem}"
 
 
 def _problems(record: Found) -> list[str]:
@@ -164,7 +225,7 @@ def readme_table(path: Path | None) -> str:
     """The README's table of a results file; without one, the cases and that nothing is measured."""
     if path is None:
         cells = [["case", "dtype", "target", "measured"], *planned()]
-        return f"{markdown(cells)}\n\n`make gpu` measures these and many more; {NOT_YET}."
+        return f"{markdown(cells)}\n\n`{COMMAND}` measures these and many more; {NOT_YET}."
     found = json.loads(path.read_text(encoding="utf-8"))
     if found["dry_run"]:
         raise ValueError(f"{path.name} is a dry run: it has no times")
@@ -175,10 +236,12 @@ def readme_table(path: Path | None) -> str:
              ("triton", "Triton")) if name in machine]  # fmt: skip
     libraries = ", ".join([f"CuPy {cupy}", *peers])
     note = (
-        f"Measured by `make gpu` on {found['date']}: {machine['gpu']}, Python {machine['python']}, "
-        f"{libraries}. Ceilings measured in the same run: {_ceiling_text(copy, peaks)}. A time is "
+        f"Measured by `{COMMAND}` on {found['date']}: {machine['gpu']}, Python "
+        f"{machine['python']}, {libraries}. "
+        f"Ceilings measured in the same run: {_ceiling_text(copy, peaks)}. A time is "
         "the median of calls that take turns with the peers', between CUDA events, on inputs "
-        "that the L2 does not hold; a ratio above 1 says that gradlab is faster."
+        "that the L2 does not hold; a ratio above 1 says that gradlab is faster. Every result "
+        "was compared with float64 before, and only right ones are timed."
     )
     parts = [markdown(rows(found, headline=True))]
     if len(wall := wall_rows(found)) > 1:
@@ -205,6 +268,7 @@ def newest(folder: Path = RESULTS) -> Path | None:
         (contents["date"], path)
         for path in sorted(folder.glob("gpu-*.json"))
         if not (contents := json.loads(path.read_text(encoding="utf-8")))["dry_run"]
+        and any("family_case" in record for record in records(contents))
     ]
     return max(found)[1] if found else None
 

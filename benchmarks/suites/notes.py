@@ -21,6 +21,7 @@ class Program(Case):
     """``epochs`` of training, each with a validation; the result is the last validation loss."""
 
     target = Target(1.0)
+    slows_pytorch = True
     rounds = 12
     tolerance = 0.1  # the batches come in an order of each library's own
     epochs: int

@@ -17,6 +17,7 @@ from benchmarks.case import Case, Step, Target
 class TrainingStep(Case):
     """A model, a loss and one batch, ``inputs`` and ``targets``; subclasses build them."""
 
+    slows_pytorch = True
     rate = 0.1
     inputs: np.ndarray
     targets: np.ndarray

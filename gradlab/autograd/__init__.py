@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from gradlab.arguments import guard_namespace
 from gradlab.autograd import functional
 from gradlab.autograd.function import Function, once_differentiable
 from gradlab.autograd.graph import run_backward
@@ -235,3 +236,6 @@ def grad(
             )
         found.append(gradient)
     return tuple(found)
+
+
+guard_namespace(globals())

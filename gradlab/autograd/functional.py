@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gradlab.arguments import guarded
+
 if TYPE_CHECKING:
     from gradlab.ops.derivatives import hessian, jacobian, jvp, vjp
 
@@ -15,5 +17,5 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         from gradlab.ops import derivatives
 
-        return getattr(derivatives, name)
+        return guarded(getattr(derivatives, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

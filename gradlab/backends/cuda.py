@@ -16,6 +16,7 @@ from gradlab.backends.gate import Gate
 from gradlab.errors import DeviceError
 from gradlab.kernels.cuda import compiler, driver as kernels_driver, tensor_map
 from gradlab.kernels.cuda.driver import Defines, Dim, Driver, Properties
+from gradlab.kernels.cuda.spin import spin
 
 
 class CupyDriver:
@@ -108,32 +109,68 @@ class CupyDriver:
         found.function(grid, block, kernel.words(args, self.pointer))
 
     def timed(self, function: Callable[[], Any], repeats: int) -> list[float]:
-        """GPU seconds of each call, between two CUDA events around what it queues.
+        """GPU seconds of each call, between two CUDA events around what it queues (`Timer`)."""
+        timer = self.timer(function)
+        return [timer.once() for _ in range(repeats)]
 
-        Before each call a buffer twice as large as the L2 is read. That empties the cache of all
-        that the call will need, leaves no writes to be done in its time, and keeps the GPU busy
-        while Python queues the call, so that no wait for Python is counted.
-        """
-        xp = self.xp
-        spill = xp.zeros(max(2 * self.properties().l2_size, 64 << 20) // 4, xp.float32)
-        events = [(xp.cuda.Event(), xp.cuda.Event()) for _ in range(repeats)]
-        for start, end in events:
-            spill.max()
-            start.record()
-            function()
-            end.record()
-        self.synchronize(self.current_device())
-        return [xp.cuda.get_elapsed_time(start, end) / 1e3 for start, end in events]
+    def timer(self, function: Callable[[], Any]) -> Timer:
+        """What `timed` times a function with, call by call."""
+        return Timer(self, function)
 
     def _load(self, index: int, source: str, symbol: str, defines: Defines) -> _Kernel:
         """A kernel, its module compiled or found on disk the first time."""
         module = self._modules.get((index, source, defines))
         if module is None:
             arch = compiler.architecture(self.properties().capability)
-            module = self.xp.cuda.Module()
-            module.load(compiler.cubin(source, defines, arch))
+            module = compiler.loaded(source, defines, arch, self._module)
             self._modules[index, source, defines] = module
         return _Kernel(self.xp.cuda.driver, module.get_function(symbol))
+
+    def _module(self, code: bytes) -> Any:
+        module = self.xp.cuda.Module()
+        module.load(code)
+        return module
+
+
+class Timer:
+    """Times calls of a function on the GPU, without the time that the host takes to queue them.
+
+    Before each call a buffer twice as large as the L2 is read, so that nothing of an earlier call
+    is found there and no writes are left to be done in this one's time. Then the GPU is kept busy
+    (`spin`) while the host queues the call between two events. A GPU that had come to the call
+    before all of it was queued may have waited for the host: that time does not count, and the
+    call is repeated behind twice the delay. Of a call that itself waits for the GPU, which no
+    delay can help, the host's time remains a part.
+    """
+
+    SHORTEST, LONGEST = 100e-6, 50e-3  # seconds of the delay
+
+    def __init__(self, driver: CupyDriver, function: Callable[[], Any]) -> None:
+        xp = driver.xp
+        self._driver, self._function = driver, function
+        self._spill = xp.zeros(max(2 * driver.properties().l2_size, 64 << 20) // 4, xp.float32)
+        self._elapsed = xp.empty(1, xp.int64)
+        self._delay = self.SHORTEST
+
+    def once(self) -> float:
+        """Seconds of one call."""
+        while True:
+            seconds, undisturbed = self._try()
+            if undisturbed or self._delay >= self.LONGEST:
+                return seconds
+            self._delay *= 2
+
+    def _try(self) -> tuple[float, bool]:
+        cuda = self._driver.xp.cuda
+        start, end = cuda.Event(), cuda.Event()
+        self._spill.max()
+        spin(self._driver, self._elapsed, self._delay)
+        start.record()
+        self._function()
+        end.record()
+        undisturbed = not start.done
+        end.synchronize()
+        return cuda.get_elapsed_time(start, end) / 1e3, undisturbed
 
 
 class _Kernel:

@@ -8,7 +8,6 @@ did. For the same reason a kernel that fails is reported late, by whatever call 
 from __future__ import annotations
 
 import gc
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradlab._environment import flag
 from gradlab.errors import (
     CompileError,
     GradlabError,
@@ -37,7 +37,8 @@ class Statistics(NamedTuple):
     """What has passed between the host and its GPUs.
 
     ``launches`` counts gradlab's own kernels, not CuPy's. ``synchronizations`` counts how often the
-    host waited for a GPU; each copy to the host is one of them.
+    host waited for a GPU; each copy to the host is one of them. Not counted are waits inside CuPy:
+    `nonzero`, `unique`, `bincount` and a mask as index wait to learn how large their result is.
     """
 
     launches: int = 0
@@ -72,7 +73,7 @@ class Gate:
         self.xp: Any = driver.xp
         self.array_type: type = driver.array_type
         self.untimed = driver.untimed
-        self.sync = os.environ.get("GRADLAB_SYNC", "0") not in ("", "0")
+        self.sync = flag("GRADLAB_SYNC")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.driver, name)

@@ -19,6 +19,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from gradlab._environment import pip_install
+
 Version = tuple[int, int]
 
 # The wheels of CuPy, one for each major version of CUDA, and the package built from source. All
@@ -319,10 +321,8 @@ def _package_version(name: str) -> str | None:
 
 def _install(extra: str | None) -> str:
     if extra is None:
-        return (
-            'update the NVIDIA driver to release 525 or newer, then pip install "gradlab[cuda12]"'
-        )
-    return f'pip install "gradlab[{extra}]"'
+        return f"update the NVIDIA driver to release 525 or newer, then {pip_install('cuda12')}"
+    return pip_install(extra)
 
 
 def _check_package_fits(
@@ -361,6 +361,9 @@ def _update_driver(cuda: int) -> str:
 
 
 def _import_cupy(extra: str | None) -> Any:
+    # CuPy takes an empty CUPY_CACHE_DIR for a folder, and fails at the first sum.
+    for name in [key for key, value in os.environ.items() if key.startswith("CUPY_") and not value]:
+        os.environ.pop(name)
     try:
         return importlib.import_module("cupy")
     except Exception as error:  # a broken installation can raise anything
@@ -381,7 +384,7 @@ def _check_cupy_runs(cupy: Any, extra: str | None) -> None:
 def _mend(extra: str | None) -> str:
     if extra is None:
         return _install(extra)
-    return f'pip install --upgrade --force-reinstall "gradlab[{extra}]"'
+    return pip_install(extra, options="--upgrade --force-reinstall")
 
 
 def _first_line(error: BaseException) -> str:

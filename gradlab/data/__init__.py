@@ -1,5 +1,6 @@
 """Data sets, the loader that gives them in batches, and real data to train on."""
 
+from gradlab.arguments import guard_namespace
 from gradlab.data.collate import default_collate
 from gradlab.data.dataset import (
     ConcatDataset,
@@ -57,3 +58,5 @@ __all__ = [
     "read_idx",
     "write_idx",
 ]
+
+guard_namespace(globals())

@@ -18,14 +18,21 @@ from gradlab.data.unpacking import (
     DAMAGED,
     RefusedError,
     Stage,
-    fresh_folder,
     largest,
+    near,
     unpack_tar,
     unpack_zip,
 )
 from gradlab.errors import DataError, OptionError, message, missing_dependency, printable
 from gradlab.notebook import notebook
-from gradlab.paths import as_path, cannot_write, keep_permissions, open_file, require_file
+from gradlab.paths import (
+    as_path,
+    cannot_write,
+    fresh_folder,
+    keep_permissions,
+    open_file,
+    require_file,
+)
 from gradlab.tensor import require_integer
 
 DATA_URL = "http://d2l-data.s3-accelerate.amazonaws.com/"
@@ -361,7 +368,7 @@ def extract(
         file.seek(0)
         state = "nothing was unpacked"
         try:
-            with fresh_folder(target) as fresh:
+            with fresh_folder(near(target) / source.name[:100]) as fresh:
                 stage = Stage(fresh, limit, max_members)
                 (unpack_zip if is_zip else unpack_tar)(file, stage)
                 stage.make_links()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradlab._environment import home, variable
 from gradlab.data.collate import default_collate
 from gradlab.data.dataset import Dataset, Indices, TensorDataset, read_samples
 from gradlab.data.download import UnreachableError, fetch
@@ -246,7 +247,13 @@ def _as_images(pixels: Tensor) -> Tensor:
 
 def _root(folder: Any) -> Path:
     if folder is None:
-        folder = os.environ.get("GRADLAB_DATA") or Path.home() / ".cache" / "gradlab"
+        user = home()
+        folder = variable("GRADLAB_DATA") or (user and user / ".cache" / "gradlab")
+        if folder is None:
+            hint = "give root=, or set GRADLAB_DATA"
+            raise OptionError(
+                message(_NAME, expected="a folder", got="a user without a home folder", hint=hint)
+            )
     return as_path(_NAME, folder, "a folder").expanduser()
 
 

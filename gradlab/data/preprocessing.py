@@ -7,7 +7,6 @@ how to standardize, and which categories there are, and does the same to every o
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.arguments import warn
 from gradlab.data.dataset import TensorDataset
 from gradlab.errors import (
     DataError,
@@ -203,7 +203,7 @@ class TablePreprocessor:
         self._check_columns(table, steps)
         made = self._make(table, steps, {name: _finite(table, name) for name in steps.numbers})
         if made.unseen:
-            warnings.warn(_unseen_text(table, made.unseen), stacklevel=3)
+            warn(_unseen_text(table, made.unseen))
         return made
 
     def fit_table(self, table: Table) -> TableDataset:

@@ -160,7 +160,7 @@ def make_house_prices(
     """
     pandas = find_pandas(_NAME)
     if find_spec("scipy") is None:
-        raise missing_dependency("scipy", "data", _NAME)
+        raise missing_dependency("scipy", "", _NAME)
     require_integer(_NAME, "num_train", num_train)
     require_integer(_NAME, "num_test", num_test)
     target = None if folder is None else as_path(_NAME, folder, "a folder")

@@ -12,11 +12,9 @@ import gzip
 import io
 import lzma
 import os
-import shutil
 import stat
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -347,17 +345,11 @@ def outside(name: str, what: str = "") -> RefusedError:
     )
 
 
-@contextmanager
-def fresh_folder(target: Path) -> Iterator[Path]:
-    """A new folder on the file system of ``target``, which is gone at the end."""
-    near = target
-    while not near.exists():
-        near = near.parent
-    folder = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=near))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def near(target: Path) -> Path:
+    """The nearest folder that is there: on the file system of ``target``, as its parts will be."""
+    while not target.exists():
+        target = target.parent
+    return target
 
 
 # ------------------------------------------------------------------------------------ zip and tar

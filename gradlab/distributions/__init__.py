@@ -16,6 +16,7 @@ them: there they are looked at with ``validate_args=True`` alone. ``validate_arg
 nothing.
 """
 
+from gradlab.arguments import guard_namespace
 from gradlab.distributions import constraints
 from gradlab.distributions.bernoulli import Bernoulli
 from gradlab.distributions.categorical import Categorical
@@ -40,3 +41,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+guard_namespace(globals())

@@ -14,7 +14,7 @@ from gradlab.distributions.constraints import Constraint, unit_interval
 from gradlab.errors import DTypeError, NotSupportedError, OptionError, ShapeError, message
 from gradlab.ops.elementwise import exp
 from gradlab.ops.shape import broadcast_tensors, new_shape
-from gradlab.tensor import Tensor, from_value
+from gradlab.tensor import Tensor, from_value, operand_beside
 
 Shape = tuple[int, ...]
 
@@ -121,7 +121,7 @@ class Distribution:
         """The value a density is asked for, as a tensor, checked against shape and support."""
         operation = f"{type(self).__name__}.{operation}"
         like = next(x for _, x in self._tensors())
-        x = from_value(value, like.device, operation=operation)
+        x = operand_beside(like, value, operation)
         if dtypes.is_complex(x.dtype):
             raise DTypeError(message(operation, expected="real values", got=x.dtype.name))
         inner = len(self._event_shape)
@@ -142,7 +142,7 @@ class Distribution:
         """The argument of `icdf` as a checked tensor."""
         operation = f"{type(self).__name__}.icdf"
         like = next(x for _, x in self._tensors())
-        p = from_value(value, like.device, operation=operation)
+        p = operand_beside(like, value, operation)
         self._require(operation, "probabilities", unit_interval, p)
         return p
 
@@ -227,11 +227,10 @@ def parameters(operation: str, *values: Any) -> tuple[Tensor, ...]:
     dtype = next((x.dtype for x in tensors if x.is_floating_point()), dtypes.get_default_dtype())
     made = []
     for value in values:
-        x = from_value(value, device, operation=operation)
+        x = from_value(value, device, beside=dtype, operation=operation)
         if dtypes.is_complex(x.dtype):
             raise DTypeError(message(operation, expected="real parameters", got=x.dtype.name))
-        is_number = isinstance(value, int | float)
-        made.append(x.astype(dtype) if is_number or not x.is_floating_point() else x)
+        made.append(x if x.is_floating_point() else x.astype(dtype))
     try:
         np.broadcast_shapes(*(x.shape for x in made))
     except ValueError:

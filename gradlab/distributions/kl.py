@@ -14,6 +14,7 @@ from gradlab.distributions.distribution import Distribution
 from gradlab.distributions.normal import Normal
 from gradlab.distributions.uniform import Uniform
 from gradlab.errors import NotSupportedError, ShapeError, message
+from gradlab.ops.core import in_float32
 from gradlab.ops.elementwise import softplus, where
 from gradlab.ops.reduction import sum as sum_of
 from gradlab.tensor import Tensor
@@ -85,8 +86,13 @@ def _closest(type_p: type, type_q: type) -> Divergence:
 
 @register_kl(Normal, Normal)
 def _normal_normal(p: Normal, q: Normal) -> Tensor:
-    ratio = (p.scale / q.scale) ** 2
-    return 0.5 * (ratio + ((p.loc - q.loc) / q.scale) ** 2 - 1 - ratio.log())
+    return _between_normals(p.loc, p.scale, q.loc, q.scale)
+
+
+@in_float32
+def _between_normals(loc1: Tensor, scale1: Tensor, loc2: Tensor, scale2: Tensor) -> Tensor:
+    ratio = (scale1 / scale2) ** 2
+    return 0.5 * (ratio + ((loc1 - loc2) / scale2) ** 2 - 1 - ratio.log())
 
 
 @register_kl(Uniform, Uniform)

@@ -7,6 +7,7 @@
 (4, 1)
 """
 
+from gradlab.arguments import guard_namespace
 from gradlab.nn import functional, init, utils
 from gradlab.nn.activation import (
     CELU,
@@ -141,3 +142,5 @@ __all__ = [
     "init",
     "utils",
 ]
+
+guard_namespace(globals())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradlab.arguments import guard_namespace
 from gradlab.ops import embedding as embedding_ops
 from gradlab.ops.activation import (
     celu,
@@ -144,3 +145,6 @@ def embedding(x: Any, weight: Tensor, padding_idx: int | None = None) -> Tensor:
             [0., 1.]])
     """
     return embedding_ops.embedding(weight, x, padding_idx)
+
+
+guard_namespace(globals())

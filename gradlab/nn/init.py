@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.arguments import guard_namespace
 from gradlab.autograd.modes import no_grad
 from gradlab.errors import OptionError, ShapeError, message
 from gradlab.ops import random
@@ -268,3 +269,6 @@ def sparse_(
     ranks = keys.numpy().argsort(axis=0).argsort(axis=0)
     kept = ranks >= math.ceil(sparsity * rows)
     return _fill(tensor, tensor * Tensor(kept, dtype=tensor.dtype, device=tensor.device))
+
+
+guard_namespace(globals())

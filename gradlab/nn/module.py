@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gradlab import dtypes
 from gradlab.autograd.modes import no_grad
 from gradlab.devices import Device, DeviceLike, find_device
-from gradlab.errors import DTypeError, OptionError, StateError, message
+from gradlab.errors import DTypeError, NameNotFoundError, OptionError, StateError, message
 from gradlab.nn import hooks as hooking, state as loading
 from gradlab.nn.hooks import Hook, Hooks
 from gradlab.nn.parameter import Parameter, UninitializedParameter
@@ -345,7 +345,7 @@ class Module:
         for name in target.split(".") if target else ():
             if name not in module._module_names:
                 known = ", ".join(map(repr, module._module_names)) or "none"
-                raise AttributeError(
+                raise NameNotFoundError(
                     f"{type(self).__name__}: expected the name of a submodule, got {target!r}; "
                     f"{type(module).__name__} has the submodules {known}, and no {name!r}"
                 )
@@ -367,7 +367,7 @@ class Module:
         if name not in names:
             what = kind.strip("_").partition("_")[0]
             known = ", ".join(map(repr, names)) or "none"
-            raise AttributeError(
+            raise NameNotFoundError(
                 f"{type(self).__name__}: expected the name of a {what}, got {target!r}; "
                 f"{type(module).__name__} has {known}"
             )

@@ -1,8 +1,13 @@
-"""Activations put together from other ops: those of straight pieces, and rarer smooth ones."""
+"""Activations put together from other ops: those of straight pieces, and rarer smooth ones.
+
+Where ``x`` is NaN so is the result, and the gradient is not 0: the pieces of a constant value are
+asked for, and what lies in none of them goes through.
+"""
 
 from __future__ import annotations
 
 from gradlab.errors import OptionError, ShapeError, message
+from gradlab.ops.core import in_float32
 from gradlab.ops.elementwise import (
     abs,
     clip,
@@ -31,8 +36,8 @@ def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     if not min_val < max_val:
         got = f"{min_val} and {max_val}"
         raise OptionError(message("hardtanh", expected="min_val below max_val", got=got))
-    inside = (x > min_val) & (x < max_val)
-    return where(inside, x, clip(x, min_val, max_val).detach())
+    outside = (x <= min_val) | (x >= max_val)
+    return where(outside, clip(x, min_val, max_val).detach(), x)
 
 
 def relu6(x: Tensor) -> Tensor:
@@ -45,6 +50,7 @@ def relu6(x: Tensor) -> Tensor:
     return hardtanh(x, 0.0, 6.0)
 
 
+@in_float32
 def selu(x: Tensor) -> Tensor:
     """Return ``scale·elu(x, alpha)`` with the constants that keep mean 0 and variance 1 [1]_.
 
@@ -57,6 +63,7 @@ def selu(x: Tensor) -> Tensor:
     return elu(x, _SELU_ALPHA) * _SELU_SCALE
 
 
+@in_float32
 def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """Return ``x`` where positive, else ``alpha·(exp(x/alpha) - 1)``, whose slope at 0 is 1.
 
@@ -69,6 +76,7 @@ def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     return elu(x / alpha) * alpha
 
 
+@in_float32
 def softsign(x: Tensor) -> Tensor:
     """Return ``x / (1 + |x|)``, in (-1, 1).
 
@@ -79,6 +87,7 @@ def softsign(x: Tensor) -> Tensor:
     return x / (1 + abs(x))
 
 
+@in_float32
 def mish(x: Tensor) -> Tensor:
     """Return ``x·tanh(softplus(x))`` [1]_.
 
@@ -91,6 +100,7 @@ def mish(x: Tensor) -> Tensor:
     return x * tanh(softplus(x))
 
 
+@in_float32
 def hardsigmoid(x: Tensor) -> Tensor:
     """Return ``x/6 + 1/2`` limited to [0, 1].
 
@@ -101,6 +111,7 @@ def hardsigmoid(x: Tensor) -> Tensor:
     return hardtanh(x / 6 + 0.5, 0.0, 1.0)
 
 
+@in_float32
 def hardswish(x: Tensor) -> Tensor:
     """Return ``x·hardsigmoid(x)`` [1]_.
 
@@ -113,6 +124,7 @@ def hardswish(x: Tensor) -> Tensor:
     return x * hardsigmoid(x)
 
 
+@in_float32
 def tanhshrink(x: Tensor) -> Tensor:
     """Return ``x - tanh(x)``.
 
@@ -123,6 +135,7 @@ def tanhshrink(x: Tensor) -> Tensor:
     return x - tanh(x)
 
 
+@in_float32
 def softshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
     """Bring ``x`` nearer to 0 by ``lambd``, and to 0 what is within that.
 
@@ -132,7 +145,7 @@ def softshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
     """
     if not lambd >= 0:
         raise OptionError(message("softshrink", expected="lambd of 0 or more", got=repr(lambd)))
-    return where(abs(x) > lambd, x - lambd * sign(x), 0.0)
+    return where(abs(x) <= lambd, 0.0, x - lambd * sign(x))
 
 
 def hardshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
@@ -142,7 +155,7 @@ def hardshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
     >>> hardshrink(gl.tensor([-2.0, 0.25]))
     tensor([-2.,  0.])
     """
-    return where(abs(x) > lambd, x, 0.0)
+    return where(abs(x) <= lambd, 0.0, x)
 
 
 def threshold(x: Tensor, threshold: float, value: float) -> Tensor:
@@ -152,7 +165,7 @@ def threshold(x: Tensor, threshold: float, value: float) -> Tensor:
     >>> threshold(gl.tensor([0.5, 2.0]), 1.0, -1.0)
     tensor([-1.,  2.])
     """
-    return where(x > threshold, x, value)
+    return where(x <= threshold, value, x)
 
 
 def glu(x: Tensor, dim: int = -1) -> Tensor:

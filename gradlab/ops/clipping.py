@@ -73,9 +73,9 @@ def _clip_norm(xp: Any, grads: Any, total: Any, *, max_norm: float) -> None:
     # Multiplying by 1 is done too: to leave it out, a GPU's norm would have to be waited for.
     factor = xp.minimum(max_norm / (total[0] + 1e-6), 1)
     for grad in grads:
-        if factor.dtype != grad.dtype:
-            factor = factor.astype(grad.dtype)
-        xp.multiply(grad, factor, out=grad)
+        # Halves by the float32 factor: as a half it would have three digits, or be 0.
+        same = grad.dtype == factor.dtype or grad.dtype in dtypes.HALVES
+        xp.multiply(grad, factor if same else factor.astype(grad.dtype), out=grad, casting="unsafe")
 
 
 CLIP_NORM = Op(

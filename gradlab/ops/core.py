@@ -13,9 +13,10 @@ device; the result is wrapped; and where a gradient is needed, a node is recorde
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, partial
+from functools import cache, partial, wraps
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -45,9 +46,11 @@ from gradlab.errors import (
 )
 from gradlab.kernels import ladder
 from gradlab.ops.samples import Sample
-from gradlab.tensor import Tensor, describe, from_value
+from gradlab.tensor import Tensor, copied, describe, from_value
 
 REGISTRY: dict[str, Op] = {}
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _new = Tensor.__new__
 _new_node = object.__new__
@@ -110,6 +113,8 @@ class Op:
     dtype: how the result's dtype follows from the inputs' (`PROMOTE`, `FLOAT`, `BOOL`, `OWN`).
     kinds: the NumPy kind letters of the dtypes it is defined for (``"V"`` is bfloat16).
     halves: compute float16 and bfloat16 in float32 (sums, exponentials of sums).
+    wide: compute the gradients of float16 and bfloat16 in float32, each rounded once: for those
+        that put squares or quotients together, which a half does not hold on the way.
     fused: an op ``f(xp, gy, …, needs, **attributes)`` returning the gradients of all inputs, an
         optional fast path used when nobody asks for the gradient's own graph.
     aux: the forward returns ``(y, aux)``; ``aux`` is saved for `fused` alone.
@@ -140,6 +145,7 @@ class Op:
         "table",
         "view",
         "why_not",
+        "wide",
     )
 
     def __init__(
@@ -153,6 +159,7 @@ class Op:
         dtype: str = OWN,
         kinds: str = "biufcV",
         halves: bool = False,
+        wide: bool = False,
         broadcasts: bool = False,
         fused: Op | None = None,
         aux: bool = False,
@@ -168,7 +175,7 @@ class Op:
         self.inputs = tuple(inputs)
         self.gradients = gradients or {}
         self.why_not = why_not
-        self.dtype, self.kinds, self.halves = dtype, kinds, halves
+        self.dtype, self.kinds, self.halves, self.wide = dtype, kinds, halves, wide
         self.broadcasts = broadcasts
         self.fused, self.aux, self.view = fused, aux, view
         self.check = check
@@ -259,11 +266,47 @@ def _make_plan(op: Op, mask: int, count: int) -> Plan:
         names = _parameters(function)[1:]
         places = tuple(place[name] for name in names if name in place)
         rest = tuple(name for name in names if name not in place and name != shape_name)
-        calls.append((i, function, places, rest, shape_name if shape_name in names else ""))
+        run = _in_float32(function) if op.wide else function
+        calls.append((i, run, places, rest, shape_name if shape_name in names else ""))
     plan.calls = tuple(calls)
     if op.fused is not None:
         plan.fused = _fused_call(op, op.fused, mask, place)
     return plan
+
+
+def _in_float32(gradient: Callable[..., Any]) -> Callable[..., Any]:
+    """``gradient`` for halves that are widened first; its result is rounded once."""
+
+    def run(gy: Tensor, *values: Any, **keywords: Any) -> Any:
+        half = gy.dtype
+        if half not in dtypes.HALVES:
+            return gradient(gy, *values, **keywords)
+        return gradient(*map(widened, (gy, *values)), **keywords).astype(half)
+
+    return run
+
+
+def widened(x: Any) -> Any:
+    """A tensor of float16 or bfloat16 as float32; anything else as it is."""
+    if not isinstance(x, Tensor) or x.dtype not in dtypes.HALVES:
+        return x
+    return x.astype(dtypes.float32)
+
+
+def in_float32(function: F) -> F:
+    """Let a function that is put together from ops compute halves in float32, rounded once."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        if not any(x.dtype in dtypes.HALVES for x in given):
+            return function(*args, **kwargs)
+        half = dtypes.result_type(*[x.dtype for x in given if x.is_floating_point()])
+        named = {name: widened(x) for name, x in kwargs.items()}
+        y = function(*map(widened, args), **named)
+        return y.astype(half, copy=False)
+
+    return run  # type: ignore[return-value]
 
 
 def _fused_call(op: Op, fused: Op, mask: int, place: dict[str, int]) -> Callable[..., Any]:
@@ -353,7 +396,7 @@ def apply(  # noqa: C901, PLR0915 - the hot path, unrolled: see the measurement 
     else:
         collected = collect(op, inputs)
         if collected is None:
-            return apply(op, convert_inputs(op, inputs), attributes)
+            return apply(op, convert_inputs(op.name, inputs, op.broadcasts), attributes)
         device, arrays, key, nodes, mask, written = collected
     run = op.table.get(key)
     try:
@@ -372,6 +415,8 @@ def apply(  # noqa: C901, PLR0915 - the hot path, unrolled: see the measurement 
     except _EXPLAINED as error:
         raise explain(op, inputs, attributes, error) from None
     except _FAILURES as error:
+        if mode.refused_reentry():
+            return mode.reentrantly(apply, op, inputs, attributes)
         raise device.backend.explain(op.name, error) from None
     aux = None
     if array.__class__ is not device.array_type:
@@ -485,11 +530,14 @@ def _others_are_numbers(inputs: Sequence[Any]) -> bool:
     return len(rest) == 1
 
 
-def convert_inputs(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...]:
+def convert_inputs(
+    operation: str, inputs: Sequence[Any], broadcasts: bool = True
+) -> tuple[Any, ...]:
     """Make tensors of NumPy arrays and Python scalars of NumPy scalars among the inputs, and move
     numbers, tensors without axes, from the CPU to the device of the others, as PyTorch does."""
     devices = [x.device for x in inputs if isinstance(x, Tensor)]
     device = next((each for each in devices if each is not cpu), devices[0] if devices else cpu)
+    beside = _common_dtype(inputs) if broadcasts else None
     converted = []
     for x in inputs:
         if isinstance(x, Tensor) and x.device is cpu and not x.shape:
@@ -497,11 +545,17 @@ def convert_inputs(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...]:
         elif isinstance(x, np.generic) and x.dtype in dtypes.ALL:
             x = x.item()
         elif not isinstance(x, Tensor) and x.__class__ not in _SCALARS:
-            x = from_value(x, device, operation=op.name)
+            x = from_value(x, device, beside=beside, operation=operation)
         converted.append(x)
     if not any(isinstance(x, Tensor) for x in converted):
-        converted[0] = from_value(converted[0], device, operation=op.name)
+        converted[0] = from_value(converted[0], device, operation=operation)
     return tuple(converted)
+
+
+def _common_dtype(inputs: Sequence[Any]) -> DType | None:
+    """The dtype that the tensors among the inputs share, which numbers in lists take."""
+    kinds = [x.dtype for x in inputs if isinstance(x, Tensor)]
+    return dtypes.result_type(*kinds) if kinds else None
 
 
 # --------------------------------------------------------------------------------- dispatcher
@@ -566,6 +620,8 @@ def _behind_kernels(kernels: list[Kernel], otherwise: Callable[..., Any]) -> Cal
 
 def _with_promotion(op: Op, run: Callable[..., Any], kinds: list[Any]) -> Any:
     result = dtypes.result_type(*kinds)
+    if op.dtype == BOOL and dtypes.is_floating(result) and _has_integers(kinds):
+        return _exact_comparison(run, kinds)
     if op.dtype == FLOAT and not (dtypes.is_floating(result) or dtypes.is_complex(result)):
         result = dtypes.get_default_dtype()
     compute = dtypes.float32 if op.halves and result in dtypes.HALVES else result
@@ -580,6 +636,66 @@ def _with_promotion(op: Op, run: Callable[..., Any], kinds: list[Any]) -> Any:
     if all(cast is None for cast in casts) and final is None:
         return run
     return _with_casts(op, run, casts, final)
+
+
+def _has_integers(kinds: list[Any]) -> bool:
+    return any(isinstance(kind, np.dtype) and dtypes.is_integer(kind) for kind in kinds)
+
+
+def _exact_comparison(run: Callable[..., Any], kinds: list[Any]) -> Callable[..., Any]:
+    """The comparison ``run`` of integers with floats, right for all 64 bits.
+
+    A number is compared as the integer that it is. Arrays are compared in a dtype that holds both,
+    float64 for most; where two are equal as such, integers beyond those of float64 decide.
+    """
+    whole = [isinstance(kind, np.dtype) and kind.kind in "iu" for kind in kinds]
+    first = whole[0]
+    dtype = kinds[0] if first else kinds[1]
+
+    def compare(x1: Any, x2: Any) -> Any:
+        integers: Any
+        floats: Any
+        integers, floats = (x1, x2) if first else (x2, x1)
+        if isinstance(floats, float):
+            floats, is_whole = _as_bound(floats, dtype)
+            integers = integers if is_whole else integers.astype(np.float64)
+            return run(integers, floats) if first else run(floats, integers)
+        if floats.dtype == dtypes.bfloat16:  # which array libraries do not promote
+            floats = floats.astype(np.float32)
+        y = run(integers, floats) if first else run(floats, integers)
+        if dtype.itemsize < 8 or _fit_float64(integers):
+            return y
+        floats = floats.astype(np.float64, copy=False)
+        tie = integers.astype(np.float64) == floats
+        order = _order_of_ties(integers, floats, tie)
+        return (y & ~tie) | (run(order if first else -order, 0) & tie)
+
+    return compare
+
+
+def _as_bound(number: float, dtype: DType) -> tuple[float, bool]:
+    """A number that compares with integers of ``dtype`` as the given one, and whether as one of
+    them; beyond their range it is infinite."""
+    info = np.iinfo(dtype)
+    if not info.min <= number <= info.max:  # NaN too
+        return (number if number != number else math.inf if number > 0 else -math.inf), False
+    return (int(number), True) if number == int(number) else (number, False)
+
+
+def _fit_float64(integers: Any) -> bool:
+    """Whether float64 holds all of them, where looking at them costs no waiting."""
+    if type(integers) is not np.ndarray or not integers.size:
+        return type(integers) is np.ndarray
+    return bool(integers.max() <= 2**53 and integers.min() >= -(2**53))
+
+
+def _order_of_ties(integers: Any, floats: Any, tie: Any) -> Any:
+    """1, 0 or -1 where an integer is above, at or below the float that it equals in float64."""
+    beyond = float(np.iinfo(integers.dtype).max + 1)  # rounded up to: the float is the larger
+    reached = floats >= beyond
+    values = (floats * (tie & ~reached)).astype(integers.dtype)
+    above, below = (integers > values) & ~reached, (integers < values) | reached
+    return above.astype(np.int8) - below.astype(np.int8)
 
 
 def _with_casts(
@@ -727,6 +843,8 @@ def apply_(
             finally:
                 mode.grad = before
     except _FAILURES as error:
+        if mode.refused_reentry():
+            return mode.reentrantly(apply_, op, x, others, attributes, name)
         raise x.device.backend.explain(name, error) from None
     mark_written(x, name)
     return x
@@ -819,7 +937,7 @@ def write(x: Tensor, y: Tensor, name: str) -> None:
     """Copy ``y`` into the memory of ``x``, which keeps its shape and dtype."""
     _check_fits(x, y, name)
     try:
-        mode.quietly(x.device.xp.copyto, x._array, y._array, casting="unsafe")
+        mode.run(x.device.xp.copyto, x._array, y._array, casting="unsafe")
     except ValueError as error:
         raise read_only(x, name, error) from None
     except _FAILURES as error:
@@ -883,7 +1001,7 @@ def _apply_recorded(op: Op, x: Tensor, others: Any, attributes: Any, name: str) 
     )
     saves = op.plan(mask, len(inputs)).saves
     if saves is ALL or any(inputs[i] is before for i in saves):
-        before._array = x._array.copy()  # the gradient needs the value about to be overwritten
+        before._array = copied(x)  # the gradient needs the value about to be overwritten
     y = apply(op, inputs, attributes)
     _check_fits(x, y, name)
     rebase(x, y if y.dtype == x.dtype else y.astype(x.dtype), name)
@@ -934,7 +1052,7 @@ def update(op: Op, tensors: Sequence[Sequence[Tensor]], attributes: dict[str, An
     if run is None:
         run = op.table[key] = device.backend.bind(implementation(op, device))
     try:
-        mode.quietly(run, *[[x._array for x in group] for group in tensors], **attributes)
+        mode.run(run, *[[x._array for x in group] for group in tensors], **attributes)
     except _FAILURES as error:
         raise device.backend.explain(op.name, error) from None
     for name, group in zip(op.inputs, tensors, strict=True):
@@ -1005,21 +1123,33 @@ def mixed_devices(name: str, inputs: Sequence[Any]) -> DeviceError:
 # ----------------------------------------------------------------------------------- registry
 
 
+# NumPy's names of ufuncs for which gradlab has another one.
+_UFUNC_NAMES = {
+    "power": "pow",
+    "rint": "round",
+    "degrees": "rad2deg",
+    "radians": "deg2rad",
+}
+
+
 @cache
-def _op_of_ufunc(name: str) -> Op | None:
-    # NumPy calls a product of matrices a ufunc too, and has another name for powers.
-    named = REGISTRY.get({"power": "pow"}.get(name, name))
-    return next((op for op in REGISTRY.values() if op.forward == name), named)
+def _function_of_ufunc(name: str) -> Callable[..., Any] | None:
+    """The public function that computes a ufunc: of the op whose forward it is, or of its name."""
+    op = next((op for op in REGISTRY.values() if op.forward == name), None)
+    if op is not None:
+        return op.function
+    name = _UFUNC_NAMES.get(name, name)
+    return REGISTRY[name].function if name in REGISTRY else getattr(Tensor, name, None)
 
 
 def apply_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """What a NumPy ufunc called on tensors gives: the op that has it as its forward.
+    """What a NumPy ufunc called on tensors gives: the result of the function that computes it.
 
     With an array to write to, as in ``array += tensor``, the result goes there.
     """
-    op = _op_of_ufunc(ufunc.__name__)
+    function = _function_of_ufunc(ufunc.__name__)
     out = options.pop("out", (None,))[0]
-    if op is None or method != "__call__" or options:
+    if function is None or method != "__call__" or options:
         what = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
         raise DTypeError(
             message(
@@ -1029,16 +1159,21 @@ def apply_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[
                 hint="call it on x.numpy()",
             )
         )
-    y = apply(op, inputs)
+    x, *others = convert_inputs(ufunc.__name__, inputs)
+    if not isinstance(x, Tensor):  # a function that is a method of tensors wants one first
+        tensor = next(each for each in others if isinstance(each, Tensor))
+        dtype = dtypes.result_type(type(x), tensor.dtype)
+        x = from_value(x, tensor.device, dtype=dtype, operation=ufunc.__name__)
+    y = function(x, *others)
     if out is None:
         return y
     if isinstance(out, Tensor):
         return out.copy_(y)
-    out[...] = y.numpy()
+    try:
+        np.copyto(out, y.numpy(), casting="same_kind")
+    except TypeError as error:
+        raise DTypeError(f"np.{ufunc.__name__}: {error}; use the out-of-place form") from None
     return out
-
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def public(op: Op | None = None, *methods: str) -> Callable[[F], F]:

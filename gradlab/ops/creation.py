@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from typing import Any
 
@@ -134,8 +135,8 @@ def full(
 ) -> Tensor:  # fmt: skip
     """Make a tensor with every element equal to ``fill_value``, whose kind gives the dtype."""
     (value,) = _numbers("full", fill_value)
-    wanted = dtypes.scalar_dtype(type(value)) if dtype is None else dtypes.as_dtype(dtype)
-    filled = from_value(value, find_device("cpu"), dtype=wanted, operation="full").numpy()
+    filled = from_value(value, find_device("cpu"), dtype=dtype, operation="full").numpy()
+    wanted = dtypes.as_dtype(filled.dtype)
     number = float(filled) if wanted == dtypes.bfloat16 else filled.item()
     return _filled("full", device, requires_grad, _shape("full", (shape,)), number, wanted)
 
@@ -252,9 +253,27 @@ def arange(
     )
     # Python's whole division is exact where a quotient of large integers is not.
     count = max(0, -(-(stop - start) // step) if whole else math.ceil((stop - start) / step))
-    # start + i·step in float64 (or int64), rounded once: no error accumulates.
-    array = start + np.arange(count, dtype=np.int64 if whole else np.float64) * step
-    return _finish(array.astype(wanted), device, requires_grad)
+    array = _steps("arange", start, step, count, wanted)
+    return _finish(array, device, requires_grad)
+
+
+def _steps(operation: str, start: Any, step: Any, count: int, dtype: DType) -> np.ndarray:
+    """``start + i·step`` for ``count`` values, each rounded once: no error accumulates.
+
+    Exact for integers of 64 bits; refused where an integer dtype does not hold the values.
+    """
+    ends = [start, start + max(count - 1, 0) * step] if count else []
+    if dtypes.is_integer(dtype):
+        from_value(ends, find_device("cpu"), dtype=dtype, operation=operation)
+    if not all(isinstance(end, int) for end in (start, step)):
+        return (start + np.arange(count, dtype=np.float64) * step).astype(dtype)
+    if all(-(2**63) <= end < 2**63 for end in (*ends, start, step)):
+        return (start + np.arange(count, dtype=np.int64) * step).astype(dtype)
+    if dtypes.is_integer(dtype):  # beyond int64: uint64 wraps around to the right values
+        return np.uint64(start % 2**64) + np.arange(count, dtype=np.uint64) * np.uint64(
+            step % 2**64
+        )
+    return (float(start) + np.arange(count, dtype=np.float64) * step).astype(dtype)
 
 
 def range(
@@ -272,11 +291,10 @@ def range(
     if step == 0 or (end - start) * step < 0:
         got = f"from {start} to {end} in steps of {step}"
         raise OptionError(message("range", expected="a step that leads to the end", got=got))
-    count = math.floor((end - start) / step) + 1
-    where = find_device(device)
-    values = start + step * where.xp.arange(count, dtype=np.float64)
-    made = Tensor._wrap(values.astype(_float_or(dtype)), where)
-    return made.requires_grad_() if requires_grad else made
+    whole = all(isinstance(each, int) for each in (start, end, step))
+    count = ((end - start) // step if whole else math.floor((end - start) / step)) + 1
+    array = _steps("range", start, step, int(count), _float_or(dtype))
+    return _finish(array, device, requires_grad)
 
 
 def linspace(
@@ -290,8 +308,21 @@ def linspace(
     start, stop = _numbers("linspace", start, stop)
     if count < 0:
         raise OptionError(message("linspace", expected="0 values or more", got=str(count)))
-    array = np.linspace(float(start), float(stop), count, endpoint=endpoint)
-    return _finish(array.astype(_float_or(dtype)), device, requires_grad)
+    wanted = _float_or(dtype)
+    if dtypes.is_integer(wanted):
+        from_value([start, stop], find_device("cpu"), dtype=wanted, operation="linspace")
+    if dtypes.is_integer(wanted) and max(abs(start), abs(stop)) > 2**52:
+        array = _whole_steps(int(start), int(stop), count, endpoint, wanted)
+    else:
+        array = np.linspace(float(start), float(stop), count, endpoint=endpoint).astype(wanted)
+    return _finish(array, device, requires_grad)
+
+
+def _whole_steps(start: int, stop: int, count: int, endpoint: bool, dtype: DType) -> np.ndarray:
+    """What `linspace` gives in integers beyond those of float64: rounded towards 0."""
+    parts = max(count - 1 if endpoint else count, 1)
+    sums = (start * parts + (stop - start) * i for i in builtins.range(count))
+    return np.array([-(-n // parts) if n < 0 else n // parts for n in sums], dtype)
 
 
 def logspace(

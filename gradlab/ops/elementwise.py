@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.arguments import show
 from gradlab.autograd.modes import mode
 from gradlab.devices import cpu
 from gradlab.errors import DTypeError, GradientError, OptionError, message
@@ -23,12 +24,13 @@ from gradlab.ops.core import (
     Op,
     apply,
     apply_,
+    in_float32,
     mark_written,
     public,
     write,
 )
 from gradlab.ops.samples import Sample, binary, unary, values
-from gradlab.tensor import Tensor, from_value, require_option
+from gradlab.tensor import Tensor, from_value, operand_beside, require_option, value_for
 
 TensorLike: TypeAlias = Tensor | bool | int | float | complex | np.ndarray
 
@@ -82,7 +84,7 @@ def _check_numbers(operation: str) -> Callable[..., None]:
         for name, value in attributes.items():
             if not isinstance(value, int | float):
                 expected = f"a number as {name}"
-                raise OptionError(message(operation, expected=expected, got=repr(value)))
+                raise OptionError(message(operation, expected=expected, got=show(value)))
 
     return check
 
@@ -100,6 +102,13 @@ def _in_place(op: Op, *names: str) -> None:
 
 # --------------------------------------------------------------------------------- arithmetic
 
+
+def _times(x: TensorLike, alpha: Any) -> Any:
+    """``alpha·x``, of two numbers as Python has it: they meet their tensor's dtype later."""
+    both = isinstance(x, int | float | complex) and not isinstance(alpha, Tensor)
+    return x * alpha if both else mul(x, alpha)
+
+
 ADD = _binary("add", "add", gradients={"x1": lambda gy: gy, "x2": lambda gy: gy})
 
 
@@ -110,7 +119,7 @@ def add(x1: TensorLike, x2: TensorLike, *, alpha: float = 1, out: Tensor | None 
     >>> add(gl.tensor([1.0, 2.0]), 1)
     tensor([2., 3.])
     """
-    y = apply(ADD, (x1, x2 if alpha == 1 else mul(x2, alpha)))
+    y = apply(ADD, (x1, x2 if alpha == 1 else _times(x2, alpha)))
     return y if out is None else write_out("add", y, out)
 
 
@@ -123,7 +132,7 @@ SUB = _binary("sub", "subtract", kinds="iufcV", gradients={
 @public(SUB, "__sub__", "sub", "subtract")
 def sub(x1: TensorLike, x2: TensorLike, *, alpha: float = 1, out: Tensor | None = None) -> Tensor:
     """Return ``x1 - alpha·x2``, element by element; written into ``out`` if given."""
-    y = apply(SUB, (x1, x2 if alpha == 1 else mul(x2, alpha)))
+    y = apply(SUB, (x1, x2 if alpha == 1 else _times(x2, alpha)))
     return y if out is None else write_out("sub", y, out)
 
 
@@ -156,14 +165,24 @@ def div(
 ) -> Tensor:
     """Return ``x1 / x2``, element by element; integers give the default floating dtype.
 
-    ``rounding_mode``: None, ``"floor"`` (as `floor_divide`) or ``"trunc"`` (towards zero).
-    Written into ``out`` if given.
+    ``rounding_mode``: None, ``"floor"`` (as `floor_divide`) or ``"trunc"`` (towards zero). With one
+    integers stay integers. Written into ``out`` if given.
     """
     require_option("div", "rounding_mode", rounding_mode, (None, "floor", "trunc"))
-    y = floor_divide(x1, x2) if rounding_mode == "floor" else apply(DIV, (x1, x2))
-    if rounding_mode == "trunc":
-        y = trunc(y)
+    if rounding_mode == "floor":
+        y = floor_divide(x1, x2)
+    elif rounding_mode is None:
+        y = apply(DIV, (x1, x2))
+    elif _is_whole(x1) and _is_whole(x2):
+        y = floor_divide(sub(x1, fmod(x1, x2)), x2)  # nothing is left to round
+    else:
+        y = trunc(apply(DIV, (x1, x2)))
     return y if out is None else write_out("div", y, out)
+
+
+def _is_whole(x: TensorLike) -> bool:
+    kind = x.dtype.kind if hasattr(x, "dtype") else np.asarray(x).dtype.kind
+    return kind in "iub"
 
 
 def _zero_like(gy: Tensor) -> Tensor:
@@ -240,17 +259,18 @@ def _pow_gx1(gy: Tensor, x1: Any, x2: Any) -> Tensor:
     return gy * where(x2 == 0, 0.0, x2 * x1 ** where(x2 == 0, 1.0, x2 - 1))
 
 
-def _pow_gx2(gy: Tensor, x1: Any, y: Tensor) -> Tensor:
+def _pow_gx2(gy: Tensor, x1: Any, x2: Tensor, y: Tensor) -> Tensor:
+    # y·log(x1) is 0·(-inf) at x1 = 0, where the derivative is 0 for x2 of 0 or more.
     if not isinstance(x1, Tensor):
         if x1 == 0:
-            return _zero_like(gy)
+            return gy * where(x2 >= 0, 0.0, y * -math.inf)
         return gy * y * (math.log(x1) if x1 > 0 else math.nan)
-    # y·log(x1) is 0·(-inf) at x1 = 0, where the derivative is 0 for positive x2.
-    return gy * where(x1 == 0, 0.0, y * log(where(x1 == 0, 1.0, x1)))
+    flat = (x1 == 0) & (x2 >= 0)
+    return gy * where(flat, 0.0, y * log(where(flat, 1.0, x1)))
 
 
 POW = _binary(
-    "pow", _pow_forward, kinds="iufcV", samples=binary(low=0.3, high=2.0),
+    "pow", _pow_forward, kinds="iufcV", wide=True, samples=binary(low=0.3, high=2.0),
     gradients={"x1": _pow_gx1, "x2": _pow_gx2}, check=_check_pow,
 )  # fmt: skip
 
@@ -267,13 +287,14 @@ def pow(x1: TensorLike, x2: TensorLike) -> Tensor:
     return apply(POW, (x1, x2))
 
 
-def _tie_half(gy: Tensor, chosen: Tensor, tie: Tensor) -> Tensor:
-    return where(tie, gy * 0.5, where(chosen, gy, 0.0))
+def _tie_half(gy: Tensor, beaten: Tensor, tie: Tensor) -> Tensor:
+    # Asked for what is beaten: NaN is not, and its gradient goes on.
+    return where(tie, gy * 0.5, where(beaten, 0.0, gy))
 
 
 MAXIMUM = _binary("maximum", "maximum", kinds="biufV", gradients={
-    "x1": lambda gy, x1, x2: _tie_half(gy, x1 > x2, x1 == x2),
-    "x2": lambda gy, x1, x2: _tie_half(gy, x2 > x1, x1 == x2),
+    "x1": lambda gy, x1, x2: _tie_half(gy, x1 < x2, x1 == x2),
+    "x2": lambda gy, x1, x2: _tie_half(gy, x2 < x1, x1 == x2),
 })  # fmt: skip
 
 
@@ -284,8 +305,8 @@ def maximum(x1: TensorLike, x2: TensorLike) -> Tensor:
 
 
 MINIMUM = _binary("minimum", "minimum", kinds="biufV", gradients={
-    "x1": lambda gy, x1, x2: _tie_half(gy, x1 < x2, x1 == x2),
-    "x2": lambda gy, x1, x2: _tie_half(gy, x2 < x1, x1 == x2),
+    "x1": lambda gy, x1, x2: _tie_half(gy, x1 > x2, x1 == x2),
+    "x2": lambda gy, x1, x2: _tie_half(gy, x2 > x1, x1 == x2),
 })  # fmt: skip
 
 
@@ -295,7 +316,7 @@ def minimum(x1: TensorLike, x2: TensorLike) -> Tensor:
     return apply(MINIMUM, (x1, x2))
 
 
-ATAN2 = _binary("atan2", "arctan2", dtype=FLOAT, kinds="biufV", gradients={
+ATAN2 = _binary("atan2", "arctan2", dtype=FLOAT, kinds="biufV", wide=True, gradients={
     "x1": lambda gy, x1, x2: gy * x2 / (x1 * x1 + x2 * x2),
     "x2": lambda gy, x1, x2: -gy * x1 / (x1 * x1 + x2 * x2),
 })  # fmt: skip
@@ -320,6 +341,7 @@ def logaddexp(x1: TensorLike, x2: TensorLike) -> Tensor:
 
 
 @public(None, "lerp")
+@in_float32
 def lerp(x: Tensor, end: Tensor, weight: TensorLike) -> Tensor:
     """Return ``x + weight·(end - x)``: ``x`` at weight 0, ``end`` at weight 1.
 
@@ -330,6 +352,7 @@ def lerp(x: Tensor, end: Tensor, weight: TensorLike) -> Tensor:
 
 
 @public(None, "addcmul")
+@in_float32
 def addcmul(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
     """Return ``x + value·tensor1·tensor2``.
 
@@ -340,6 +363,7 @@ def addcmul(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) ->
 
 
 @public(None, "addcdiv")
+@in_float32
 def addcdiv(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
     """Return ``x + value·tensor1 / tensor2``.
 
@@ -350,6 +374,7 @@ def addcdiv(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) ->
 
 
 @public(None, "hypot")
+@in_float32
 def hypot(x1: Tensor, x2: Tensor) -> Tensor:
     """Return ``√(x1² + x2²)``, without overflow.
 
@@ -363,12 +388,13 @@ def hypot(x1: Tensor, x2: Tensor) -> Tensor:
 
 @public(None, "heaviside")
 def heaviside(x: Tensor, values: Any) -> Tensor:
-    """Return 0 for negative elements, ``values`` for 0, and 1 for positive ones.
+    """Return 0 for negative elements, ``values`` for 0, and 1 for positive ones; NaN for NaN.
 
     >>> heaviside(gl.tensor([-1.5, 0.0, 2.0]), gl.tensor([0.5]))
     tensor([0.0000, 0.5000, 1.0000])
     """
-    return where(x == 0, values, (x > 0).astype(x.dtype))
+    step = relu(sign(x.detach())) if x.is_floating_point() else (x > 0).astype(x.dtype)
+    return where(x == 0, values, step)
 
 
 # The names of NumPy and the array API.
@@ -392,13 +418,13 @@ _in_place(SUB, "__isub__")
 @public(None, "add_")
 def add_(x: Tensor, other: TensorLike, *, alpha: float = 1) -> Tensor:
     """In place: ``x`` becomes ``x + alpha·other``, keeping its memory."""
-    return apply_(ADD, x, (other if alpha == 1 else mul(other, alpha),))
+    return apply_(ADD, x, (other if alpha == 1 else _times(other, alpha),))
 
 
 @public(None, "sub_")
 def sub_(x: Tensor, other: TensorLike, *, alpha: float = 1) -> Tensor:
     """In place: ``x`` becomes ``x - alpha·other``, keeping its memory."""
-    return apply_(SUB, x, (other if alpha == 1 else mul(other, alpha),))
+    return apply_(SUB, x, (other if alpha == 1 else _times(other, alpha),))
 
 
 # --------------------------------------------------------------------- comparison and logic
@@ -446,8 +472,23 @@ gt = greater = _comparison("gt", "greater", "__gt__", "biufV", "x1 is above x2")
 ge = greater_equal = _comparison("ge", "greater_equal", "__ge__", "biufV", "x1 is not below x2")
 
 
+def _of_truths(name: str) -> Callable[..., Any]:
+    """The forward of a logical ufunc: CuPy's take no complex values."""
+    on_host, of_numbers = getattr(np, name), np.dtype(complex)
+
+    def forward(xp: Any, *inputs: Any) -> Any:
+        if xp is np:
+            return on_host(*inputs)
+        kinds = [getattr(x, "dtype", of_numbers).kind for x in inputs]
+        return getattr(xp, name)(
+            *(x != 0 if kind == "c" else x for x, kind in zip(inputs, kinds, strict=True))
+        )
+
+    return forward
+
+
 def _logical(name: str, doc: str) -> Any:
-    op = _binary(name, name, dtype=BOOL, why_not="its result is bool")
+    op = _binary(name, _of_truths(name), dtype=BOOL, why_not="its result is bool")
 
     def logical(x1: TensorLike, x2: TensorLike) -> Tensor:
         return apply(op, (x1, x2))
@@ -555,19 +596,19 @@ exp = _function("exp", _exp, lambda gy, y: gy * y, "Return e to the power ``x``.
 expm1 = _function("expm1", "expm1", lambda gy, y: gy * (y + 1), "Return ``exp(x) - 1``, precise "
                   "near 0.", halves=True)  # fmt: skip
 exp2 = _function("exp2", "exp2", lambda gy, y: gy * y * math.log(2), "Return 2 to the power ``x``.",
-                 kinds=_REAL)  # fmt: skip
+                 kinds=_REAL, wide=True)  # fmt: skip
 log = _function("log", "log", lambda gy, x: gy / x, "Return the natural logarithm; -inf at 0, NaN "
                 "below.", samples=unary(0.2, 3.0))  # fmt: skip
 log2 = _function("log2", "log2", lambda gy, x: gy / (x * math.log(2)), "Return the logarithm to "
-                 "base 2.", samples=unary(0.2, 3.0))  # fmt: skip
+                 "base 2.", samples=unary(0.2, 3.0), wide=True)  # fmt: skip
 log10 = _function("log10", "log10", lambda gy, x: gy / (x * math.log(10)), "Return the logarithm "
-                  "to base 10.", samples=unary(0.2, 3.0))  # fmt: skip
+                  "to base 10.", samples=unary(0.2, 3.0), wide=True)  # fmt: skip
 log1p = _function("log1p", "log1p", lambda gy, x: gy / (x + 1), "Return ``log(1 + x)``, precise "
-                  "near 0.", samples=unary(-0.7, 3.0))  # fmt: skip
+                  "near 0.", samples=unary(-0.7, 3.0), wide=True)  # fmt: skip
 sqrt = _function("sqrt", "sqrt", lambda gy, y: gy / (y * 2), "Return the square root; NaN below 0.",
                  samples=unary(0.2, 3.0))  # fmt: skip
 rsqrt = _function("rsqrt", lambda xp, x: 1 / xp.sqrt(x), lambda gy, y: gy * -0.5 * y * y * y,
-                  "Return ``1 / sqrt(x)``.", samples=unary(0.2, 3.0))  # fmt: skip
+                  "Return ``1 / sqrt(x)``.", samples=unary(0.2, 3.0), wide=True)  # fmt: skip
 SQUARE = _unary(
     "square", "square", gradients={"x": lambda gy, x: gy * x * 2}, dtype=PROMOTE, kinds="iufcV"
 )
@@ -581,37 +622,43 @@ def square(x: TensorLike) -> Tensor:
 
 _in_place(SQUARE, "square_")
 reciprocal = _function("reciprocal", "reciprocal", lambda gy, y: -gy * y * y, "Return ``1 / x``.",
-                       samples=unary(0.4, 3.0))  # fmt: skip
+                       samples=unary(0.4, 3.0), wide=True)  # fmt: skip
 sin = _function("sin", "sin", lambda gy, x: gy * cos(x), "Return the sine of ``x`` (radians).")
 cos = _function("cos", "cos", lambda gy, x: -gy * sin(x), "Return the cosine of ``x`` (radians).")
 tan = _function("tan", "tan", lambda gy, y: gy * (y * y + 1), "Return the tangent of ``x`` "
-                "(radians).", samples=unary(-1.2, 1.2))  # fmt: skip
+                "(radians).", samples=unary(-1.2, 1.2), wide=True)  # fmt: skip
 asin = arcsin = _function(
     "asin", "arcsin", lambda gy, x: gy / sqrt(1 - x * x), "Return the angle whose sine is ``x``.",
-    "arcsin", samples=unary(-0.9, 0.9),
+    "arcsin", samples=unary(-0.9, 0.9), wide=True
 )  # fmt: skip
 acos = arccos = _function(
     "acos", "arccos", lambda gy, x: -gy / sqrt(1 - x * x),
-    "Return the angle whose cosine is ``x``.", "arccos", samples=unary(-0.9, 0.9),
+    "Return the angle whose cosine is ``x``.", "arccos", samples=unary(-0.9, 0.9), wide=True
 )  # fmt: skip
 atan = arctan = _function(
     "atan", "arctan", lambda gy, x: gy / (1 + x * x), "Return the angle whose tangent is ``x``.",
-    "arctan",
+    "arctan", wide=True
 )  # fmt: skip
-sinh = _function("sinh", "sinh", lambda gy, x: gy * cosh(x), "Return the hyperbolic sine.")
-cosh = _function("cosh", "cosh", lambda gy, x: gy * sinh(x), "Return the hyperbolic cosine.")
-tanh = _function("tanh", "tanh", lambda gy, y: gy * (1 - y * y), "Return the hyperbolic tangent.")
+sinh = _function(
+    "sinh", "sinh", lambda gy, x: gy * cosh(x), "Return the hyperbolic sine.", wide=True
+)
+cosh = _function(
+    "cosh", "cosh", lambda gy, x: gy * sinh(x), "Return the hyperbolic cosine.", wide=True
+)
+tanh = _function(
+    "tanh", "tanh", lambda gy, y: gy * (1 - y * y), "Return the hyperbolic tangent.", wide=True
+)
 asinh = arcsinh = _function(
     "asinh", "arcsinh", lambda gy, x: gy / sqrt(x * x + 1),
-    "Return the inverse of the hyperbolic sine.", "arcsinh",
+    "Return the inverse of the hyperbolic sine.", "arcsinh", wide=True
 )  # fmt: skip
 acosh = arccosh = _function(
     "acosh", "arccosh", lambda gy, x: gy / sqrt(x * x - 1),
-    "Return the inverse of the hyperbolic cosine.", "arccosh", samples=unary(1.2, 3.0),
+    "Return the inverse of the hyperbolic cosine.", "arccosh", samples=unary(1.2, 3.0), wide=True
 )  # fmt: skip
 atanh = arctanh = _function(
     "atanh", "arctanh", lambda gy, x: gy / (1 - x * x),
-    "Return the inverse of the hyperbolic tangent.", "arctanh", samples=unary(-0.9, 0.9),
+    "Return the inverse of the hyperbolic tangent.", "arctanh", samples=unary(-0.9, 0.9), wide=True
 )  # fmt: skip
 floor = _function("floor", "floor", lambda gy: _zero_like(gy), "Round down. Its gradient is 0.",
                   dtype=PROMOTE, kinds="iufV", samples=unary(0.1, 0.9))  # fmt: skip
@@ -624,14 +671,27 @@ isnan = _function("isnan", "isnan", None, "Return True where ``x`` is NaN.", dty
 isinf = _function("isinf", "isinf", None, "Return True where ``x`` is +inf or -inf.", dtype=OWN)
 isfinite = _function("isfinite", "isfinite", None, "Return True where ``x`` is neither infinite "
                      "nor NaN.", dtype=OWN)  # fmt: skip
-logical_not = _function("logical_not", "logical_not", None, "Return True where ``x`` is 0.",
-                        dtype=OWN)  # fmt: skip
+logical_not = _function("logical_not", _of_truths("logical_not"), None,
+                        "Return True where ``x`` is 0.", dtype=OWN)  # fmt: skip
 signbit = _function("signbit", "signbit", None, "Return True where the sign bit is set (-0.0 too).",
                     dtype=OWN, kinds="fV")  # fmt: skip
 conj = _function("conj", "conjugate", lambda gy: gy, "Return the complex conjugate.", dtype=OWN)
 
 
+def _round_integers(xp: Any, x: Any, unit: int) -> Any:
+    """Integers to multiples of ``unit``, a power of ten, halves to the even multiple."""
+    if unit > np.iinfo(x.dtype).max:
+        return xp.zeros_like(x)
+    quotient = xp.floor_divide(x, unit)
+    rest = x - quotient * unit
+    half = unit // 2
+    up = (rest > half) | ((rest == half) & (quotient % 2 == 1))
+    return (quotient + up.astype(x.dtype)) * unit
+
+
 def _round_forward(xp: Any, x: Any, *, decimals: int) -> Any:
+    if x.dtype.kind in "iu":  # NumPy goes through float64
+        return x.copy() if decimals >= 0 else _round_integers(xp, x, 10**-decimals)
     return xp.round(x, decimals) if x.dtype != dtypes.bfloat16 else xp.rint(x)
 
 
@@ -658,7 +718,8 @@ def _sigmoid_forward(xp: Any, x: Any) -> Any:
 
 sigmoid = _function(
     "sigmoid", _sigmoid_forward, lambda gy, y: gy * y * (1 - y),
-    "Return the logistic function ``1 / (1 + exp(-x))``, in (0, 1).", halves=True, kinds=_REAL,
+    "Return the logistic function ``1 / (1 + exp(-x))``, in (0, 1).", halves=True, wide=True,
+    kinds=_REAL,
 )  # fmt: skip
 logsigmoid = _function(
     "logsigmoid", lambda xp, x: -xp.logaddexp(0, -x), lambda gy, x: gy * sigmoid(-x),
@@ -688,7 +749,7 @@ def choose(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
 
 RELU_BACKWARD = Op(
     "relu_backward",
-    lambda xp, gy, y, *, needs: (keep(xp, y > 0, gy),),
+    lambda xp, gy, y, *, needs: (keep(xp, y != 0, gy),),  # NaN is kept
     inputs=("gy", "y"),
 )
 RELU = _unary(
@@ -696,14 +757,14 @@ RELU = _unary(
     lambda xp, x: xp.maximum(x, xp.zeros((), x.dtype)),
     dtype=PROMOTE,
     kinds="iufV",
-    gradients={"x": lambda gy, y: where(y > 0, gy, 0.0)},
+    gradients={"x": lambda gy, y: where(y != 0, gy, 0.0)},
     fused=RELU_BACKWARD,
 )
 
 
 @public(RELU, "relu")
 def relu(x: TensorLike) -> Tensor:
-    """Return ``max(x, 0)``; its gradient at 0 is 0.
+    """Return ``max(x, 0)``; its gradient at 0 is 0, and NaN stays NaN.
 
     >>> relu(gl.tensor([-1.0, 0.0, 2.0]))
     tensor([0., 0., 2.])
@@ -728,7 +789,7 @@ def special(xp: Any) -> Any:
 erf = _function(
     "erf", lambda xp, x: special(xp).erf(x),
     lambda gy, x: gy * exp(-x * x) * (2 / math.sqrt(math.pi)),
-    "Return the error function ``2/√π ∫₀ˣ exp(-t²) dt``.", halves=True, kinds=_REAL,
+    "Return the error function ``2/√π ∫₀ˣ exp(-t²) dt``.", halves=True, kinds=_REAL, wide=True
 )  # fmt: skip
 
 
@@ -764,16 +825,23 @@ def _gelu_tanh_gradient(gy: Tensor, x: Tensor) -> Tensor:
     return gy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * scale * (1 + 3 * 0.044715 * x * x))
 
 
-GELU = _unary("gelu", _gelu_forward, gradients={"x": _gelu_gradient}, halves=True, kinds=_REAL)
+GELU = _unary(
+    "gelu", _gelu_forward, gradients={"x": _gelu_gradient}, halves=True, wide=True, kinds=_REAL
+)
 GELU_TANH = _unary(
-    "gelu_tanh", _gelu_tanh_forward, gradients={"x": _gelu_tanh_gradient}, halves=True, kinds=_REAL
+    "gelu_tanh",
+    _gelu_tanh_forward,
+    gradients={"x": _gelu_tanh_gradient},
+    halves=True,
+    wide=True,
+    kinds=_REAL,
 )
 public(GELU)(gelu)
 
 silu = _function(
     "silu", lambda xp, x: x / (1 + xp.exp(-x)),
     lambda gy, x: gy * sigmoid(x) * (1 + x * (1 - sigmoid(x))),
-    "Return ``x·sigmoid(x)``, also known as swish.", halves=True, kinds=_REAL,
+    "Return ``x·sigmoid(x)``, also known as swish.", halves=True, kinds=_REAL, wide=True
 )  # fmt: skip
 
 
@@ -782,6 +850,7 @@ SOFTPLUS = _unary(
     lambda xp, x, *, beta: xp.logaddexp(x.dtype.type(0), beta * x) / beta,
     gradients={"x": lambda gy, x, beta: gy * sigmoid(beta * x)},
     halves=True,
+    wide=True,
     kinds=_REAL,
     samples=unary(beta=1.5),
     check=_check_numbers("softplus"),
@@ -799,6 +868,7 @@ ELU = _unary(
     lambda xp, x, *, alpha: xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0))),
     gradients={"x": lambda gy, x, alpha: gy * where(x > 0, 1.0, alpha * exp(minimum(x, 0.0)))},
     halves=True,
+    wide=True,
     kinds=_REAL,
     samples=unary(alpha=1.3),
     check=_check_numbers("elu"),
@@ -915,14 +985,13 @@ def where(condition: Any, x1: Any = None, x2: Any = None) -> Any:
 @public(None, "where")
 def _where_method(x: Tensor, condition: Tensor, other: Any) -> Tensor:
     """Return the tensor where ``condition`` holds, ``other`` elsewhere."""
-    return apply(WHERE, (condition, x, other))
+    return where(condition, x, other)
 
 
 @public(None, "masked_fill")
 def masked_fill(x: Tensor, mask: Tensor, value: Any) -> Tensor:
     """Return ``x`` with ``value`` where ``mask`` is true; its dtype stays."""
-    if not isinstance(value, Tensor):
-        value = from_value(value, x.device, operation="masked_fill")
+    value = value_for(x, value, "masked_fill")
     return apply(WHERE, (mask, value.astype(x.dtype, copy=False), x))
 
 
@@ -987,6 +1056,7 @@ def rad2deg(x: Tensor) -> Tensor:
 
 
 @public(None, "logit")
+@in_float32
 def logit(x: Tensor, eps: float | None = None) -> Tensor:
     """Return ``log(x / (1 - x))``, the inverse of `sigmoid`; ``x`` limited to [eps, 1 - eps] first.
 
@@ -1014,10 +1084,10 @@ def _clip_forward(xp: Any, x: Any, *, min: Any, max: Any) -> Any:
 
 
 def _clip_gradient(gy: Tensor, x: Tensor, min: Any, max: Any) -> Tensor:
-    inside = x >= min if min is not None else x <= max
+    outside = x < min if min is not None else x > max
     if min is not None and max is not None:
-        inside = inside & (x <= max)
-    return where(inside, gy, 0.0)
+        outside = outside | (x > max)
+    return where(outside, 0.0, gy)
 
 
 CLIP = Op(
@@ -1029,7 +1099,7 @@ CLIP = Op(
 def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """Return ``x`` limited to [``min``, ``max``]; either may be None or a tensor.
 
-    The gradient is 1 where ``min <= x <= max``, else 0.
+    The gradient is 0 outside and 1 where ``min <= x <= max``. NaN stays NaN, with a gradient of 1.
     """
     if min is None and max is None:
         raise OptionError("clip: expected min, max or both, got neither")
@@ -1047,12 +1117,6 @@ def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
 
 
 clamp = clip
-
-
-@public(None, "clamp_", "clip_")
-def clamp_(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """In place: limit the values to [``min``, ``max``]."""
-    return apply_(CLIP, x, (), {"min": min, "max": max})
 
 
 # ------------------------------------------------------------------------- dtype, copy, write
@@ -1157,7 +1221,11 @@ def isclose(
     x1: Tensor, x2: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
 ) -> Tensor:
     """Return True where ``|x1 - x2| <= atol + rtol·|x2|``."""
-    x2 = from_value(x2, x1.device, operation="isclose")
+    x2 = operand_beside(x1, x2, "isclose")
+    if dtypes.is_integer(dtypes.result_type(x1.dtype, x2.dtype)):
+        # A distance beyond 63 bits comes out negative, and -2⁶³ has no absolute value.
+        distance = maximum(x1, x2) - minimum(x1, x2)
+        return (distance >= 0) & (distance <= atol + rtol * abs(x2.astype(dtypes.float64)))
     close = (x1 == x2) | ((abs(x1 - x2) <= atol + rtol * abs(x2)) & isfinite(x2))
     return close | (isnan(x1) & isnan(x2)) if equal_nan else close
 

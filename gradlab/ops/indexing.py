@@ -30,10 +30,10 @@ from gradlab.ops.core import (
     read_only,
     rebase,
 )
-from gradlab.ops.elementwise import COPY
+from gradlab.ops.elementwise import COPY, where
 from gradlab.ops.samples import Sample, values
 from gradlab.ops.shape import accepts_dim, broadcast_tensors, canonical_axis
-from gradlab.tensor import Tensor, describe, from_value
+from gradlab.tensor import Tensor, describe, from_value, value_for
 
 # ------------------------------------------------------------------------- the kinds of index
 
@@ -56,7 +56,7 @@ def _prepare(x: Tensor, index: Any) -> tuple[Any, bool]:
         else:
             array = _index_array(x, item)
             if array.ndim == 0 and array.dtype.kind in "iu":
-                prepared.append(int(array))
+                prepared.append(int(x.device.backend.to_host(array)))
             else:
                 prepared.append(array)
                 basic = False
@@ -85,7 +85,7 @@ def _index_array(x: Tensor, item: Any) -> Any:
     if made.dtype.kind not in "iub":
         empty = made.numel() == 0 and not isinstance(item, Tensor)
         if empty:  # x[[]] selects nothing
-            return made._array.astype(np.int64)
+            return made.astype(np.int64)._array
         raise DTypeError(
             message(
                 "indexing",
@@ -155,7 +155,8 @@ def _explain_item(x: Tensor, item: Any, axis: int) -> int:
             )
         return int(item.ndim)
     if not isinstance(item, slice):
-        numbers = np.atleast_1d(item if isinstance(item, int) else np.asarray(item))
+        on_host = isinstance(item, int | np.generic | np.ndarray)
+        numbers = np.atleast_1d(item if on_host else x.device.backend.to_host(item))
         bad = numbers[(numbers < -size) | (numbers >= size)]
         if bad.size:
             raise AxisError(
@@ -270,13 +271,14 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     if basic:
         return apply(SLICE, (x,), {"index": prepared})
     if x._node is not None and mode.grad:
-        prepared = _owned(prepared)
+        prepared = _owned(x, prepared)
     return apply(INDEX, (x,), {"index": prepared})
 
 
-def _owned(index: Any) -> Any:
+def _owned(x: Tensor, index: Any) -> Any:
     """The index with copies of its arrays, which the user may write to before `backward`."""
-    return tuple(item.copy() if hasattr(item, "copy") else item for item in index)
+    bind = x.device.backend.bind
+    return tuple(bind(item.copy)() if hasattr(item, "copy") else item for item in index)
 
 
 SLICE.function = INDEX.function = getitem
@@ -284,9 +286,58 @@ SLICE.function = INDEX.function = getitem
 # ------------------------------------------------------------------------------------ writing
 
 
+# A place may be written to several times. The last value stays, and the gradient with respect to
+# the values is that of the result: what was written over gets 0. A GPU writes in any order, so
+# there each write of a place brings the value that is to stay.
+
+
+def _last_writes(xp: Any, shape: tuple[int, ...], index: Any) -> tuple[Any, Any]:
+    """The numbers of the writes that an index says, and that of the last to the same place."""
+    kind = np.int64 if xp is np else np.uint64  # which every CuPy has a maximum.at for
+    owner = xp.zeros(shape, kind)
+    chosen = owner[index]
+    numbers = xp.arange(chosen.size, dtype=kind).reshape(chosen.shape)
+    if xp is np:
+        owner[index] = numbers
+    else:
+        xp.maximum.at(owner, index, numbers)
+    return numbers, owner[index]
+
+
+def _survivors(xp: Any, shape: tuple[int, ...], index: Any) -> Any:
+    numbers, last = _last_writes(xp, shape, index)
+    return numbers == last
+
+
+def _write(xp: Any, y: Any, index: Any, v: Any) -> None:
+    """``y[index] = v`` of arrays, the last of several values staying."""
+    if xp is not np and getattr(v, "size", 1) > 1 and _repeats(index):
+        _, last = _last_writes(xp, y.shape, index)
+        v = xp.broadcast_to(v, last.shape).reshape(-1)[last.astype(np.int64)]
+    y[index] = v
+
+
+def _repeats(index: Any) -> bool:
+    """Whether an index may choose a place twice: one with integer arrays; a mask does not."""
+    return any(getattr(item, "dtype", np.bool_) != np.bool_ for item in index)
+
+
+# Which writes of x[index] = v stay.
+SURVIVORS = Op(
+    "survivors",
+    lambda xp, x, *, index: _survivors(xp, x.shape, index),
+    why_not="its result is bool",
+)
+
+
+def _written_gradient(gy: Tensor, index: Any) -> Tensor:
+    g = apply(INDEX, (gy,), {"index": index})
+    return where(apply(SURVIVORS, (gy,), {"index": index}), g, 0.0) if _repeats(index) else g
+
+
 def _write_index_forward(xp: Any, x: Any, v: Any, *, index: Any) -> Any:
     y = x.copy()
-    y[index] = v
+    _write(xp, y, index, v)
     return y
 
 
@@ -297,7 +348,7 @@ WRITE_INDEX = Op(
     inputs=("x", "v"),
     gradients={
         "x": lambda gy, index: apply(WRITE_INDEX, (gy, 0.0), {"index": index}),
-        "v": lambda gy, index: apply(INDEX, (gy,), {"index": index}),
+        "v": _written_gradient,
     },
     broadcasts=True,
     check=lambda x, v, index: _check_write(x, v, index),
@@ -306,7 +357,12 @@ WRITE_INDEX = Op(
 
 @public(None, "__setitem__")
 def setitem(x: Tensor, index: Any, value: Any) -> None:
-    """``x[index] = value``, keeping the object and its memory; ``value`` broadcasts and is cast."""
+    """``x[index] = value``, keeping the object and its memory; ``value`` broadcasts and is cast.
+
+    Where integer tensors choose a place more than once the last value stays (on a GPU, outside
+    the graph, any of them), and the gradient of those written over is 0: for a number or a row
+    that is broadcast a place counts once.
+    """
     prepared, basic = _prepare(x, index)
     _assign(x, prepared, basic, value, "setitem")
 
@@ -317,11 +373,13 @@ def index_put_(
 ) -> Tensor:
     """In place: ``x[indices] = values``; with ``accumulate`` they are added, at each place all.
 
+    Without it the last value for a place stays, and those written over have a gradient of 0.
+
     >>> gl.zeros(3).index_put_((gl.tensor([0, 0, 2]),), gl.ones(3), accumulate=True)
     tensor([2., 0., 1.])
     """
     if accumulate:
-        added = from_value(values, x.device, operation="index_put_")
+        added = value_for(x, values, "index_put_")
         index = tuple(indices)
         spread = added.astype(x.dtype, copy=False).broadcast_to(x[index].shape)
         added = apply(INDEX_ADD, (spread,), {"index": _prepare(x, index)[0], "shape": x.shape})
@@ -339,8 +397,7 @@ def copy_(x: Tensor, source: Any) -> Tensor:
 
     ``source`` may be on another device.
     """
-    value = from_value(source, x.device, operation="copy_")
-    return _assign(x, _WHOLE, True, value.to(x.device), "copy_")
+    return _assign(x, _WHOLE, True, value_for(x, source, "copy_").to(x.device), "copy_")
 
 
 @public(None, "fill_")
@@ -358,7 +415,7 @@ def zero_(x: Tensor) -> Tensor:
 def _assign(x: Tensor, index: Any, basic: bool, value: Any, name: str) -> Tensor:
     v: Any = value
     if value.__class__ not in (int, float, bool):
-        v = from_value(value, x.device, operation=name)
+        v = value_for(x, value, name)
         if v.device is not x.device:
             if v.shape:
                 raise mixed_devices(name, (x, v))
@@ -370,7 +427,7 @@ def _assign(x: Tensor, index: Any, basic: bool, value: Any, name: str) -> Tensor
     array = v._array if isinstance(v, Tensor) else v
     try:
         put = x.device.backend.bind(x._array.__setitem__)
-        mode.quietly(put, _as_view(index) if basic else index, _cast(array, x.dtype))
+        mode.run(put, _as_view(index) if basic else index, _cast(array, x.dtype))
     except (ValueError, IndexError, TypeError, OverflowError) as error:
         if (refused := read_only(x, name, error)) is not error:
             raise refused from None
@@ -389,7 +446,7 @@ def _cast(array: Any, dtype: Any) -> Any:
 def _explain_write(x: Tensor, index: Any, v: Any, name: str = "setitem") -> Exception:
     """The clear error for a write that NumPy refused."""
     _explain_index(x, index)
-    chosen = x._array[index].shape
+    chosen = _chosen(x, index).shape
     shape = v.shape if isinstance(v, Tensor) else ()
     try:
         fits = np.broadcast_shapes(chosen, shape) == chosen
@@ -400,6 +457,11 @@ def _explain_write(x: Tensor, index: Any, v: Any, name: str = "setitem") -> Exce
         return ShapeError(message(name, expected=expected, got=str(shape)))
     expected = f"a value that fits {x.dtype.name}"
     return DTypeError(message(name, expected=expected, got=describe(v)))
+
+
+def _chosen(x: Tensor, index: Any) -> Any:
+    """What a prepared index chooses of the array."""
+    return x.device.backend.bind(x._array.__getitem__)(index)
 
 
 def _check_write(x: Tensor, v: Any, index: Any) -> None:
@@ -413,17 +475,17 @@ def _without_leading_ones(v: Tensor, ndim: int) -> Tensor:
 
 
 def _assign_recorded(x: Tensor, index: Any, basic: bool, v: Any, name: str) -> Tensor:
-    v = v if isinstance(v, Tensor) else from_value(v, x.device)
+    v = v if isinstance(v, Tensor) else value_for(x, v, name)
     if v.is_complex() and not x.is_complex():
         raise _explain_write(x, index, v, name)
     if v.dtype != x.dtype:
         v = v.astype(x.dtype)
     if not basic:
         if v.ndim and v.shape[0] == 1:
-            v = _without_leading_ones(v, x._array[index].ndim)
+            v = _without_leading_ones(v, _chosen(x, index).ndim)
         before = Tensor._wrap(x._array, x.device)
         before._node = x._node
-        rebase(x, apply(WRITE_INDEX, (before, v), {"index": _owned(index)}), name)
+        rebase(x, apply(WRITE_INDEX, (before, v), {"index": _owned(x, index)}), name)
         return x
     # Written through the view, whose history reaches x by itself.
     view = x if index == _WHOLE else apply(SLICE, (x,), {"index": index})
@@ -614,13 +676,15 @@ def _scatter_samples() -> Any:
 
 
 def _scatter_forward(xp: Any, x: Any, index: Any, v: Any, *, axis: int, add: bool) -> Any:
-    y = x.copy()
     places = _places_along(xp, index, axis)
-    if add:
-        xp.add.at(y, places, v)
-    else:
-        y[places] = v
-    return y
+    if not add:
+        y = x.copy()
+        _write(xp, y, places, v)
+        return y
+    wide = dtypes.float32 if x.dtype in dtypes.HALVES else x.dtype
+    y = x.astype(wide)  # a copy
+    xp.add.at(y, places, v.astype(wide, copy=False))
+    return y.astype(x.dtype, copy=False)
 
 
 def _scatter_cuda(x: Any, index: Any, v: Any, *, axis: int, add: bool) -> Any:
@@ -639,7 +703,7 @@ SCATTER = Op(
             if add
             else apply(SCATTER, (gy, index, _zeros(index, gy)), {"axis": axis, "add": False})
         ),
-        "v": lambda gy, index, axis: gather(gy, axis, index),
+        "v": lambda gy, index, axis, add: _scattered_gradient(gy, index, axis, add),
     },
     kernels=[
         Kernel(
@@ -653,6 +717,20 @@ SCATTER = Op(
 )
 
 
+# Which writes of a scatter stay.
+SCATTER_SURVIVORS = Op(
+    "scatter_survivors",
+    lambda xp, x, index, *, axis: _survivors(xp, x.shape, _places_along(xp, index, axis)),
+    inputs=("x", "index"),
+    why_not="its result is bool",
+)
+
+
+def _scattered_gradient(gy: Tensor, index: Tensor, axis: int, add: bool) -> Tensor:
+    g = gather(gy, axis, index)
+    return g if add else where(apply(SCATTER_SURVIVORS, (gy, index), {"axis": axis}), g, 0.0)
+
+
 def _zeros(index: Tensor, like: Tensor) -> Tensor:
     return Tensor._wrap(like.device.xp.zeros(index.shape, like.dtype), like.device)
 
@@ -662,7 +740,8 @@ def _zeros(index: Tensor, like: Tensor) -> Tensor:
 def scatter(x: Tensor, axis: int, index: Tensor, src: Any = None, *, value: Any = None) -> Tensor:
     """Return ``x`` with ``y[i][index[i][j]] = src[i][j]`` (for ``axis=1``).
 
-    ``src`` may be a number, which PyTorch calls ``value``. Places that occur twice keep either.
+    ``src`` may be a number, which PyTorch calls ``value``. Of several values for one place the last
+    stays and gets the gradient; that of those written over is 0.
 
     >>> scatter(gl.zeros(2, 3), 1, gl.tensor([[2], [0]]), 1.0)
     tensor([[0., 0., 1.],
@@ -711,6 +790,8 @@ def index_add(x: Tensor, axis: int, index: Tensor, source: Tensor, *, alpha: flo
 def index_copy(x: Tensor, axis: int, index: Tensor, source: Tensor) -> Tensor:
     """Return ``x`` with ``source[j]`` in place of its slice number ``index[j]`` along ``axis``.
 
+    Of several slices for one place the last stays and gets the gradient, as in `scatter`.
+
     >>> index_copy(gl.zeros(3), 0, gl.tensor([2, 0]), gl.tensor([1.0, 4.0]))
     tensor([4., 0., 1.])
     """
@@ -755,7 +836,7 @@ def _scatter(operation: str, x: Tensor, axis: int, index: Tensor, src: Any, add:
     at = canonical_axis(operation, axis, x.ndim)
     places = from_value(index, x.device, operation=operation)
     _check_places(operation, x, at, places)
-    v = from_value(src, x.device, operation=operation)
+    v = value_for(x, src, operation)
     if v.dtype != x.dtype:
         v = v.astype(x.dtype)
     if v.ndim and (v.ndim != x.ndim or any(map(operator.lt, v.shape, places.shape))):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gradlab import dtypes
 from gradlab.autograd.modes import mode
 from gradlab.errors import DTypeError, ShapeError, message
 from gradlab.ops import elementwise, indexing, random, reduction, shape
@@ -23,12 +24,12 @@ from gradlab.ops.core import (
     write,
 )
 from gradlab.ops.random import Generator
-from gradlab.tensor import Tensor
+from gradlab.tensor import Tensor, copied
 
 
 def replace_values(x: Tensor, y: Tensor, name: str) -> Tensor:
     """Let ``x``, keeping its memory, take the values and the history of ``y``, computed from it."""
-    if x._node is None and y._node is None:
+    if not mode.grad or (x._node is None and y._node is None):  # a leaf stays one
         write(x, y, name)
         mark_written(x, name)
         return x
@@ -44,7 +45,7 @@ def before_write(x: Tensor, others: Sequence[Any], name: str) -> Tensor:
     check_writable(x, name)
     if not needs_record(x, others):
         return x
-    before = Tensor._wrap(x._array.copy(), x.device)
+    before = Tensor._wrap(copied(x), x.device)
     before._node = x._node
     return before
 
@@ -69,7 +70,13 @@ for _function in (
     shape.tril, shape.triu, reduction.cumsum, reduction.cumprod,
 ):  # fmt: skip
     _in_place(_function, f"{_function.__name__}_")
-for _name, _same in (("subtract_", "sub_"), ("multiply_", "mul_"), ("divide_", "div_")):
+_in_place(elementwise.clip, "clip_")
+for _name, _same in (
+    ("clamp_", "clip_"),
+    ("subtract_", "sub_"),
+    ("multiply_", "mul_"),
+    ("divide_", "div_"),
+):
     Tensor._add_method(_name, getattr(Tensor, _same))
 for _name in ("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor"):
     _in_place(REGISTRY[_name].function, f"{_name}_")
@@ -132,7 +139,8 @@ def exponential_(x: Tensor, lambd: float = 1.0, *, generator: Generator | None =
     """In place: draw from the exponential distribution of rate ``lambd``, whose mean is 1/lambd."""
     if not x.is_floating_point():
         raise DTypeError(message("exponential_", expected="a floating dtype", got=x.dtype.name))
-    uniform = random.rand(x.shape, generator=generator, device=x.device)
+    wide = dtypes.float64 if x.dtype == dtypes.float64 else dtypes.float32
+    uniform = random.rand(x.shape, generator=generator, dtype=wide, device=x.device)
     return indexing.copy_(x, -elementwise.log1p(-uniform) / lambd)
 
 

@@ -41,6 +41,7 @@ from gradlab.ops.reduction import (
     require_finite,
     sum,
     svdvals,
+    thin_svd,
     vector_norm,
 )
 from gradlab.ops.samples import Sample, values
@@ -422,7 +423,7 @@ def _cut_inverse(xp: Any, s: Any, shape: tuple[int, ...], atol: float, rtol: flo
 
 
 def _pinv_forward(xp: Any, x: Any, *, atol: float, rtol: float | None) -> Any:
-    u, s, vt = xp.linalg.svd(x, full_matrices=False)
+    u, s, vt = thin_svd(xp, x)
     inverse = _cut_inverse(xp, s, x.shape, atol, rtol)[..., None, :]
     return (_transposed(vt).conj() * inverse) @ _transposed(u).conj()
 
@@ -494,7 +495,7 @@ def _from_lower(x: Tensor) -> Tensor:
 def _cofactor_forward(xp: Any, x: Any) -> Any:
     # det(A) A⁻ᵀ without dividing, hence of singular matrices too: for A = U diag(s) Vᵀ it is
     # det(U Vᵀ) U diag(product of the other s) Vᵀ.
-    u, s, vt = xp.linalg.svd(x, full_matrices=False)
+    u, s, vt = thin_svd(xp, x)
     n = s.shape[-1]
     others = xp.where(xp.eye(n, dtype=bool), s.dtype.type(1), s[..., None, :])
     sign = xp.sign(xp.linalg.det(u @ vt))
@@ -597,7 +598,7 @@ class LeastSquares(NamedTuple):
 
 
 def _lstsq_forward(xp: Any, a: Any, b: Any, *, rcond: float | None) -> Any:
-    u, s, vt = xp.linalg.svd(a, full_matrices=False)
+    u, s, vt = thin_svd(xp, a)
     inverse = _cut_inverse(xp, s, a.shape, 0.0, rcond)[..., None]
     return _transposed(vt) @ (inverse * (_transposed(u) @ b))
 
@@ -909,7 +910,7 @@ class SVD(NamedTuple):
 
 
 def _svd_forward(xp: Any, x: Any) -> Any:
-    u, s, vt = xp.linalg.svd(x, full_matrices=False)
+    u, s, vt = thin_svd(xp, x)
     return xp.concatenate([u, s[..., None, :], _transposed(vt)], axis=-2)
 
 

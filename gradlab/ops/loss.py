@@ -33,7 +33,7 @@ from gradlab.ops.embedding import all_below, first_outside
 from gradlab.ops.samples import LARGE, Sample, values
 from gradlab.ops.shape import expand, reshape, sum_to
 from gradlab.ops.softmax import has_short_rows, largest, log_softmax, softmax, sum_along
-from gradlab.tensor import Tensor, from_value, require_option
+from gradlab.tensor import Tensor, from_value, operand_beside, require_option
 
 _REDUCTIONS = ("mean", "sum", "none")
 _CONSTANT = "weights are constants of a loss"
@@ -187,6 +187,7 @@ MSE_LOSS = Op(
     dtype=FLOAT,
     kinds="biufV",
     halves=True,
+    wide=True,
     broadcasts=True,
     check=_shape_check("mse_loss"),
     samples=_element_samples(),
@@ -237,6 +238,7 @@ L1_LOSS = Op(
     dtype=FLOAT,
     kinds="biufV",
     halves=True,
+    wide=True,
     broadcasts=True,
     check=_shape_check("l1_loss"),
     samples=_element_samples(),
@@ -296,6 +298,7 @@ HUBER_LOSS = Op(
     dtype=FLOAT,
     kinds="biufV",
     halves=True,
+    wide=True,
     broadcasts=True,
     check=_shape_check("huber_loss"),
     samples=_element_samples(delta=0.71),
@@ -470,6 +473,7 @@ BCE_LOSS = Op(
     dtype=FLOAT,
     kinds="fV",
     halves=True,
+    wide=True,
     check=_same_shape_check("binary_cross_entropy"),
     samples=_probability_samples(0.05, 0.95, "weight"),
 )
@@ -499,7 +503,9 @@ def binary_cross_entropy(
 
 def _tensors(operation: str, x: Any, *others: Any) -> tuple[Any, ...]:
     """The inputs as tensors, on the device of ``x``; the number 1 for weights that are None."""
-    x = x if isinstance(x, Tensor) else from_value(x, cpu, operation=operation)
+    if not isinstance(x, Tensor):
+        beside = next((each.dtype for each in others if isinstance(each, Tensor)), None)
+        x = from_value(x, cpu, beside=beside, operation=operation)
     return (
         x,
         *(
@@ -507,7 +513,7 @@ def _tensors(operation: str, x: Any, *others: Any) -> tuple[Any, ...]:
             if other is None
             else other
             if isinstance(other, Tensor)
-            else from_value(other, x.device, operation=operation)
+            else operand_beside(x, other, operation)
             for other in others
         ),
     )
@@ -588,6 +594,7 @@ BCE_LOGITS_LOSS = Op(
     dtype=FLOAT,
     kinds="biufV",
     halves=True,
+    wide=True,
     check=_same_shape_check("binary_cross_entropy_with_logits"),
     samples=_probability_samples(-2.0, 2.0, "weight", "pos_weight"),
 )
@@ -667,6 +674,7 @@ KL_DIV = Op(
     dtype=FLOAT,
     kinds="biufV",
     halves=True,
+    wide=True,
     broadcasts=True,
     check=_shape_check("kl_div"),
     samples=_kl_samples,
@@ -952,8 +960,6 @@ def _cross_entropy_backward(
     else:
         on = on * (1 - label_smoothing)
         share = scale * (label_smoothing / max(rows.shape[1], 1))
-        if labels.kept is not None:
-            share = share * labels.kept
         weight = 1.0 if _is_one(weight) else weight.astype(x.dtype, copy=False)
         mass = rows.shape[1] if _is_one(weight) else xp.add.reduce(weight)
         g = _scaled_exponentials(xp, rows, peak, (on + share * mass) / sums)
@@ -961,6 +967,9 @@ def _cross_entropy_backward(
             weight = _class_axis(weight, rows.ndim)
         g -= xp.broadcast_to(share, peak.shape)[:, None] * weight
     g.reshape(-1)[labels.places] -= on
+    if labels.kept is not None:
+        # Not by a factor of 0, which leaves NaN: where all rows are ignored `on` is divided by 0.
+        xp.moveaxis(g, 1, -1)[~labels.kept] = 0
     return (g.reshape(x.shape),)
 
 
@@ -976,21 +985,26 @@ def _scaled_exponentials(xp: Any, rows: Any, peak: Any, factor: Any) -> Any:
 
 def _class_targets_forward(
     xp: Any, target: Any, weight: Any, *, shape: tuple[int, ...], dtype: Any, ignore_index: int,
-    label_smoothing: float,
+    label_smoothing: float, reduction: str,
 ) -> Any:  # fmt: skip
     rows_shape = _as_rows(np.broadcast_to(0, shape)).shape
     labels = _read_labels(xp, rows_shape, dtype, target, weight, ignore_index)
     q = xp.zeros(rows_shape, dtype)
     on = 1 if labels.weights is None else labels.weights
-    q.reshape(-1)[labels.places] = on * (1 - label_smoothing)
+    total = xp.asarray(labels.total, dtype) if reduction == "mean" else 1
+    q.reshape(-1)[labels.places] = on * (1 - label_smoothing) / total
     if label_smoothing:
         spread = label_smoothing / max(rows_shape[1], 1)
         spread = spread if _is_one(weight) else _class_axis(weight, q.ndim) * spread
-        q += spread if labels.kept is None else spread * labels.kept[:, None]
-    return q.reshape(shape), xp.asarray(labels.total)
+        q += spread / total
+    if labels.kept is None:
+        return q.reshape(shape), None
+    xp.moveaxis(q, 1, -1)[~labels.kept] = 0
+    return q.reshape(shape), labels.kept.reshape(_one_at(1 if len(shape) > 1 else 0, shape))
 
 
-# The targets q of all rows and the sum of the rows' weights, for the gradient's own gradient.
+# The targets q of all rows, for the gradient's own gradient, divided for a mean by the sum of the
+# rows' weights; and which rows are not ignored (None: all).
 CLASS_TARGETS = Op(
     "class_targets",
     _class_targets_forward,
@@ -1002,10 +1016,9 @@ CLASS_TARGETS = Op(
 def _class_targets(
     gy: Tensor, target: Tensor, weight: Any, shape: tuple[int, ...], dtype: Any, ignore_index: int,
     label_smoothing: float, reduction: str,
-) -> tuple[Tensor, Tensor, int]:  # fmt: skip
-    """The rows' targets, the gradient of each row's loss (to broadcast), and the class axis."""
-    axis = 1 if len(shape) > 1 else 0
-    q, total = apply(
+) -> tuple[Tensor, Tensor | None, Tensor]:  # fmt: skip
+    """The rows' targets, which rows count, and the gradient of each row's loss (to broadcast)."""
+    q, kept = apply(
         CLASS_TARGETS,
         (target, weight),
         {
@@ -1013,11 +1026,12 @@ def _class_targets(
             "dtype": dtype,
             "ignore_index": ignore_index,
             "label_smoothing": label_smoothing,
+            "reduction": reduction,
         },
     )
     if reduction == "none":
-        gy = reshape(gy, _one_at(axis, shape))
-    return q, gy / total if reduction == "mean" else gy, axis
+        gy = reshape(gy, _one_at(1 if len(shape) > 1 else 0, shape))
+    return q, kept, gy
 
 
 def _one_at(axis: int, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -1028,9 +1042,12 @@ def _cross_entropy_gradient(
     gy: Tensor, x: Tensor, target: Tensor, weight: Any, ignore_index: int, label_smoothing: float,
     reduction: str,
 ) -> Tensor:  # fmt: skip
-    q, scale, axis = _class_targets(
+    q, kept, scale = _class_targets(
         gy, target, weight, x.shape, x.dtype, ignore_index, label_smoothing, reduction
     )
+    axis = 1 if x.ndim > 1 else 0
+    if kept is not None:
+        x = where(kept, x, 0.0)  # an ignored row gets 0 even where it is inf or NaN
     return scale * (sum_to(q, _one_at(axis, x.shape)) * softmax(x, axis) - q)
 
 
@@ -1079,6 +1096,7 @@ CROSS_ENTROPY = Op(
     aux=True,
     why_not=_CONSTANT,
     halves=True,
+    wide=True,
     check=_label_check("cross_entropy"),
     samples=_cross_entropy_samples,
     kernels=[ladder_kernel("cross_entropy", "cross_entropy")],
@@ -1103,7 +1121,8 @@ def cross_entropy(
         class probabilities, floating, of the shape of ``input``.
     weight: a factor for each class, shape (C,). With labels ``"mean"`` divides by the sum of the
         weights of the labels, as PyTorch does.
-    ignore_index: rows with this label count nothing and get no gradient.
+    ignore_index: rows with this label count nothing and get a gradient of 0. Where all rows are
+        ignored the mean is NaN, and the gradient still 0.
     label_smoothing: from 0 to 1; the share of the target that is spread over all classes [1]_.
 
     Scores of any size are fine. The computation never stores the probabilities.
@@ -1254,6 +1273,7 @@ SOFT_CROSS_ENTROPY = Op(
     dtype=FLOAT,
     kinds="fV",
     halves=True,
+    wide=True,
     check=_check_soft,
     samples=_soft_samples,
     kernels=[ladder_kernel("cross_entropy", "soft_cross_entropy")],
@@ -1285,14 +1305,17 @@ def _nll_backward(xp: Any, gy: Any, *, needs: Any, reduction: str, aux: Any) -> 
     rows_shape, shape, dtype, labels = aux
     scale = _row_scale(gy, labels.places.shape, labels.total, reduction)
     g = xp.zeros(rows_shape, dtype)
-    g.reshape(-1)[labels.places] = -scale if labels.weights is None else -scale * labels.weights
+    slope = -scale if labels.weights is None else -scale * labels.weights
+    if labels.kept is not None:  # where all rows are ignored `scale` was divided by 0
+        slope = xp.where(labels.kept, slope, xp.zeros((), dtype))
+    g.reshape(-1)[labels.places] = slope
     return (g.reshape(shape),)
 
 
 def _nll_gradient(
     gy: Tensor, target: Tensor, weight: Any, ignore_index: int, reduction: str, x_shape: Any
 ) -> Tensor:
-    q, scale, _ = _class_targets(
+    q, _, scale = _class_targets(
         gy, target, weight, x_shape, gy.dtype, ignore_index, 0.0, reduction
     )
     return -scale * q
@@ -1307,6 +1330,7 @@ NLL_LOSS = Op(
     aux=True,
     why_not=_CONSTANT,
     halves=True,
+    wide=True,
     check=_label_check("nll_loss"),
     samples=lambda: _label_samples(values),
 )

@@ -23,7 +23,7 @@ from gradlab.ops.core import FLOAT, PROMOTE, Kernel, Op, apply, public
 from gradlab.ops.elementwise import TensorLike, conj, keep, where, write_out
 from gradlab.ops.samples import Sample, values
 from gradlab.ops.shape import canonical_axes, canonical_axis, permute, reshape, sum_to
-from gradlab.tensor import Tensor, from_value, require_option
+from gradlab.tensor import Tensor, operand_beside, require_option
 
 _NUMBERS = "iufcV"  # a product of bools has no agreed meaning
 
@@ -706,7 +706,7 @@ def _linear_act_forward(xp: Any, x: Any, weight: Any, bias: Any = None, *, activ
 def _through_activation(gy: Tensor, y: Tensor, activation: str) -> Tensor:
     """The gradient of what was activated, from the result ``y``."""
     if activation == "relu":
-        return where(y > 0, gy, 0.0)
+        return where(y != 0, gy, 0.0)  # a NaN is not hidden
     return gy * (1 - y * y) if activation == "tanh" else gy * y * (1 - y)
 
 
@@ -723,7 +723,7 @@ def _linear_act_backward(
     xp: Any, gy: Any, x: Any, weight: Any, y: Any, *, needs: tuple[bool, ...], activation: str
 ) -> Any:
     if activation == "relu":
-        gz = keep(xp, y > 0, gy)
+        gz = keep(xp, y != 0, gy)
     elif activation == "tanh":
         gz = gy * (1 - y * y)
     else:
@@ -1026,11 +1026,11 @@ def _einsum_operands(equation: Any, operands: tuple[Any, ...]) -> list[Tensor]:
         raise OptionError(message("einsum", expected="an equation such as 'ij,jk->ik'", got=got))
     if len(operands) == 1 and isinstance(operands[0], list | tuple):
         operands = tuple(operands[0])
-    device = next((x.device for x in operands if isinstance(x, Tensor)), None)
-    if device is None:
+    first = next((x for x in operands if isinstance(x, Tensor)), None)
+    if first is None:
         got = ", ".join(type(x).__name__ for x in operands) or "none"
         raise OptionError(message("einsum", expected="tensors as operands", got=got))
-    return [from_value(x, device, operation="einsum") for x in operands]
+    return [operand_beside(first, x, "einsum") for x in operands]
 
 
 @public(EINSUM)

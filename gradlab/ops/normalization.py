@@ -22,7 +22,7 @@ from gradlab.autograd.modes import no_grad
 from gradlab.devices import cpu
 from gradlab.errors import OptionError, ShapeError, message
 from gradlab.kernels.cuda import normalization as cuda
-from gradlab.ops.core import FLOAT, PROMOTE, Kernel, Op, apply, apply_, public
+from gradlab.ops.core import FLOAT, PROMOTE, Kernel, Op, apply, apply_, in_float32, public
 from gradlab.ops.elementwise import rsqrt
 from gradlab.ops.reduction import norm, reduce_array
 from gradlab.ops.samples import LARGE, Sample, values
@@ -249,6 +249,7 @@ LAYER_NORM = Op(
     dtype=FLOAT,
     kinds="fV",
     halves=True,
+    wide=True,
     samples=_layer_norm_samples,
     kernels=[_on_cuda(_rows_fit, _layer_norm_rows)],
 )
@@ -334,6 +335,7 @@ RMS_NORM = Op(
     dtype=FLOAT,
     kinds="fV",
     halves=True,
+    wide=True,
     samples=_rms_norm_samples,
     kernels=[_on_cuda(_rows_fit, _rms_norm_rows)],
 )
@@ -499,6 +501,7 @@ BATCH_NORM = Op(
         _batch_norm_backward,
         inputs=("gy", "x", "mean", "var", "weight"),
     ),
+    wide=True,
     why_not="running statistics are not trained",
     kinds="fV",
     samples=_batch_norm_samples,
@@ -589,6 +592,7 @@ def _batch_statistics(
 
 
 @accepts_dim
+@in_float32
 def normalize(x: Tensor, p: float = 2.0, axis: Axis = 1, eps: float = 1e-12) -> Tensor:
     """Return ``x / max(‖x‖ₚ, eps)``: vectors along ``axis`` of norm 1, those of norm 0 as they are.
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.arguments import guard_namespace
 from gradlab.devices import DeviceLike, find_device
 from gradlab.errors import DTypeError, OptionError, message
 from gradlab.kernels.cuda import random as cuda
@@ -30,6 +31,26 @@ from gradlab.ops.core import Kernel, Op, apply, public, update
 from gradlab.ops.samples import LARGE, Sample, values
 from gradlab.ops.shape import new_shape as _shape
 from gradlab.tensor import Tensor, from_value, is_integer
+
+__all__ = [
+    "Generator",
+    "bernoulli",
+    "dropout",
+    "get_rng_state",
+    "initial_seed",
+    "manual_seed",
+    "multinomial",
+    "normal",
+    "rand",
+    "rand_like",
+    "randint",
+    "randn",
+    "randn_like",
+    "randperm",
+    "seed",
+    "set_rng_state",
+    "uniform",
+]
 
 _MASK64 = (1 << 64) - 1
 
@@ -493,3 +514,6 @@ def dropout(
     source = default_generator if generator is None else generator
     drawn = {"seed": source.initial_seed(), "call": source.next_call()}
     return apply(DROPOUT, (x,), {"p": float(p), **drawn})
+
+
+guard_namespace(globals())

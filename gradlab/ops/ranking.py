@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 from gradlab.errors import OptionError, ShapeError, message
+from gradlab.ops.core import in_float32
 from gradlab.ops.elementwise import (
     exp,
     log,
@@ -23,7 +24,7 @@ from gradlab.ops.elementwise import (
 from gradlab.ops.indexing import gather, one_hot
 from gradlab.ops.loss import check_reduction
 from gradlab.ops.reduction import vector_norm
-from gradlab.tensor import Tensor
+from gradlab.tensor import Tensor, operand_beside
 
 
 def _reduce(operation: str, losses: Tensor, reduction: str) -> Tensor:
@@ -33,6 +34,7 @@ def _reduce(operation: str, losses: Tensor, reduction: str) -> Tensor:
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
+@in_float32
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """Return the cosine of the angle between vectors along an axis, from -1 to 1.
 
@@ -46,6 +48,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     return (x1 * x2).sum(dim) / (lengths[0] * lengths[1])
 
 
+@in_float32
 def pairwise_distance(
     x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
 ) -> Tensor:
@@ -60,6 +63,7 @@ def pairwise_distance(
     return vector_norm(x1 - x2 + eps, ord=p, axis=-1, keepdims=keepdim)
 
 
+@in_float32
 def margin_ranking_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
 ) -> Tensor:
@@ -75,6 +79,7 @@ def margin_ranking_loss(
     return _reduce("margin_ranking_loss", losses, reduction)
 
 
+@in_float32
 def hinge_embedding_loss(
     input: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean"
 ) -> Tensor:
@@ -89,6 +94,7 @@ def hinge_embedding_loss(
     return _reduce("hinge_embedding_loss", losses, reduction)
 
 
+@in_float32
 def cosine_embedding_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
 ) -> Tensor:
@@ -107,6 +113,7 @@ def cosine_embedding_loss(
     return _reduce("cosine_embedding_loss", losses, reduction)
 
 
+@in_float32
 def triplet_margin_loss(
     anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2.0,
     eps: float = 1e-6, swap: bool = False, reduction: str = "mean",
@@ -129,6 +136,7 @@ def triplet_margin_loss(
     return _reduce("triplet_margin_loss", relu(near - far + margin), reduction)
 
 
+@in_float32
 def multi_margin_loss(
     input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
     reduction: str = "mean",
@@ -163,6 +171,7 @@ def multi_margin_loss(
     return _reduce(name, (losses * others).sum(-1) / classes, reduction)
 
 
+@in_float32
 def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """Return the mean of ``log(1 + exp(-target·input))`` for targets of 1 and -1.
 
@@ -173,6 +182,7 @@ def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> 
     return _reduce("soft_margin_loss", softplus(-target * input), reduction)
 
 
+@in_float32
 def multilabel_soft_margin_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
@@ -189,6 +199,7 @@ def multilabel_soft_margin_loss(
     return _reduce("multilabel_soft_margin_loss", losses.mean(-1), reduction)
 
 
+@in_float32
 def poisson_nll_loss(
     input: Tensor, target: Tensor, log_input: bool = True, full: bool = False, eps: float = 1e-8,
     reduction: str = "mean",
@@ -211,6 +222,7 @@ def poisson_nll_loss(
     return _reduce("poisson_nll_loss", losses, reduction)
 
 
+@in_float32
 def gaussian_nll_loss(
     input: Tensor, target: Tensor, var: Any, full: bool = False, eps: float = 1e-6,
     reduction: str = "mean",
@@ -224,7 +236,7 @@ def gaussian_nll_loss(
     >>> gaussian_nll_loss(gl.tensor([1.0]), gl.tensor([3.0]), var=gl.tensor([1.0]))
     tensor(2.)
     """
-    at_least = maximum(var, eps)
+    at_least = maximum(operand_beside(input, var, "gaussian_nll_loss"), eps)
     distance = input - target
     losses = 0.5 * (log(at_least) + distance * distance / at_least)
     losses = losses + 0.5 * math.log(2 * math.pi) if full else losses

@@ -386,6 +386,7 @@ PROD = Op(
     _prod_forward,
     gradients={"x": _prod_gradient},
     halves=True,
+    wide=True,
     samples=_prod_samples,
     kernels=[_on_cuda("prod")],
 )
@@ -435,6 +436,7 @@ VAR = Op(
     gradients={"x": _var_gradient},
     kinds=_INEXACT,
     halves=True,
+    wide=True,
     samples=_reduction_samples(values, correction=0),
     kernels=[_on_cuda("var")],
 )
@@ -513,6 +515,7 @@ STD = Op(
     gradients={"x": _std_gradient},
     kinds=_INEXACT,
     halves=True,
+    wide=True,
     samples=_std_samples,
     kernels=[_on_cuda("std")],
 )
@@ -941,6 +944,7 @@ LOGSUMEXP = Op(
     dtype=FLOAT,
     kinds=_REAL,
     halves=True,
+    wide=True,
     kernels=[_on_cuda("logsumexp")],
     samples=_reduction_samples(values),
 )
@@ -1078,6 +1082,7 @@ CUMPROD = Op(
     lambda xp, x, *, axis: _accumulate(xp, "cumprod", x, axis),
     gradients={"x": _cumprod_gradient},
     halves=True,
+    wide=True,
     samples=_cumprod_samples,
     kernels=[_on_cuda("cumprod")],
 )
@@ -1143,6 +1148,7 @@ VECTOR_NORM = Op(
     gradients={"x": _vector_norm_gradient},
     kinds=_INEXACT,
     halves=True,
+    wide=True,
     check=_explain_empty("vector_norm"),
     samples=_vector_norm_samples,
     kernels=[_on_cuda("vector_norm")],
@@ -1294,9 +1300,21 @@ def norm(
 # outside the spans of U and V by g_i / s_i.
 
 
-def _svd(xp: Any, x: Any) -> tuple[Any, Any, Any]:
-    u, s, vt = xp.linalg.svd(x, full_matrices=False)
-    return u, s, vt
+def thin_svd(xp: Any, x: Any) -> tuple[Any, Any, Any]:
+    """``U, s, Vᵀ`` with ``min(m, n)`` columns, of arrays of matrices."""
+    *batch, m, n = x.shape
+    if m and n:
+        u, s, vt = xp.linalg.svd(x, full_matrices=False)
+        return u, s, vt
+    # LAPACK would go through the columns of an empty matrix one by one, however many.
+    empty = xp.zeros((*batch, 0), x.dtype.type(0).real.dtype)
+    return xp.zeros((*batch, m, 0), x.dtype), empty, xp.zeros((*batch, 0, n), x.dtype)
+
+
+def _singular_values(xp: Any, x: Any) -> Any:
+    if 0 in x.shape[-2:]:
+        return thin_svd(xp, x)[1]
+    return xp.linalg.svd(x, compute_uv=False)
 
 
 def _transposed(x: Any) -> Any:
@@ -1304,12 +1322,12 @@ def _transposed(x: Any) -> Any:
 
 
 def _singular_sum_forward(xp: Any, x: Any, v: Any) -> Any:
-    u, _, vt = _svd(xp, x)
+    u, _, vt = thin_svd(xp, x)
     return u * v[..., None, :] @ vt
 
 
 def _singular_part_forward(xp: Any, x: Any, v: Any) -> Any:
-    u, _, vt = _svd(xp, x)
+    u, _, vt = thin_svd(xp, x)
     return xp.sum((_transposed(u) @ v) * vt, axis=-1)
 
 
@@ -1318,7 +1336,7 @@ def _quotient(xp: Any, a: Any, b: Any) -> Any:
 
 
 def _singular_change_forward(xp: Any, x: Any, g: Any, v: Any) -> Any:
-    u, s, vt = _svd(xp, x)
+    u, s, vt = thin_svd(xp, x)
     ut = _transposed(u)
     p = ut @ v @ _transposed(vt)
     rows, columns = (..., slice(None), None), (..., None, slice(None))
@@ -1391,7 +1409,7 @@ def require_finite(operation: str, x: Tensor) -> None:
 
 SVDVALS = Op(
     "svdvals",
-    lambda xp, x: xp.linalg.svd(x, compute_uv=False),
+    _singular_values,
     gradients={"x": lambda gy, x: apply(SINGULAR_SUM, (x, gy))},
     kinds=_INEXACT,
     halves=True,

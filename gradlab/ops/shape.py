@@ -14,7 +14,7 @@ from gradlab.errors import AxisError, OptionError, ShapeError, message
 from gradlab.kernels.cuda import reduction as _reduction  # noqa: F401 - rungs
 from gradlab.ops.core import Op, apply, device_shares, ladder_kernel, mixed_devices, public
 from gradlab.ops.samples import Sample, values
-from gradlab.tensor import Tensor, from_value, require_option
+from gradlab.tensor import Tensor, operand_beside, require_option
 
 Axis = int | Sequence[int] | None
 
@@ -547,11 +547,11 @@ def _sequence(operation: str, tensors: Any) -> tuple[Tensor, ...]:
     given = tuple(tensors) if isinstance(tensors, list | tuple) else None
     if not given:
         raise OptionError(message(operation, expected="a list of tensors", got=repr(tensors)))
-    device = next((x.device for x in given if isinstance(x, Tensor)), None)
-    if device is None:
+    first = next((x for x in given if isinstance(x, Tensor)), None)
+    if first is None:
         raise OptionError(message(operation, expected="a list of tensors", got=repr(tensors)))
-    xs = tuple(from_value(x, device, operation=operation) for x in given)
-    if any(x.device is not device for x in xs):
+    xs = tuple(operand_beside(first, x, operation) for x in given)
+    if any(x.device is not first.device for x in xs):
         raise mixed_devices(operation, xs)
     return xs
 

@@ -20,7 +20,7 @@ from gradlab.ops.indexing import GATHER, TAKE
 from gradlab.ops.reduction import ValuesAndIndices, gives_pair, operand
 from gradlab.ops.samples import LARGE, SIZES, Sample, distinct, layouts, rng, values
 from gradlab.ops.shape import accepts_dim, canonical_axis
-from gradlab.tensor import Tensor, from_value, is_integer, require_option
+from gradlab.tensor import Tensor, from_value, is_integer, operand_beside, require_option
 
 _REAL = "biufV"
 
@@ -139,8 +139,9 @@ def _slice(xp: Any, x: Any, axis: int, start: int, stop: int) -> Any:
 
 def _topk_forward(xp: Any, x: Any, *, k: int, axis: int, largest: bool, ordered: bool) -> Any:
     size = x.shape[axis]
-    if 0 < k < size:
-        # A partial sort finds the k in linear time; only they are then put in order.
+    # A partial sort finds the k in linear time; only they are then put in order. CuPy's
+    # argpartition sorts all, and waits for the GPU twice.
+    if 0 < k < size and xp is np:
         places = xp.argpartition(x, size - k if largest else k - 1, axis=axis)
         places = _slice(xp, places, axis, *((size - k, size) if largest else (0, k)))
         if not ordered:
@@ -218,7 +219,7 @@ def _check_rank(operation: str, x: Tensor, axis: int, k: Any, least: int) -> Non
 
 def _rank_forward(xp: Any, x: Any, *, k: int, axis: int, nan: bool) -> Any:
     """The place of the value of rank k, counted from 0; with ``nan`` that of a NaN, if any."""
-    places = xp.argpartition(x, k, axis=axis)
+    places = np.argpartition(x, k, axis=axis) if xp is np else xp.argsort(x, axis=axis)
     place = _slice(xp, places, axis, k, k + 1)
     if not nan or x.dtype.kind not in "fV":
         return place.copy()
@@ -414,6 +415,8 @@ class UniqueInverse(NamedTuple):
 
 
 def _unique_forward(xp: Any, x: Any, *, axis: int | None) -> Any:
+    if x.dtype == bool:  # CuPy compares rows by their differences, which bool has none of
+        x = x.view(np.uint8)
     # equal_nan=False: each NaN differs from all others, as in PyTorch and the array API.
     _, first, inverse, counts = xp.unique(
         x, return_index=True, return_inverse=True, return_counts=True, axis=axis, equal_nan=False
@@ -548,7 +551,9 @@ def searchsorted(
     """
     require_option("searchsorted", "side", side, ("left", "right"))
     x1 = operand("searchsorted", sorted_sequence)
-    x2 = values if isinstance(values, int | float) else operand("searchsorted", values)
+    # Beside integers a number stays as it is: a float32 would not hold it.
+    is_number = isinstance(values, int | float) and not x1.is_floating_point()
+    x2 = values if is_number else operand_beside(x1, values, "searchsorted")
     shape = x2.shape if isinstance(x2, Tensor) else ()
     if not x1.ndim or (x1.ndim > 1 and x1.shape[:-1] != shape[:-1]):
         raise ShapeError(
@@ -578,7 +583,7 @@ def _bincount_forward(xp: Any, x: Any, weights: Any = None, *, minlength: int) -
 
 
 def _explain_bincount(x: Tensor, *_: Any, **__: Any) -> None:
-    low = int(x._array.min()) if x.numel() else 0
+    low = int(x.numpy(force=True).min()) if x.numel() else 0
     if low < 0:
         raise OptionError(message("bincount", expected="numbers of 0 or more", got=str(low)))
 

@@ -8,7 +8,7 @@ from typing import Any
 from gradlab import dtypes
 from gradlab.errors import DTypeError, OptionError, ShapeError, message
 from gradlab.ops import elementwise, reduction, sorting
-from gradlab.ops.core import public
+from gradlab.ops.core import in_float32, public, widened
 from gradlab.ops.reduction import ValuesAndIndices
 from gradlab.ops.shape import accepts_dim, canonical_axis, cat, movedim
 from gradlab.tensor import Tensor, from_value, require_integer
@@ -34,7 +34,7 @@ def diff(
     at = canonical_axis("diff", axis, x.ndim)
     require_integer("diff", "n", n, 0)
     x = cat([each for each in (prepend, x, append) if each is not None], at)
-    for _ in range(n):
+    for _ in range(min(n, x.shape[at])):  # nothing is left after that
         later, before = _part(x, at, 1, None), _part(x, at, None, -1)
         x = later != before if x.dtype == dtypes.bool_ else later - before
     return x
@@ -92,6 +92,7 @@ def var_mean(
 
 
 @public(None, "cov")
+@in_float32
 def cov(x: Tensor, *, correction: int = 1) -> Tensor:
     """Return the covariance matrix of the variables in the rows of ``x``, observed in its columns.
 
@@ -108,6 +109,7 @@ def cov(x: Tensor, *, correction: int = 1) -> Tensor:
 
 
 @public(None, "corrcoef")
+@in_float32
 def corrcoef(x: Tensor) -> Tensor:
     """Return the correlation coefficients of the variables in the rows of ``x``.
 
@@ -135,7 +137,7 @@ def histc(x: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
     if not x.is_floating_point():
         raise DTypeError(message("histc", expected="a floating dtype", got=x.dtype.name))
     require_integer("histc", "number of bins", bins)
-    values = x.detach().reshape(-1)
+    values = widened(x.detach()).reshape(-1)
     low, high = float(min), float(max)
     if low == high == 0 and values.numel():
         low, high = values.min().item(), values.max().item()
@@ -185,21 +187,34 @@ def isin(elements: Any, test_elements: Any, *, invert: bool = False) -> Tensor:
     if not tensors:
         expected = "a tensor as elements or as test_elements"
         raise OptionError(message("isin", expected=expected, got=repr(elements)))
-    device = tensors[0].device
-    x, among = (from_value(e, device, operation="isin") for e in (elements, test_elements))
-    shared = dtypes.result_type(x.dtype, among.dtype)
-    wide = dtypes.int64 if shared == dtypes.bool_ else shared
-    known = sorting.sort(among.detach().reshape(-1).astype(wide)).values
-    wanted = x.detach().astype(wide)
-    if not known.numel():
-        found = wanted != wanted
-    else:
-        at = elementwise.clip(sorting.searchsorted(known, wanted), 0, known.numel() - 1)
-        found = known[at] == wanted
+    first = tensors[0]
+    beside = first.dtype if first.is_floating_point() else dtypes.float64
+    x, among = (
+        from_value(each, first.device, beside=beside, operation="isin")
+        for each in (elements, test_elements)
+    )
+    found = _is_among(x.detach(), among.detach().reshape(-1))
     return ~found if invert else found
 
 
+def _is_among(x: Tensor, among: Tensor) -> Tensor:
+    if x.is_floating_point() and dtypes.is_integer(among.dtype):
+        limits = dtypes.iinfo(among.dtype)
+        # Floats as the integers they are: several integers may become one float.
+        fits = (x >= float(limits.min)) & (x < float(limits.max + 1)) & (x == elementwise.floor(x))
+        return fits & _is_among(elementwise.where(fits, x, 0).astype(among.dtype), among)
+    shared = dtypes.result_type(x.dtype, among.dtype)
+    mixed = dtypes.is_floating(shared) and not x.is_floating_point()
+    wide = dtypes.int64 if shared == dtypes.bool_ else dtypes.float64 if mixed else shared
+    known = sorting.sort(among.astype(wide)).values
+    if not known.numel():
+        return elementwise.where(x == x, False, False)
+    at = sorting.searchsorted(known, x.astype(wide))
+    return known[elementwise.clip(at, 0, known.numel() - 1)] == (x if mixed else x.astype(wide))
+
+
 @accepts_dim
+@in_float32
 def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: float = 1.0, axis: int = -1) -> Tensor:
     """Return the integral of ``y`` along ``axis`` by the trapezoidal rule.
 

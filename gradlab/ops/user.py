@@ -45,7 +45,7 @@ class Elementwise:
         count = None if _differentiates is None else len(_differentiates._inputs)
         assert isinstance(function, FunctionType)
         self._scalar = ScalarFunction(function, count)
-        self._inputs = tuple(map(_input_name, self._scalar.parameters))
+        self._inputs = _input_names(self._scalar.parameters)
         self._gradient: Elementwise | None = None
         self._ops = [self._make_op(pick) for pick in ([None] if count is None else range(count))]
         self.op = self._ops[0]
@@ -138,7 +138,8 @@ def _check_function(function: Any) -> inspect.Signature:
         raise OptionError(
             message("elementwise", expected="a Python function of numbers", got=repr(function))
         )
-    signature = inspect.signature(function)
+    # Of the function itself: what it wraps is not what is compiled.
+    signature = inspect.signature(function, follow_wrapped=False)
     kinds = {each.kind for each in signature.parameters.values()}
     positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
     if not kinds or kinds - positional:
@@ -152,9 +153,17 @@ def _check_function(function: Any) -> inspect.Signature:
     return signature
 
 
-def _input_name(name: str) -> str:
-    # An op's gradients know the result as y, its gradient as gy and the array namespace as xp.
-    return f"{name}_" if name in ("y", "gy", "xp") or name.endswith("_shape") else name
+def _input_names(parameters: Iterable[str]) -> tuple[str, ...]:
+    """The parameters, changed where an op means something by a name.
+
+    Its gradients know the result as y, its gradient as gy and the array namespace as xp.
+    """
+    names: list[str] = []
+    for name in parameters:
+        while name in ("y", "gy", "xp", *names) or name.endswith("_shape"):
+            name += "_"
+        names.append(name)
+    return tuple(names)
 
 
 def _gradient(op: Op, inputs: tuple[str, ...], place: int, results: int) -> Callable[..., Any]:
@@ -164,16 +173,25 @@ def _gradient(op: Op, inputs: tuple[str, ...], place: int, results: int) -> Call
     def call(gy: Any, *values: Any) -> Any:
         return apply(op, (*before, gy, *after, *values))
 
-    names = ", ".join(inputs)
-    made: Callable[..., Any] = eval(f"lambda gy, {names}: call(gy, {names})", {"call": call})
+    names, caller = ", ".join(inputs), "call"
+    while caller in inputs:
+        caller += "_"
+    made: Callable[..., Any] = eval(f"lambda gy, {names}: {caller}(gy, {names})", {caller: call})
     return made
 
 
 def _forward(scalar: ScalarFunction, pick: int | None) -> Callable[..., Any]:
-    """The forward of an op: compiled for a dtype and a kind of device when first called on it."""
+    """The forward of an op: compiled for a dtype and a kind of device when first called on it.
+
+    It is compiled again where something around the function has another value than then.
+    """
     made: dict[Any, Callable[..., Any]] = {}
+    watched: list[tuple[Callable[[], Any], Any]] = []
 
     def forward(xp: Any, *inputs: Any) -> Any:
+        nonlocal made, watched
+        if not made or (watched and any(read() is not value for read, value in watched)):
+            made, watched = {}, scalar.watch()
         # All have one dtype; only for float64 is a Python number left as it is.
         first = inputs[0] if inputs[0].__class__ is not float else np.float64()
         key = (xp is np, first.dtype)
@@ -222,7 +240,9 @@ def elementwise(
 
     Numba compiles the function when the op is first called on a dtype and device: to a ufunc for
     the CPU, to a CUDA kernel for a GPU. It may use arithmetic, comparisons, conditions, loops, the
-    module math, and numbers from around it. Python numbers in it take the dtype of the inputs.
+    module math, and numbers from around it; where one of those has changed, the function is
+    compiled again. Python numbers in it take the dtype of the inputs. What is compiled is the
+    function as it was imported, whatever its file says by now.
 
     The op broadcasts its inputs. Its result has their promoted dtype, integers becoming the default
     floating dtype, as in `div`; or it is bool where the function returns a bool. float16 and
@@ -232,8 +252,8 @@ def elementwise(
     asking for a gradient raises `GradientError`. ``samples`` is a function that yields
     `gradlab.ops.samples.Sample`, for `gradlab.testing.check_op`.
 
-    Needs Numba, and numba-cuda for a GPU: ``pip install "gradlab[numba]"``. Raises `OptionError`
-    where Numba cannot compile the function.
+    Needs Numba, and numba-cuda for a GPU: the extra ``numba``. Raises `OptionError` where Numba
+    cannot compile the function.
 
     >>> import math
     >>> import gradlab as gl

@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules."""
 
+from gradlab.arguments import guard_namespace
 from gradlab.optim import lr_scheduler
 from gradlab.optim.optimizer import Optimizer
 from gradlab.optim.optimizers import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, RMSprop
@@ -15,3 +16,5 @@ __all__ = [
     "RMSprop",
     "lr_scheduler",
 ]
+
+guard_namespace(globals())

@@ -16,9 +16,30 @@ from itertools import pairwise
 from numbers import Real
 from typing import Any, NamedTuple
 
+from gradlab.arguments import guard_namespace
 from gradlab.errors import DTypeError, OptionError, StateError, message
 from gradlab.fields import DICT, FINITE, NUMBER, check_fields, shown
 from gradlab.optim.optimizer import Optimizer
+
+__all__ = [
+    "ChainedScheduler",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "CyclicLR",
+    "ExponentialLR",
+    "LRScheduler",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "MultiplicativeLR",
+    "OneCycleLR",
+    "PolynomialLR",
+    "ReduceLROnPlateau",
+    "SequentialLR",
+    "StepLR",
+    "WarmupCosineLR",
+]
 
 
 class LRScheduler:
@@ -1137,3 +1158,6 @@ class ReduceLROnPlateau(LRScheduler):
             rate = max(float(group["lr"]) * self.factor, least)
             if group["lr"] - rate > self.eps:
                 group["lr"] = rate
+
+
+guard_namespace(globals())

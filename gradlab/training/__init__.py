@@ -1,5 +1,6 @@
 """Training: `Module`, `DataModule` and `Trainer`, callbacks, history and checkpoints."""
 
+from gradlab.arguments import guard_namespace
 from gradlab.training.callbacks import (
     Callback,
     EarlyStopping,
@@ -42,3 +43,6 @@ __all__ = [
     "try_all_gpus",
     "try_gpu",
 ]
+
+# The methods of the Trainer are compared with those of a subclass, to see what was replaced.
+guard_namespace(globals(), methods=False)

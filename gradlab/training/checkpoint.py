@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from gradlab._environment import DISTRIBUTION
 from gradlab.errors import CheckpointError, FileError, printable
 from gradlab.fields import (
     ANYTHING,
@@ -233,7 +234,7 @@ def _check_random_state(start: str, state: dict[str, Any]) -> None:
 def versions() -> dict[str, str]:
     """What wrote a checkpoint, for whoever has to find out why it does not load."""
     try:
-        own = metadata.version("gradlab")
+        own = metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:  # run from a source tree
         own = "unknown"
     return {"gradlab": own, "numpy": np.__version__, "python": platform.python_version()}

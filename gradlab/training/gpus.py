@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 
+from gradlab.arguments import warn
 from gradlab.devices import Device, DeviceLike, cpu as the_cpu, device_count, find_device
 from gradlab.errors import DeviceError, OptionError, message
 from gradlab.tensor import require_integer
@@ -86,4 +86,4 @@ def find_gpus(num_gpus: int, device: DeviceLike = None) -> list[Device]:
 
 @cache
 def _say_once(text: str) -> None:
-    warnings.warn(text, stacklevel=4)
+    warn(text)

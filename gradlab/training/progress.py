@@ -244,5 +244,5 @@ def _tqdm(mode: str) -> Any:
         else:
             from tqdm import tqdm
     except ImportError:
-        raise missing_dependency("tqdm", "data", "the progress bar") from None
+        raise missing_dependency("tqdm", "", "the progress bar") from None
     return tqdm

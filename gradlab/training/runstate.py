@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradlab import nn
+from gradlab.arguments import warn
 from gradlab.data.dataset import Subset, TensorDataset, reads
 from gradlab.errors import (
     CheckpointError,
@@ -278,7 +278,7 @@ def _read_latest(found: list[Path], fall_back: bool) -> tuple[Path, dict[str, An
             continue
         for each in errors:
             told = f'Trainer.fit: resume="auto" takes {path}, an earlier checkpoint: {each}'
-            warnings.warn(printable(told), stacklevel=5)
+            warn(printable(told))
         return path, state
     raise CheckpointError(
         f'Trainer.fit: resume="auto": none of the {len(found)} checkpoints in {found[-1].parent} '

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Generator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradlab.arguments import warn
 from gradlab.autograd.modes import no_grad
 from gradlab.console import tell
 from gradlab.contexts import Restoring
@@ -493,7 +493,7 @@ class Trainer(Run, HyperParameters):
             if self.model.board is not None:
                 self.model.board.flush()
         except Exception as error:
-            warnings.warn(f"Trainer.fit: the board is not drawn: {error}", stacklevel=4)
+            warn(f"Trainer.fit: the board is not drawn: {error}")
 
     def call(self, name: str) -> None:
         """Call the method ``name`` of all callbacks."""

@@ -61,8 +61,9 @@ def _ufunc(
     names = ", ".join(f"x{i}" for i in range(len(arguments)))
     value = f"inner({names})" + ("" if place is None else f"[{place}]")
     scope = {"inner": inner, "result": made.type}
-    exec(f"def {scalar.name}({names}): return result({value})", scope)
-    return Compiled(numba.vectorize([result(*arguments)])(scope[scalar.name]), made, place)
+    exec(f"def call({names}): return result({value})", scope)  # no name of it is the user's
+    scope["call"].__name__ = scope["call"].__qualname__ = scalar.name
+    return Compiled(numba.vectorize([result(*arguments)])(scope["call"]), made, place)
 
 
 def _is_complex(kind: Any) -> bool:

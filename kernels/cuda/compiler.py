@@ -2,7 +2,7 @@
 
 Compiled modules are kept in the folder ``gradlab`` of CuPy's cache (``CUPY_CACHE_DIR``,
 ``~/.cupy/kernel_cache`` by default) and compiled again only when their text, the options or the
-compiler change.
+compiler change, or when the GPU's driver refuses what was kept.
 """
 
 from __future__ import annotations
@@ -10,18 +10,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+from gradlab.kernels.cache import Cache
 from gradlab.kernels.cuda import nvrtc, source as sources
 from gradlab.kernels.cuda.driver import Defines
 
+from gradlab._environment import flag, home, pip_install, variable
+
 LOG = logging.getLogger("gradlab.cuda")
+
+T = TypeVar("T")
 
 
 class KernelCompileError(RuntimeError):
@@ -48,7 +52,8 @@ def architecture(capability: tuple[int, int]) -> str:
         raise KernelCompileError(
             f"this GPU has compute capability {major}.{minor}, and NVRTC "
             f"{'.'.join(map(str, nvrtc.version()))} compiles for {nvrtc.supported()[0] / 10} to "
-            f"{newest / 10}; install another CUDA release (gradlab[cuda12], gradlab[cuda13])"
+            f"{newest / 10}; install another CUDA release: {pip_install('cuda12')}, "
+            f"or {pip_install('cuda13')}"
         )
     return f"sm_{known[-1]}"
 
@@ -63,40 +68,48 @@ def describe(source: str, defines: Defines) -> str:
 
 def cubin(source: str, defines: Defines, arch: str) -> bytes:
     """The machine code of a module, compiled now or found on disk."""
+    return loaded(source, defines, arch, lambda code: code)
+
+
+def loaded(source: str, defines: Defines, arch: str, load: Callable[[bytes], T]) -> T:
+    """``load`` of a module's machine code, which is compiled once more if it does not load."""
     text, options = sources.read(source), sources.options(defines)
-    file = cache_file(source, text, options, arch, ".cubin")
-    with contextlib.suppress(OSError):
-        return file.read_bytes()
+    name = entry(source, text, options, arch, ".cubin")
+    kept = CACHE.get(name)
+    if kept is not None:
+        with contextlib.suppress(Exception):  # what is wrong for good the second try will say
+            return load(kept)
+    made = _compiled(source, text, defines, arch)
+    CACHE.put(name, made)
+    return load(made)
+
+
+def _compiled(source: str, text: str, defines: Defines, arch: str) -> bytes:
+    options = sources.options(defines)
     with _announced(describe(source, defines), arch):
         try:
-            made = nvrtc.compile_source(text, source, arch, options).cubin
+            return nvrtc.compile_source(text, source, arch, options).cubin
         except nvrtc.CompileError as error:
             what = f"{describe(source, defines)} does not compile for {arch}"
             raise KernelCompileError(f"{what}: {error}", error.log) from None
-    save(file, made)
-    return made
 
 
-def cache_folder() -> Path:
-    """Where compiled modules are kept."""
-    return Path(
-        os.environ.get("CUPY_CACHE_DIR", os.path.expanduser("~/.cupy/kernel_cache")), "gradlab"
-    )
+def cache_folder() -> Path | None:
+    """Where compiled modules are kept; None where neither a variable nor a home says."""
+    named = variable("CUPY_CACHE_DIR")
+    if named:
+        return Path(named, "gradlab")
+    user = home()
+    return user / ".cupy" / "kernel_cache" / "gradlab" if user else None
 
 
-def cache_file(source: str, text: str, options: Sequence[str], arch: str, suffix: str) -> Path:
-    """Where what comes of a compilation is kept."""
+CACHE = Cache("compiled CUDA kernels", "CUPY_CACHE_DIR", cache_folder)
+
+
+def entry(source: str, text: str, options: Sequence[str], arch: str, suffix: str) -> str:
+    """The name under which what comes of a compilation is kept."""
     key = hashlib.sha256(repr((text, options, arch, nvrtc.version())).encode()).hexdigest()[:32]
-    return cache_folder() / f"{Path(source).stem}-{arch}-{key}{suffix}"
-
-
-def save(file: Path, content: bytes) -> None:
-    """Write a file at once, so that no other process reads half of it; a full disk is no error."""
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
-            part.write(content)
-        os.replace(part.name, file)
+    return f"{Path(source).stem}-{arch}-{key}{suffix}"
 
 
 @contextmanager
@@ -106,7 +119,7 @@ def _announced(module: str, arch: str) -> Iterator[None]:
     Through the logger ``gradlab.cuda`` (INFO) where logging is set up, else on standard error;
     ``GRADLAB_QUIET=1`` or a higher level of the logger turns it off.
     """
-    quiet = os.environ.get("GRADLAB_QUIET", "0") not in ("", "0")
+    quiet = flag("GRADLAB_QUIET")
     # The root logger's own level says nothing here: it is WARNING where nobody has set it.
     wanted = not quiet and (LOG.level or logging.getLogger("gradlab").level) <= logging.INFO
     on_screen = wanted and not LOG.hasHandlers()

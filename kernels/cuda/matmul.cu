@@ -653,12 +653,13 @@ NAME(sum_many_parts)(const T* bias, const T* residual, T* c, const Sum* parts,
 
 // ------------------------------------------------------------------- the gradient of an activation
 
-template <class S> INLINE S slope(S y, int64 activation) {  // from the result, y = activation(x)
+// From the result, y = activation(x). A NaN of y goes through relu.
+template <class S> INLINE S gradient(S gy, S y, int64 activation) {
   switch (activation) {
-    case RELU: return y > S(0) ? S(1) : S(0);
-    case SIGMOID: return y * (S(1) - y);
-    case TANH: return S(1) - y * y;
-    default: return S(1);
+    case RELU: return y <= S(0) ? S(0) : gy;
+    case SIGMOID: return gy * (y * (S(1) - y));
+    case TANH: return gy * (S(1) - y * y);
+    default: return gy;
   }
 }
 
@@ -672,13 +673,13 @@ NAME(activation_gradient)(const T* gy, const T* y, T* gx, int64 size, int64 acti
     Pack<T, VECTOR> left = load_pack<VECTOR>(gy + at), right = load_pack<VECTOR>(y + at);
 #pragma unroll
     for (int v = 0; v < VECTOR; v++)
-      left[v] = store<T>(value(left[v]) * slope(value(right[v]), activation));
+      left[v] = store<T>(gradient(value(left[v]), value(right[v]), activation));
     store_pack(gx + at, left);
     return;
   }
   for (int v = 0; v < VECTOR; v++)
     if (at + v < size)
-      gx[at + v] = store<T>(value(gy[at + v]) * slope(value(y[at + v]), activation));
+      gx[at + v] = store<T>(gradient(value(gy[at + v]), value(y[at + v]), activation));
 }
 
 #endif

@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import re
+import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module, util
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from gradlab._environment import pip_install
 
 
 class CompileError(RuntimeError):
@@ -69,8 +72,12 @@ def first_error(log: str) -> str:
 @cache
 def version() -> tuple[int, int]:
     """The compiler's version, that of the CUDA release it belongs to."""
+    return _version_of(library())
+
+
+def _version_of(library: Any) -> tuple[int, int]:
     major, minor = ctypes.c_int(), ctypes.c_int()
-    _check(library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
     return major.value, minor.value
 
 
@@ -86,19 +93,81 @@ def supported() -> tuple[int, ...]:
 
 @cache
 def library() -> Any:
-    """The loaded library; raises ImportError with the remedy where there is none."""
-    for path in (_of_pathfinder(), _of_wheel(), "libnvrtc.so"):
+    """The loaded library; raises ImportError with the remedy where there is none that fits.
+
+    Of several, the newest whose machine code this machine's driver loads: a driver for CUDA 12.x
+    takes that of any NVRTC 12, and none of NVRTC 13.
+    """
+    limit = driver_version()
+    found = sorted(_installed(), key=lambda each: each.version, reverse=True)
+    for each in found:
+        if _chosen or limit is None or each.version[0] <= limit[0]:
+            _load_builtins(each.path)
+            return each.library
+    if not found:
+        raise ImportError(
+            "CUDA's compiler NVRTC is not installed; it comes with CuPy's [ctk] extra, or alone: "
+            + pip_install("nvrtc", "nvidia-cuda-nvrtc")
+        )
+    assert limit is not None
+    remedy = "update the driver"
+    if limit[0] == 12:  # the wheels of later releases carry no number in their name
+        remedy = f"run: {pip_install('nvrtc12', 'nvidia-cuda-nvrtc-cu12')}, or {remedy}"
+    there = ", ".join(sorted({"{}.{}".format(*each.version) for each in found}))
+    raise ImportError(
+        f"CUDA's compiler NVRTC is installed in version {there}, and the NVIDIA driver supports "
+        f"CUDA {limit[0]}.{limit[1]} at most, so it cannot load what NVRTC makes; {remedy}"
+    )
+
+
+def use(path: Path) -> None:
+    """Compile with the library at ``path``, whatever the driver: for another machine.
+
+    ``path`` is a file, or a folder somewhere below which there is one (``pip install --target``).
+    Raises FileNotFoundError where there is none.
+    """
+    _chosen[:] = [str(each) for each in _libraries_below(path)] if path.is_dir() else [str(path)]
+    if not path.exists() or not _chosen:
+        _chosen.clear()
+        raise FileNotFoundError(f"no NVRTC (libnvrtc.so.13, say) at {path}")
+    for each in (library, version, supported):
+        each.cache_clear()
+
+
+_chosen: list[str] = []  # by `use`, instead of what is installed
+
+
+class _Library(NamedTuple):
+    version: tuple[int, int]
+    path: Path
+    library: Any
+
+
+def _installed() -> list[_Library]:
+    """Every NVRTC that can be found."""
+    names = ("libnvrtc.so", *(f"libnvrtc.so.{major}" for major in (13, 12)))
+    found: dict[tuple[int, int], _Library] = {}
+    for path in _chosen or dict.fromkeys((_of_pathfinder(), *_of_wheels(), *names)):
         try:
-            if path:
-                found = ctypes.CDLL(path)
-                _load_builtins(Path(path))
-                return found
+            each = ctypes.CDLL(path) if path else None
         except OSError:
             continue
-    raise ImportError(
-        "CUDA's compiler NVRTC is not installed; it comes with gradlab[cuda12] and "
-        "gradlab[cuda13], or alone: pip install nvidia-cuda-nvrtc"
-    )
+        if each is not None:
+            number = _version_of(each)
+            found.setdefault(number, _Library(number, Path(path), each))
+    return list(found.values())
+
+
+@cache
+def driver_version() -> tuple[int, int] | None:
+    """The newest CUDA release that the NVIDIA driver supports; None where there is no driver."""
+    number = ctypes.c_int()
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        failed = driver.cuDriverGetVersion(ctypes.byref(number))
+    except (OSError, AttributeError):
+        return None
+    return None if failed else (number.value // 1000, number.value % 1000 // 10)
 
 
 def _load_builtins(library: Path) -> None:
@@ -131,14 +200,16 @@ def _of_pathfinder() -> str:
         return ""
 
 
-def _of_wheel() -> str:
+def _of_wheels() -> list[str]:
     if util.find_spec("nvidia") is None:
-        return ""
-    for folder in import_module("nvidia").__path__:
-        for pattern in ("**/libnvrtc.so*", "**/nvrtc64*.dll"):
-            for path in sorted(Path(folder).glob(pattern)):
-                return str(path)
-    return ""
+        return []
+    folders = map(Path, import_module("nvidia").__path__)
+    return [str(path) for folder in folders for path in _libraries_below(folder)]
+
+
+def _libraries_below(folder: Path) -> list[Path]:
+    patterns = ("**/libnvrtc.so*", "**/nvrtc64*.dll")
+    return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 
 def _read(size_of: Any, read: Any, program: ctypes.c_void_p) -> bytes:

@@ -10,6 +10,14 @@
 
 INLINE uint32 shared_address(const void* at) { return uint32(__cvta_generic_to_shared(at)); }
 
+// Real time, which unlike clock64() does not depend on the clock rate; it ticks every microsecond
+// or more often.
+INLINE int64 nanoseconds_now() {
+  int64 now;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now)::"memory");
+  return now;
+}
+
 // ---------------------------------------------------------------------- cp.async, sm_80 and later
 
 // Copy BYTES (4, 8 or 16) from global to shared memory, both addresses a multiple of BYTES: the

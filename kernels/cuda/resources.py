@@ -3,12 +3,15 @@
 Compiles every module that a family can launch (its ``variants()``) for each architecture that
 kernels are tuned for, without a GPU, and prints registers, shared memory, stack and spills as the
 compiler reports them. A kernel that spills registers to memory, or draws a warning, is a problem.
+
+``--keep DIR`` compiles them for another machine instead, which then has nothing to compile:
+``--arch sm_90a --nvrtc FOLDER --keep DIR``. Its NVRTC has to have the version of the one that
+``FOLDER`` holds (``pip install --target FOLDER nvidia-cuda-nvrtc==13.0.88``).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import pkgutil
 import re
@@ -17,10 +20,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple
 
 from gradlab.kernels import cuda
-from gradlab.kernels.cuda import compiler, nvrtc, source as sources
+from gradlab.kernels.cuda import bundle, compiler, nvrtc, source as sources
 from gradlab.kernels.cuda.driver import Defines, Variant
 
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90a")
@@ -113,11 +117,12 @@ def report(variant: Variant, arch: str) -> Report:
 def _log(variant: Variant, arch: str) -> str:
     source, text = variant.source, sources.read(variant.source)
     options = (*sources.options(variant.defines), "--ptxas-options=-v")
-    file = compiler.cache_file(source, text, options, arch, ".log")
-    with contextlib.suppress(OSError):
-        return file.read_text(encoding="utf-8")
+    name = compiler.entry(source, text, options, arch, ".log")
+    kept = compiler.CACHE.get(name)
+    if kept is not None:
+        return kept.decode()
     log = nvrtc.compile_source(text, source, arch, options).log
-    compiler.save(file, log.encode())
+    compiler.CACHE.put(name, log.encode())
     return log
 
 
@@ -170,17 +175,57 @@ def _architecture(text: str) -> str:
     return text
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; the exit status is 1 where a kernel spills or draws a warning."""
+def for_architecture(arch: str) -> list[Variant]:
+    """The variants that can be launched on GPUs of an architecture."""
+    return [variant for variant in variants() if _allows(variant.capability, arch)]
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m gradlab.kernels.cuda.resources")
     parser.add_argument("-k", default="", metavar="TEXT", help="only modules with this in the name")
     parser.add_argument(
         "--arch", action="append", type=_architecture, help="instead of sm_80, sm_89 and sm_90a"
     )
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="put the machine code there, for another machine"
+    )
+    parser.add_argument(
+        "--nvrtc", type=Path, metavar="PATH", help="compile with this NVRTC, a file or a folder"
+    )
     options = parser.parse_args(arguments)
+    if options.nvrtc:
+        try:
+            nvrtc.use(options.nvrtc)
+        except FileNotFoundError as error:
+            parser.error(f"--nvrtc: {error}")
+    return options
+
+
+def _keep(options: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    pairs = [
+        (variant, arch)
+        for arch in options.arch or ARCHITECTURES
+        for variant in for_architecture(arch)
+        if options.k in compiler.describe(variant.source, variant.defines)
+    ]
+    size = bundle.keep(options.keep, pairs)
+    print(
+        f"{len(pairs)} modules ({size / 2**20:.1f} MiB), compiled by NVRTC "
+        f"{'.'.join(map(str, nvrtc.version()))} in {time.perf_counter() - start:.0f} s, are in "
+        f"{options.keep}"
+    )
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; the exit status is 1 where a kernel spills or draws a warning."""
+    options = _options(arguments)
     if missing := nvrtc.available():
         print(missing, file=sys.stderr)
         return 2
+    if options.keep:
+        return _keep(options)
     pairs = [
         (variant, arch)
         for variant, arch in tasks(options.arch or ARCHITECTURES)

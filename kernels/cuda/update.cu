@@ -290,16 +290,16 @@ template <class S> INLINE S clip_factor(S max_norm, S total) {
   return factor <= S(1) || factor != factor ? factor : S(1);
 }
 
-// Gradients times min(1, max_norm/(total + 1e-6)), rounded to their dtype first. The total is read
-// here: the host does not know it, and need not wait for it.
+// Gradients times min(1, max_norm/(total + 1e-6)), halves in float32. The total is read here: the
+// host does not know it, and need not wait for it.
 extern "C" __global__ void __launch_bounds__(THREADS)
     NAME(clip_norm)(const __grid_constant__ Tensors all, const void* total, int64 total_is_double,
                     double max_norm) {
   V factor = total_is_double
                  ? V(clip_factor(max_norm, *static_cast<const double*>(total)))
                  : V(clip_factor(float(max_norm), *static_cast<const float*>(total)));
-  Real rounded = load(store<T>(factor));
-  walk(all, 0, [&](Real& p, Real, Real*, const Tensor&) { p = p * rounded; });
+  Real scale = Real(factor);
+  walk(all, 0, [&](Real& p, Real, Real*, const Tensor&) { p = p * scale; });
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)

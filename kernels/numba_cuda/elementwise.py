@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from gradlab.kernels.cuda.driver import current, divide_up
 from gradlab.kernels.numba_cuda.launch import PythonKernel, missing
-from gradlab.kernels.scalar import ScalarError, ScalarFunction, explain
+from gradlab.kernels.scalar import FUNCTION, ScalarError, ScalarFunction, explain
 
 THREADS = 256
 # Per multiprocessor: fills it four times over, so that no tail is long. Not yet measured.
@@ -65,21 +65,21 @@ class DeviceFunction:
         if tree is None:
             raise ScalarError(
                 f"{self.scalar.name}: expected a function whose source can be read, to compile it "
-                "for a GPU, got one typed at a prompt or made by exec; put it in a file or notebook"
+                "for a GPU, got one typed at a prompt, made by exec, or changed in its file since "
+                "it was imported; put it in a file or notebook and import it again"
             )
-        module = ast.parse(_kernel_source(self.scalar, axes, scalars, self.pick))
+        module = ast.parse(_kernel_source(axes, scalars, self.pick))
         for node in ast.walk(module):
             if isinstance(node, ast.FunctionDef) and node.name == "_kernel_":
                 node.body.insert(0, tree)
         scope = self.scalar.scope(self.dtype)
         scope["_input_"], scope["_result_"] = np.dtype(self.dtype).type, np.dtype(self.result).type
         exec(compile(ast.fix_missing_locations(module), "<gradlab elementwise>", "exec"), scope)
-        return PythonKernel(scope[self.scalar.name])
+        scope["_build_"].__name__ = self.scalar.name
+        return PythonKernel(scope["_build_"])
 
 
-def _kernel_source(
-    scalar: ScalarFunction, axes: int, scalars: Sequence[bool], pick: int | None
-) -> str:
+def _kernel_source(axes: int, scalars: Sequence[bool], pick: int | None) -> str:
     names = [f"_x{i}_" for i in range(len(scalars))]
     index = ", ".join(f"_at{axis}_" for axis in range(axes)) if axes > 1 else "_i_"
     # A flat index into its axes, the last one first.
@@ -91,13 +91,13 @@ def _kernel_source(
         f"_input_({name})" if scalar_ else f"{name}[{index}]"
         for name, scalar_ in zip(names, scalars, strict=True)
     ]
-    call = f"_function_({', '.join(values)})" + ("" if pick is None else f"[{pick}]")
+    call = f"{FUNCTION}({', '.join(values)})" + ("" if pick is None else f"[{pick}]")
     body = "\n            ".join([*steps, f"_out_[{index}] = _result_({call})"])
     return f"""
-def {scalar.name}(cuda):
+def _build_(_cuda_):
     def _kernel_(_out_, {", ".join(names)}):
-        _i_ = cuda.grid(1)
-        _step_ = cuda.gridsize(1)
+        _i_ = _cuda_.grid(1)
+        _step_ = _cuda_.gridsize(1)
         while _i_ < _out_.size:
             {body}
             _i_ += _step_

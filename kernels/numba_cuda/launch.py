@@ -19,6 +19,8 @@ import numpy as np
 from gradlab.kernels.cuda import driver
 from gradlab.kernels.cuda.driver import Dim
 
+from gradlab._environment import pip_install
+
 # build(cuda, *constants) returns the kernel: a function that sees the module `cuda`, the dtype and
 # the like as constants from around it. Numba compiles it, its simulator and tests run it as it is.
 Build = Callable[..., FunctionType]
@@ -29,7 +31,7 @@ def missing() -> str:
     """Why Python kernels cannot be compiled here; empty where they can."""
     for module, package in (("numba", "numba"), ("numba_cuda", "numba-cuda")):
         if find_spec(module) is None:
-            return f'{package} is not installed; run: pip install "gradlab[numba]"'
+            return f"{package} is not installed; run: {pip_install('numba')}"
     try:  # with NVIDIA's libraries, which come apart from it
         numba_cuda = import_module("numba.cuda")
         numba_cuda.compile(_nothing, "void()", device=False, abi="numba", cc=(8, 0), output="ptx")
@@ -37,7 +39,7 @@ def missing() -> str:
         first = (str(error).splitlines() or [""])[0]
         return (
             f"numba-cuda cannot compile ({type(error).__name__}: {first}); "
-            "run: pip install nvidia-nvvm nvidia-cuda-nvrtc"
+            f"run: {pip_install('nvrtc,test', 'nvidia-nvvm', 'nvidia-cuda-nvrtc')}"
         )
     return ""
 

@@ -129,7 +129,12 @@ def test_a_module_is_loaded_once_for_a_device_and_a_kernel_launched_as_asked(cup
 
 def test_the_machine_code_is_for_the_gpus_own_architecture(cupy, monkeypatch):
     seen = []
-    monkeypatch.setattr(compiler, "cubin", lambda *given: seen.append(given) or b"")
+
+    def loaded(source, defines, arch, load):
+        seen.append((source, defines, arch))
+        return load(b"")
+
+    monkeypatch.setattr(compiler, "loaded", loaded)
     launch()
     assert seen == [("twice.cu", DEFINES, "sm_90a")]
 
@@ -172,3 +177,71 @@ def test_properties_and_memory(cupy):
     assert driver.memory(1) == {"used": 4 << 30, "free": 4 << 30, "total": 8 << 30}
     driver.synchronize(1)
     assert cupy.took("synchronize") == [("synchronize", 1)]
+
+
+# ------------------------------------------------------------------------------------ times
+
+
+class Gpu:
+    """A host and a GPU, each with a clock: what is queued runs when the GPU comes to it."""
+
+    def __init__(self, cupy, monkeypatch):
+        self.now = self.free = 0.0  # the host's time; when the GPU has done what is queued
+        self.spins = []
+        gpu = self
+
+        class Event:
+            def record(event):  # noqa: N805
+                event.at = max(gpu.free, gpu.now)
+
+            @property
+            def done(event):  # noqa: N805
+                return event.at <= gpu.now
+
+            def synchronize(event):  # noqa: N805
+                gpu.now = max(gpu.now, event.at)
+
+        cupy.float32, cupy.int64 = np.float32, np.int64
+        cupy.cuda.Event = Event
+        cupy.cuda.get_elapsed_time = lambda start, end: 1e3 * (end.at - start.at)
+        cupy.zeros = lambda *_: SimpleNamespace(max=lambda: gpu.work(50e-6))
+        cupy.empty = lambda *_: "elapsed"
+        monkeypatch.setattr(cuda, "spin", self.spin)
+
+    def spin(self, driver, elapsed, seconds):
+        assert elapsed == "elapsed"
+        self.spins.append(seconds)
+        self.work(seconds)
+
+    def work(self, seconds):
+        """The GPU gets something to do, from now on or when it has time."""
+        self.free = max(self.free, self.now) + seconds
+
+    def call(self, launches, host, device):
+        """A call that launches kernels, each of which takes the host and the GPU some time."""
+        for _ in range(launches):
+            self.now += host
+            self.work(device)
+
+
+@pytest.mark.parametrize("launches", [1, 18, 100, 2000])
+def test_the_hosts_time_is_no_part_of_the_gpus(cupy, monkeypatch, launches):
+    gpu = Gpu(cupy, monkeypatch)
+    counters.reset()
+    seconds = cuda.driver().timed(lambda: gpu.call(launches, 10e-6, 1e-6), 3)
+    assert seconds == pytest.approx([launches * 1e-6] * 3)  # and not ten times that
+    assert max(gpu.spins) < 4 * max(100e-6, launches * 10e-6)
+    assert gpu.spins[-3:] == [gpu.spins[-1]] * 3  # one calibration for all repeats
+    assert counters.launches == 0
+
+
+def test_a_call_that_waits_for_the_gpu_is_timed_with_its_wait(cupy, monkeypatch):
+    gpu = Gpu(cupy, monkeypatch)
+
+    def waiting():
+        gpu.now = max(gpu.now, gpu.free) + 5e-6
+        gpu.work(1e-6)
+
+    (seconds,) = cuda.driver().timed(waiting, 1)
+    assert seconds == pytest.approx(6e-6)
+    assert len(gpu.spins) < 12

@@ -10,8 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from gradlab._environment import pip_install
 from gradlab.backends import probe
 from gradlab.backends.probe import CudaDevice, CudaProbe, probe_cuda
+
+CUDA12, CUDA13 = pip_install("cuda12"), pip_install("cuda13")
 
 
 class FakeDriver:
@@ -168,14 +171,14 @@ def test_driver_that_does_not_name_its_error(machine):
 @pytest.mark.parametrize(
     ("version", "capability", "remedy"),
     [
-        (12040, (9, 0), 'pip install "gradlab[cuda12]"'),
-        (13000, (9, 0), 'pip install "gradlab[cuda13]"'),
-        (13000, (7, 5), 'pip install "gradlab[cuda13]"'),
-        (13000, (7, 0), 'pip install "gradlab[cuda12]"'),  # CUDA 13 dropped Volta
+        (12040, (9, 0), CUDA12),
+        (13000, (9, 0), CUDA13),
+        (13000, (7, 5), CUDA13),
+        (13000, (7, 0), CUDA12),  # CUDA 13 dropped Volta
         (
             11040,
             (8, 0),
-            'update the NVIDIA driver to release 525 or newer, then pip install "gradlab[cuda12]"',
+            f"update the NVIDIA driver to release 525 or newer, then {CUDA12}",
         ),
     ],
 )
@@ -192,9 +195,7 @@ def test_cupy_installed_twice(machine):
         "cupy-cuda12x 13.6.0 and cupy-cuda13x 14.2.0 are installed together "
         "and overwrite each other's files"
     )
-    assert result.remedy == (
-        'pip uninstall -y cupy-cuda12x cupy-cuda13x, then pip install "gradlab[cuda13]"'
-    )
+    assert result.remedy == (f"pip uninstall -y cupy-cuda12x cupy-cuda13x, then {CUDA13}")
 
 
 def test_driver_too_old_for_the_wheel(machine):
@@ -203,7 +204,7 @@ def test_driver_too_old_for_the_wheel(machine):
         "cupy-cuda13x needs CUDA 13, but the NVIDIA driver supports CUDA 12.4 at most"
     )
     assert result.remedy == (
-        'pip uninstall -y cupy-cuda13x, then pip install "gradlab[cuda12]"; '
+        f"pip uninstall -y cupy-cuda13x, then {CUDA12}; "
         "or update the NVIDIA driver to release 580 or newer"
     )
     assert result.cupy_version == "14.2.0"
@@ -224,7 +225,19 @@ def test_gpu_too_old_for_the_wheel(machine):
     assert result.reason == (
         "cupy-cuda13x does not support the GPU 1, which is older than CUDA 13 allows"
     )
-    assert result.remedy == ('pip uninstall -y cupy-cuda13x, then pip install "gradlab[cuda12]"')
+    assert result.remedy == f"pip uninstall -y cupy-cuda13x, then {CUDA12}"
+
+
+def test_cupy_takes_no_empty_variable_for_a_folder(machine, monkeypatch):
+    def imported(name):
+        assert "CUPY_CACHE_DIR" not in os.environ
+        assert os.environ["CUPY_ACCELERATORS"] == "cub"
+        raise ImportError("enough seen")
+
+    monkeypatch.setenv("CUPY_CACHE_DIR", "")
+    monkeypatch.setenv("CUPY_ACCELERATORS", "cub")
+    monkeypatch.setattr(probe.importlib, "import_module", imported)
+    assert "enough seen" in machine(FakeDriver(), {"cupy-cuda12x": "14.2.0"}).reason
 
 
 def test_cupy_that_cannot_be_imported(machine, monkeypatch):
@@ -238,7 +251,8 @@ def test_cupy_that_cannot_be_imported(machine, monkeypatch):
     assert result.reason == (
         "CuPy cannot be imported: ImportError: libcublas.so.12: cannot open shared object file"
     )
-    assert result.remedy == 'pip install --upgrade --force-reinstall "gradlab[cuda12]"'
+    packages = CUDA12.removeprefix("pip install ")
+    assert result.remedy == f"pip install --upgrade --force-reinstall {packages}"
 
 
 def raising(text):

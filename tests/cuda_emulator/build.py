@@ -37,12 +37,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gradlab.kernels import cache as cache_on_disk
 from gradlab.kernels.cuda import source as sources
 
+from gradlab._environment import variable
+
 HERE = Path(__file__).parent
-CACHE = Path(os.environ.get("GRADLAB_EMULATOR_CACHE", HERE / ".build"))
+CACHE = Path(variable("GRADLAB_EMULATOR_CACHE") or HERE / ".build")
+if cache_on_disk.distrusted(CACHE):  # what lies there is loaded into this process
+    CACHE = (cache_on_disk.private() or HERE) / "emulator"
 CACHE_BYTES, CACHE_SECONDS = 512 << 20, 3600  # what is kept at most, and how long at least
-COMPILER = os.environ.get("CXX", "g++")
+COMPILER = variable("CXX", "g++")
 
 COMMON = [
     "-std=c++20", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE",
@@ -77,7 +82,7 @@ RUNTIME_FLAGS = {
 }
 
 
-MODE = os.environ.get("GRADLAB_EMULATOR_MODE", "plain")  # what is meant where none is named
+MODE = variable("GRADLAB_EMULATOR_MODE", "plain")  # what is meant where none is named
 
 
 class EmulatorError(RuntimeError):
@@ -134,20 +139,26 @@ def _run(command: Sequence[str]) -> str:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Only one process builds a file; the others wait for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _once(made: Path, make: Any) -> Path:
-    """``made``, by ``make(a temporary path)`` where it is not there yet."""
-    if not made.exists():
+    """``made``, by ``make(a temporary path)`` where it is not there yet, or not whole."""
+    if cache_on_disk.read(made) is None:
         with _locked(made.with_suffix(".lock")):
-            if not made.exists():
+            if cache_on_disk.read(made) is None:
                 part = made.with_suffix(f".{os.getpid()}.part")
-                make(part)
-                part.replace(made)
+                try:
+                    make(part)
+                    # A loader ignores what follows a library: here the checksum.
+                    part.write_bytes(cache_on_disk.sealed(made.name, part.read_bytes()))
+                    part.chmod(0o700)
+                    part.replace(made)
+                finally:
+                    part.unlink(missing_ok=True)
         prune(CACHE)
     os.utime(made)
     return made

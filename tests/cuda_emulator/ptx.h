@@ -1,6 +1,12 @@
 // What the instructions of kernels/cuda/ptx.cuh do, written from the PTX ISA, for the emulator.
 #pragma once
 
+#include <chrono>
+
+inline int64 nanoseconds_now() {
+  return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 // ------------------------------------------------------------------------------------ cp.async
 
 template <int BYTES>

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gradlab.kernels import cache
 from gradlab.kernels.cuda import source
 
 from cuda_emulator import build
@@ -288,3 +289,20 @@ def test_old_builds_are_deleted(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.so", "1.so"]
     build.prune(tmp_path, limit=0, age=1500)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.so", "1.so"]
+
+
+@pytest.mark.parametrize("damage", [0, 1000, None])
+def test_a_damaged_build_is_built_again(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(build, "CACHE", tmp_path)
+    text = f'extern "C" __global__ void k(int* y) {{ y[0] = 7; }}  // {damage}'
+    build._runtime.cache_clear()
+    try:
+        made = build.build.__wrapped__(text, "k.cu", (), "plain")
+        whole = made.read_bytes()
+        made.write_bytes(whole[:damage] if damage is not None else whole[:-1] + b"?")
+        assert build.build.__wrapped__(text, "k.cu", (), "plain") == made
+        assert made.read_bytes()[:4] == b"\x7fELF"
+        assert cache.read(made) is not None
+        assert not list(tmp_path.glob("*.part"))
+    finally:
+        build._runtime.cache_clear()

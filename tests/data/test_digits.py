@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gradlab as gl
+from gradlab._environment import pip_install
 from gradlab.data import Digits, load_digits
 from gradlab.errors import MissingDependencyError, OptionError
 
@@ -76,5 +77,5 @@ def test_without_scikit_learn(monkeypatch):
         Digits()
     assert str(raised.value) == (
         "load_digits needs the package scikit-learn, which is not installed; "
-        'run: pip install "gradlab[data]"'
+        f"run: {pip_install('data', 'scikit-learn')}"
     )

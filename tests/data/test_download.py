@@ -23,6 +23,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from gradlab._environment import pip_install
 from gradlab.data import DATA_HUB, FashionMNIST, download, extract, write_idx
 from gradlab.errors import DataError, FileError, MissingDependencyError, OptionError
 from refusals import refusal
@@ -189,7 +190,8 @@ def test_without_pooch(tmp_path, monkeypatch):
     with pytest.raises(MissingDependencyError) as raised:
         download("http://host/x", tmp_path)
     assert str(raised.value) == (
-        'download needs the package pooch, which is not installed; run: pip install "gradlab[data]"'
+        "download needs the package pooch, which is not installed; "
+        f"run: {pip_install('data', 'pooch')}"
     )
 
 

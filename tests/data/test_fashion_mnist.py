@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gradlab as gl
+from gradlab._environment import pip_install
 from gradlab.data import DataLoader, FashionMNIST, Subset, TensorDataset, write_idx
 from gradlab.errors import AxisError, DataError, MissingDependencyError, OptionError
 
@@ -243,5 +244,5 @@ def test_sizes_that_are_none(folder, monkeypatch):
     assert FashionMNIST(folder, resize=28)[0][0].shape == (1, 28, 28)  # nothing to do
     assert refusal(folder, resize=32) == (
         "FashionMNIST(resize=...) needs the package pillow, which is not installed; "
-        'run: pip install "gradlab[data]"'
+        f"run: {pip_install('data', 'pillow')}"
     )

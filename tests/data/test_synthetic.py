@@ -75,7 +75,7 @@ def test_the_seed_decides(houses):
 
 def test_without_scipy(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(MissingDependencyError, match=r"needs the package scipy.*gradlab\[data\]"):
+    with pytest.raises(MissingDependencyError, match=r"needs the package scipy.*scipy>="):
         make_house_prices()
 
 

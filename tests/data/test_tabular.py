@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gradlab._environment import pip_install
 from gradlab.data import CSVDataset, DataLoader, TableDataset, from_dataframe, read_csv
 from gradlab.errors import DataError, DTypeError, MissingDependencyError, OptionError
 
@@ -389,5 +390,5 @@ def test_without_pandas(monkeypatch):
         read_csv("t.csv")
     assert str(raised.value) == (
         "read_csv needs the package pandas, which is not installed; "
-        'run: pip install "gradlab[data]"'
+        f"run: {pip_install('data', 'pandas')}"
     )

@@ -14,7 +14,6 @@ import struct
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 
 import numpy as np
@@ -453,7 +452,7 @@ def test_a_disk_that_refuses(tmp_path, target, monkeypatch, code):
     def fail(*args, **kwargs):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(tempfile, "mkdtemp", fail)
+    monkeypatch.setattr(os, "mkdir", fail)
     with pytest.raises(FileError) as raised:
         extract(path, target)
     assert str(raised.value).startswith(
@@ -463,6 +462,27 @@ def test_a_disk_that_refuses(tmp_path, target, monkeypatch, code):
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(FileError, match="some of the files may be in place"):
         extract(path, target)
+
+
+KILLED = """
+import os, sys
+from gradlab.data import extract, unpacking
+unpacking.Stage.make_links = lambda stage: os.kill(os.getpid(), 9)
+extract(*sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks as POSIX has them")
+def test_what_a_killed_process_left_goes_with_the_next_time(tmp_path, target):
+    path = zipped(tmp_path / "d.zip", {"a/b": "1"})
+    target.mkdir(parents=True)
+    command = [sys.executable, "-c", KILLED, str(path), str(target)]
+    subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
+    (left,) = os.listdir(target)
+    assert left.startswith(".d.zip.")
+    (target / ".e.zip.0123abcd.tmp").mkdir()
+    extract(path, target)
+    assert sorted(os.listdir(target)) == [".e.zip.0123abcd.tmp", "a"]
 
 
 def test_a_folder_that_is_a_file(tmp_path):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 import pytest
-from gradlab.kernels.cuda import compiler, nvrtc, resources, source as sources
+from gradlab.kernels import cache
+from gradlab.kernels.cuda import bundle, compiler, nvrtc, resources, source as sources
 from gradlab.kernels.cuda.driver import Variant
 
 pytestmark = [
@@ -42,6 +43,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "FOLDER", tmp_path)
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("GRADLAB_QUIET", raising=False)
+    cache._warn_once.cache_clear()
     sources.read.cache_clear()
     yield tmp_path
     sources.read.cache_clear()
@@ -200,7 +202,65 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(folder, monkeypatch):
     (folder / "good.cu").write_text(GOOD)
     (folder / "file").write_text("")
     monkeypatch.setenv("CUPY_CACHE_DIR", str(folder / "file"))
-    assert compiler.cubin("good.cu", (("VALUE", 5),), "sm_80")
+    monkeypatch.setattr(cache, "private", lambda: folder / "private")
+    with pytest.warns(UserWarning, match=r"^compiled CUDA kernels: they are kept in .*private in"):
+        assert compiler.cubin("good.cu", (("VALUE", 5),), "sm_80")
+    assert [file.suffix for file in (folder / "private").iterdir()] == [".cubin"]
+
+
+def compiled(folder, value=6):
+    """A module that was compiled, its file in the cache, and how often it has been since."""
+    (folder / "good.cu").write_text(GOOD)
+    made = compiler.cubin("good.cu", (("VALUE", value),), "sm_80")
+    (file,) = (folder / "cache" / "gradlab").glob("*.cubin")
+    return made, file
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x7fELF", None])
+def test_a_damaged_module_is_compiled_again(folder, caplog, damage):
+    made, file = compiled(folder)
+    file.write_bytes(file.read_bytes()[:-100] if damage is None else damage)
+    with caplog.at_level(logging.INFO, "gradlab.cuda"):
+        assert compiler.cubin("good.cu", (("VALUE", 6),), "sm_80") == made
+        assert compiler.cubin("good.cu", (("VALUE", 6),), "sm_80") == made
+    assert len(caplog.records) == 1
+    assert cache.read(file) == made
+
+
+def test_a_module_that_the_driver_refuses_is_compiled_once_more(folder, caplog):
+    made, file = compiled(folder)
+    file.write_bytes(cache.sealed(file.name, b"code of another release"))
+
+    def load(code):
+        if code != made:
+            raise RuntimeError("CUDA_ERROR_INVALID_IMAGE")
+        return "module"
+
+    with caplog.at_level(logging.INFO, "gradlab.cuda"):
+        assert compiler.loaded("good.cu", (("VALUE", 6),), "sm_80", load) == "module"
+    assert len(caplog.records) == 1
+    assert cache.read(file) == made
+
+    def refuse(code):
+        raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY")
+
+    with pytest.raises(RuntimeError, match="OUT_OF_MEMORY"):
+        compiler.loaded("good.cu", (("VALUE", 6),), "sm_80", refuse)
+
+
+def test_an_empty_variable_means_the_home_folder(folder, monkeypatch):
+    monkeypatch.setenv("CUPY_CACHE_DIR", "")
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    assert compiler.cache_folder() == folder / "home/.cupy/kernel_cache/gradlab"
+
+
+def test_a_damaged_log_is_made_again(folder):
+    (folder / "good.cu").write_text(GOOD)
+    variant = Variant("good.cu", (("VALUE", 7),))
+    first = resources.report(variant, "sm_80").kernels
+    (file,) = (folder / "cache" / "gradlab").glob("*.log")
+    file.write_bytes(b"")
+    assert resources.report(variant, "sm_80").kernels == first
 
 
 def test_the_error_names_kernel_architecture_and_the_first_error(folder):
@@ -218,14 +278,129 @@ def test_small_numbers_are_not_flushed_to_zero():
     assert "-ftz=true" not in sources.options(())
 
 
+# ----------------------------------------------------------------- which compiler, of several
+
+
+class Installed:
+    """Libraries on disk by their versions, and how the system loads them."""
+
+    def __init__(self, monkeypatch, folder, driver=None):
+        self.folder, self.loaded = folder, []
+        self.versions = {}
+        monkeypatch.setattr(nvrtc.ctypes, "CDLL", self.load)
+        monkeypatch.setattr(nvrtc, "_of_pathfinder", lambda: "")
+        monkeypatch.setattr(nvrtc, "_of_wheels", lambda: list(self.versions))
+        monkeypatch.setattr(nvrtc, "_version_of", lambda path: self.versions[path])
+        monkeypatch.setattr(nvrtc, "driver_version", lambda: driver)
+
+    def add(self, major, minor):
+        file = self.folder / f"cu{major}{minor}" / f"libnvrtc.so.{major}"
+        file.parent.mkdir()
+        for name in ("", f"-builtins.so.{major}.{minor}", f"-builtins.alt.so.{major}.{minor}"):
+            (file if not name else file.parent / f"libnvrtc{name}").touch()
+        self.versions[str(file)] = (major, minor)
+        return str(file)
+
+    def load(self, path):
+        if not str(path).startswith(str(self.folder)):
+            raise OSError(path)
+        self.loaded.append(path)
+        return path
+
+
 def test_the_compilers_second_library_is_loaded_from_beside_it(tmp_path, monkeypatch):
     # The system's loader would not find it there, and NVRTC 13.0 asks no one else.
-    for name in ("libnvrtc.so.13", "libnvrtc-builtins.so.13.0", "libnvrtc-builtins.alt.so.13.0"):
-        (tmp_path / name).touch()
-    loaded = []
-    monkeypatch.setattr(nvrtc.ctypes, "CDLL", lambda path: loaded.append(path) or path)
-    monkeypatch.setattr(nvrtc, "_of_pathfinder", lambda: str(tmp_path / "libnvrtc.so.13"))
-    nvrtc.library.__wrapped__()
-    assert loaded == [
-        str(tmp_path / "libnvrtc.so.13"), str(tmp_path / "libnvrtc-builtins.so.13.0"),
-    ]  # fmt: skip
+    installed = Installed(monkeypatch, tmp_path)
+    path = installed.add(13, 0)
+    assert nvrtc.library.__wrapped__() == path
+    assert installed.loaded == [path, f"{tmp_path}/cu130/libnvrtc-builtins.so.13.0"]
+
+
+@pytest.mark.parametrize(
+    ("driver", "expected"),
+    [(None, (13, 5)), ((13, 0), (13, 5)), ((14, 1), (13, 5)), ((12, 4), (12, 9))],
+)
+def test_the_newest_compiler_that_the_driver_can_load_the_code_of(
+    tmp_path, monkeypatch, driver, expected
+):
+    installed = Installed(monkeypatch, tmp_path, driver)
+    for version in ((12, 9), (13, 5), (13, 0), (12, 2)):
+        installed.add(*version)
+    assert installed.versions[nvrtc.library.__wrapped__()] == expected
+
+
+def test_a_compiler_newer_than_the_driver_is_refused(tmp_path, monkeypatch):
+    installed = Installed(monkeypatch, tmp_path, (12, 4))
+    installed.add(13, 0)
+    with pytest.raises(ImportError) as caught:
+        nvrtc.library.__wrapped__()
+    assert str(caught.value) == (
+        "CUDA's compiler NVRTC is installed in version 13.0, and the NVIDIA driver supports CUDA "
+        '12.4 at most, so it cannot load what NVRTC makes; run: pip install "'
+        'nvidia-cuda-nvrtc-cu12>=12.0", or update the driver'
+    )
+    installed.versions.clear()
+    with pytest.raises(ImportError, match="NVRTC is not installed"):
+        nvrtc.library.__wrapped__()
+
+
+def test_a_compiler_for_another_machine_is_used_whatever_the_driver(tmp_path, monkeypatch):
+    installed = Installed(monkeypatch, tmp_path, (12, 4))
+    installed.add(12, 4)
+    other = installed.add(13, 0)
+    monkeypatch.setattr(nvrtc, "_chosen", [])
+    for each in ("library", "version", "supported"):  # `use` forgets what was asked before
+        monkeypatch.setattr(nvrtc, each, nvrtc.cache(getattr(nvrtc, each).__wrapped__))
+    for path in (tmp_path / "cu130", tmp_path / "cu130" / "libnvrtc.so.13"):
+        nvrtc.use(path)
+        assert nvrtc.library() == other
+    for path in (tmp_path / "nowhere", tmp_path):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(FileNotFoundError, match="no NVRTC"):
+            nvrtc.use(path if path != tmp_path else tmp_path / "empty")
+
+
+# ------------------------------------------------------------- machine code for another machine
+
+
+@pytest.fixture
+def kept(folder, monkeypatch):
+    """Two modules, compiled and kept; the cache of the machine they are brought to is empty."""
+    (folder / "good.cu").write_text(GOOD)
+    listed = [Variant("good.cu", (("VALUE", i),)) for i in range(2)]
+    monkeypatch.setattr(resources, "variants", lambda: listed)
+    monkeypatch.setenv("GRADLAB_QUIET", "1")
+    assert resources.main(["--keep", str(folder / "kept"), "--arch", "sm_90a"]) == 0
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(folder / "elsewhere"))
+    return folder / "kept", listed
+
+
+def test_what_was_kept_is_not_compiled_again(kept, monkeypatch):
+    where, listed = kept
+    (where / "cupys.cubin").write_bytes(b"CuPy's own")
+    assert bundle.bring(where, [*listed, Variant("good.cu", (("VALUE", 9),))], "sm_90a") == (
+        2, 1, 1,
+    )  # fmt: skip
+    monkeypatch.setattr(nvrtc, "compile_source", None)
+    for variant in listed:
+        assert compiler.cubin(variant.source, variant.defines, "sm_90a")[:4] == b"\x7fELF"
+    assert (compiler.cache_folder().parent / "cupys.cubin").read_bytes() == b"CuPy's own"
+
+
+def test_what_was_kept_for_another_compiler_or_is_damaged_is_refused(kept, monkeypatch):
+    where, listed = kept
+    file = next((where / "gradlab").glob("*.cubin"))
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=rf"{file.name} is not the file that was kept there"):
+        bundle.bring(where, listed, "sm_90a")
+    monkeypatch.setattr(nvrtc, "version", lambda: (12, 9))
+    with pytest.raises(ValueError, match=r"compiled by this machine's NVRTC 12.9, got that of "):
+        bundle.bring(where, listed, "sm_90a")
+    with pytest.raises(ValueError, match=r"nowhere: expected a folder that .* wrote, got no"):
+        bundle.bring(where / "nowhere", listed, "sm_90a")
+
+
+def test_a_compiler_that_is_not_there_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        resources.main(["--nvrtc", str(tmp_path / "nowhere")])
+    assert "--nvrtc: no NVRTC (libnvrtc.so.13, say) at" in capsys.readouterr().err

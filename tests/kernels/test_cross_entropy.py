@@ -364,8 +364,13 @@ def test_ignored_rows_count_nothing(emulator, shape):
 
 
 def test_every_row_ignored(emulator):
+    for shape in ((5, 10), (5, 200), (5, 3000), (5, 10, 4)):
+        x, target = scores(shape), np.full((5, *shape[2:]), -100)
+        for smoothing in (0.0, 0.1):
+            loss, gx, _ = computed(x, target, label_smoothing=smoothing)
+            assert np.isnan(loss)
+            assert (gx == 0).all()
     x, target = scores((5, 10)), np.full(5, -100)
-    assert np.isnan(computed(x, target)[0])
     loss, gx, _ = computed(x, target, reduction="sum")
     assert loss == 0
     assert (gx == 0).all()

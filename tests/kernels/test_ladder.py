@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
-from gradlab.kernels import fastest, ladder
+from gradlab.kernels import cache, fastest, ladder
 from gradlab.kernels.cuda import driver
 
 import gradlab as gl
@@ -187,8 +187,8 @@ def test_the_fastest_is_remembered_on_disk(timed, fake_cuda, tmp_path):
         fastest.forget()  # as a new process
         assert ladder.run("test", "once", x) == "cublas"
         assert len(calls) == 2
-        (file,) = tmp_path.glob("fastest-*.json")
-        content = json.loads(file.read_text(encoding="utf-8"))
+        (file,) = tmp_path.glob("fastest-*.choices")
+        content = json.loads(cache.read(file))
         assert content == {
             "device": "emulator",
             "choices": {"test.once(float32[4×4]C; )": "cublas"},
@@ -203,45 +203,50 @@ def test_a_damaged_file_is_measured_anew(timed, fake_cuda, tmp_path, damage):
     x = arrays(fake_cuda, 4, 4)
     with gl.kernels.policy("fastest"):
         ladder.run("test", "once", x)
-        (file,) = tmp_path.glob("*.json")
-        file.write_text(damage, encoding="utf-8")
+        (file,) = tmp_path.glob("*.choices")
+        file.write_bytes(cache.sealed(file.name, damage.encode()))
         fastest.forget()
         assert ladder.run("test", "once", x) == "cublas"
     assert len(calls) == 4
-    assert json.loads(file.read_text(encoding="utf-8"))["choices"]
+    assert json.loads(cache.read(file))["choices"]
 
 
 def test_what_other_processes_measured_stays(timed, fake_cuda, tmp_path):
     with gl.kernels.policy("fastest"):
         ladder.run("test", "once", arrays(fake_cuda, 4, 4))
-        (file,) = tmp_path.glob("*.json")
-        content = json.loads(file.read_text(encoding="utf-8"))
+        (file,) = tmp_path.glob("*.choices")
+        content = json.loads(cache.read(file))
         content["choices"]["another"] = "gradlab"
-        file.write_text(json.dumps(content), encoding="utf-8")
+        file.write_bytes(cache.sealed(file.name, json.dumps(content).encode()))
         ladder.run("test", "once", arrays(fake_cuda, 8, 8))
-    assert len(json.loads(file.read_text(encoding="utf-8"))["choices"]) == 3
+    assert len(json.loads(cache.read(file))["choices"]) == 3
 
 
 def test_a_folder_that_cannot_be_written_is_said_once(timed, fake_cuda, tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.write_text("")
     monkeypatch.setenv("GRADLAB_CACHE_DIR", str(file / "folder"))
-    fastest._warn_unwritable.cache_clear()
+    monkeypatch.setattr(cache, "private", lambda: tmp_path / "private")
+    cache._warn_once.cache_clear()
     with gl.kernels.policy("fastest"):
-        with pytest.warns(UserWarning, match="set GRADLAB_CACHE_DIR to a folder that can be writ"):
+        said = (
+            r"^choices of kernels.policy\('fastest'\): they are kept in .*private instead:"
+            r".*/folder cannot be written \(Not a directory\); GRADLAB_CACHE_DIR names another fol"
+        )
+        with pytest.warns(UserWarning, match=said):
             assert ladder.run("test", "once", arrays(fake_cuda, 4, 4)) == "cublas"
         assert ladder.run("test", "once", arrays(fake_cuda, 4, 4)) == "cublas"  # remembered
 
 
 def test_the_file_is_of_one_device_and_one_version_of_the_kernels(fake_cuda, monkeypatch, tmp_path):
     monkeypatch.setenv("GRADLAB_CACHE_DIR", str(tmp_path))
-    first = fastest.cache_file()
-    assert first.parent == tmp_path
+    first = fastest.entry()
+    assert fastest.cache_folder() == tmp_path
     monkeypatch.setattr(fastest, "source_hash", lambda: "other")
-    second = fastest.cache_file()
+    second = fastest.entry()
     properties = driver.current().properties()._replace(name="another GPU")
     monkeypatch.setattr(fake_cuda, "properties", lambda: properties)
-    assert len({first, second, fastest.cache_file()}) == 3
+    assert len({first, second, fastest.entry()}) == 3
 
 
 @pytest.mark.parametrize(
@@ -249,6 +254,11 @@ def test_the_file_is_of_one_device_and_one_version_of_the_kernels(fake_cuda, mon
     [
         ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/gradlab"),
         ("linux", {"HOME": "/h"}, "/h/.cache/gradlab"),
+        (
+            "linux",
+            {"HOME": "/h", "XDG_CACHE_HOME": "", "GRADLAB_CACHE_DIR": ""},
+            "/h/.cache/gradlab",
+        ),
         ("darwin", {"HOME": "/h"}, "/h/Library/Caches/gradlab"),
         ("win32", {"LOCALAPPDATA": "/l"}, "/l/gradlab/Cache"),
     ],
@@ -290,8 +300,8 @@ def test_the_fastest_of_real_rungs(fake_cuda, monkeypatch, tmp_path):
         y.sum().backward()
     np.testing.assert_array_equal(y.numpy(force=True), np.eye(3) + 1)
     assert x.grad.tolist() == [[2.0] * 3] * 3
-    (file,) = tmp_path.glob("*.json")
-    choices = json.loads(file.read_text(encoding="utf-8"))["choices"]
+    (file,) = tmp_path.glob("*.choices")
+    choices = json.loads(cache.read(file))["choices"]
     assert "matmul.matmul(float32[4×4]C, float32[4×4]C; )" in choices
     assert set(choices.values()) <= {"gradlab", "cublas", "cupy"}
 

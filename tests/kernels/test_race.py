@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,6 +56,22 @@ def test_the_table_of_the_emulator_has_no_times_and_says_why(fake_cuda):
     assert lines[1].split() == ["rung", "check", "error"]
     assert lines[-1] == "No times: the emulator runs kernels on the CPU."
     assert all(row.seconds is None and row.rate is None for row in result.rows)
+
+
+def test_the_race_in_the_readme(fake_cuda):
+    if missing():
+        pytest.skip(missing())
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```text\n(matmul, .*?)```", readme, re.DOTALL)
+    run = [line.split()[:2] for line in shown.splitlines()]
+    found = str(gl.kernels.race("matmul", m=96, n=80, k=64, quiet=True)).splitlines()
+    assert [line.split()[:2] for line in found[:-1]] == run
+    assert found[0] == shown.splitlines()[0]
+    # A digit of an error may differ with the BLAS of the machine.
+    errors = [
+        [float(line.split()[2]) for line in lines[2:6]] for lines in (found, shown.splitlines())
+    ]
+    np.testing.assert_allclose(*errors, rtol=0.3)
 
 
 def test_to_dict_is_json(fake_cuda):
@@ -191,6 +209,18 @@ def test_times_rates_shares_and_ratios(gpu, capsys):
     assert "1000 GB/s" in str(result)
     assert "No times" not in str(result)
     assert "times faster than the library" in capsys.readouterr().out
+
+
+def test_a_wrong_rung_has_no_time(gpu, monkeypatch):
+    rungs = ladder.names("softmax", "softmax")
+    gpu(1e-3, *[4e-8] * len(rungs))
+    function = ladder.RUNGS["softmax"]["softmax"]
+    wrong = function["gradlab"]._replace(run=lambda x, **_: x)
+    monkeypatch.setitem(function, "gradlab", wrong)
+    result = gl.kernels.race("softmax", rows=10, columns=250, dtype="float64", quiet=True)
+    seconds = {row.rung: row.seconds for row in result.rows}
+    assert seconds["gradlab"] is None
+    assert seconds["cupy"] == 4e-8
 
 
 @pytest.mark.parametrize(

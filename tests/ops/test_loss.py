@@ -252,3 +252,29 @@ def test_rows_are_added_in_order():
     for row, i in zip(rows, index, strict=True):
         expected[i] += row
     assert np.array_equal(E.add_rows(np, rows, index, (7, 100)), expected)
+
+
+# --------------------------------------------------------------------------- nothing that counts
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_batch_without_labels_leaves_the_model_as_it_is(dtype, plain):
+    for loss, options in ((CE, {}), (CE, {"label_smoothing": 0.1}), (L.nll_loss, {})):
+        x = tensor(np.ones((2, 3)), dtype=dtype, requires_grad=True)
+        y = loss(x, labels(-100, -100), **options)
+        assert np.isnan(y.item())
+        (gx,) = grad(y, x, create_graph=plain)
+        assert gx.tolist() == [[0.0] * 3] * 2
+        assert str(gx.dtype) == dtype
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_ignored_rows_of_any_values_have_a_gradient_of_0(plain, smoothing):
+    x = tensor([[np.nan, 1.0], [np.inf, 0.0], [0.0, 0.0]], requires_grad=True)
+    y = CE(x, labels(-100, -100, 1), label_smoothing=smoothing)
+    (gx,) = grad(y, x, create_graph=plain)
+    assert gx[:2].tolist() == [[0.0, 0.0]] * 2
+    expected = 0.5 - smoothing / 2
+    np.testing.assert_allclose(gx[2].tolist(), [expected, -expected], rtol=1e-6)

@@ -19,6 +19,8 @@ INTERNAL = {
     "scatter_view": "a write through a view: tests/test_inplace.py",
     "copy": "copy_, fill_, zero_ and x[...] = v: tests/test_inplace.py",
     "write_index": "x[mask] = v: tests/test_inplace.py",
+    "survivors": "part of the gradient of write_index: tests/test_inplace.py",
+    "scatter_survivors": "part of the gradient of scatter: tests/test_inplace.py",
     "spread": "the gradient of slice, whose second order runs it",
     "index_add": "the gradient of index, whose second order runs it",
     "scatter_add_zeros": "the gradient of gather, whose second order runs it",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import math
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -328,6 +331,183 @@ def test_shapes_that_do_not_broadcast():
         swish(gl.ones(3), gl.ones(4))
 
 
+# What is compiled is the function that was imported
+
+
+@pytest.fixture
+def imported(tmp_path, monkeypatch):
+    """Imports a module from its text, as often as it is given one."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def imports(text):
+        (tmp_path / "user_ops.py").write_text(text)
+        return importlib.import_module("user_ops")
+
+    yield imports
+    sys.modules.pop("user_ops", None)
+
+
+PLUS_ONE = "import gradlab as gl\ndef plain(x):\n    return x + 1\nop = gl.elementwise(plain)\n"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_file_that_changes_after_the_import(imported, on_cuda, dtype):
+    module = imported(PLUS_ONE)
+    imported(PLUS_ONE.replace("x + 1", "x + 2 + 0"))
+    x = gl.ones(2, dtype=dtype)
+    assert module.op(x).tolist() == [2.0, 2.0]
+    assert module.op(x.to("cuda")).tolist() == [2.0, 2.0]
+    assert gl.elementwise(module.plain)(x).tolist() == [2.0, 2.0]  # read only now
+    with pytest.raises(OptionError, match=r"^plain: .* got one typed .*, or changed in its file"):
+        gl.elementwise(module.plain)(x.to("cuda"))
+
+
+def test_a_file_whose_lines_have_moved_or_that_is_broken(imported, on_cuda):
+    module = imported(PLUS_ONE)
+    imported("# a line\n" + PLUS_ONE)
+    assert gl.elementwise(module.plain)(gl.ones(2, device="cuda")).tolist() == [2.0, 2.0]
+    imported("def (")
+    assert gl.elementwise(module.plain)(gl.ones(2)).tolist() == [2.0, 2.0]
+
+
+def test_numbers_that_are_equal_and_not_the_same(imported):
+    module = imported(PLUS_ONE.replace("x + 1", "x // 2 * 1"))
+    imported(PLUS_ONE.replace("x + 1", "x // 2.0 * True"))
+    assert gl.elementwise(module.plain)._scalar.tree is None
+
+
+def test_lambdas_on_one_line(on_cuda):
+    # fmt: off
+    first, second, third = gl.elementwise(lambda x: x + 1), gl.elementwise(lambda x: x + 2), gl.elementwise(lambda x: x + 1.0)  # noqa: E501
+    # fmt: on
+    for device in ("cpu", "cuda"):
+        x = gl.ones(1, device=device)
+        assert [op(x).item() for op in (first, second, third)] == [2.0, 3.0, 2.0]
+    assert all(op._scalar.tree is not None for op in (first, second, third))
+
+
+def test_a_lambda_amid_a_longer_expression(on_cuda):
+    ops = [
+        gl.elementwise(
+            lambda x, n=2.0: (
+                x * n
+            ),
+        ),
+    ]  # fmt: skip
+    assert ops[0](gl.ones(1, device="cuda")).item() == 2.0
+
+
+def test_nested_functions_take_their_own_values(on_cuda):
+    def times(factor):
+        @gl.elementwise
+        def op(x):
+            return factor * x
+
+        return op
+
+    double, triple = times(2.0), times(3.0)
+    for device in ("cpu", "cuda"):
+        for dtype in ("float32", "float64"):
+            x = gl.ones(1, device=device, dtype=dtype)
+            assert (double(x).item(), triple(x).item()) == (2.0, 3.0)
+
+
+def test_what_a_decorator_made_is_what_is_compiled():
+    def twice(function):
+        @functools.wraps(function)
+        def wrapper(*inputs):
+            return 2 * function(*inputs)
+
+        return wrapper
+
+    @twice
+    def plus_one(x):
+        return x + 1
+
+    with pytest.raises(OptionError, match=r"no \*args .*, got plus_one\(\*inputs\)$"):
+        gl.elementwise(plus_one)
+
+    @functools.wraps(swish.__wrapped__)
+    def another(x):
+        return 3 * x
+
+    assert gl.elementwise(another)(gl.ones(1)).item() == 3.0
+
+
+def test_a_number_from_around_that_changes(on_cuda, monkeypatch):
+    enclosing = 1.0
+    settings = types.ModuleType("settings")
+    settings.scale = 1.0
+    monkeypatch.setitem(globals(), "SETTINGS", settings)
+    monkeypatch.setitem(globals(), "OFFSET", 0.0)
+
+    @gl.elementwise
+    def op(x):
+        return SETTINGS.scale * x * enclosing + OFFSET  # noqa: F821
+
+    def found():
+        return [
+            op(gl.ones(1, device=device, dtype=dtype)).item()
+            for device in ("cpu", "cuda")
+            for dtype in ("float32", "float64")
+        ]
+
+    assert found() == [1.0] * 4
+    settings.scale = 2.0
+    assert found() == [2.0] * 4
+    enclosing = 3.0
+    assert found() == [6.0] * 4
+    globals()["OFFSET"] = 1.0
+    assert found() == [7.0] * 4
+    compiled = op.op.forward.__closure__  # and is not compiled again without need
+    before = [cell.cell_contents for cell in compiled if isinstance(cell.cell_contents, dict)]
+    assert found() == [7.0] * 4
+    after = [cell.cell_contents for cell in compiled if isinstance(cell.cell_contents, dict)]
+    assert before[0] is after[0]
+
+
+NAMES = [
+    "call", "result", "y", "cuda", "int", "threadIdx", "inner", "gy", "xp", "x_shape", "i", "math",
+    "double", "register",
+]  # fmt: skip
+
+
+def ops_named_as_their_inputs(imported, names):
+    others = {"y": "y_", "call": "call_"}
+    lines = ["import gradlab as gl"]
+    for name in names:
+        other = others.get(name, "z")
+        lines += [
+            f"def {name}({name}, {other}):",
+            f"    return {name} * {other} + {name}",
+            f"def gradient(g, {name}, {other}):",
+            f"    return g * ({other} + 1), g * {name}",
+            f"op_{name} = gl.elementwise({name}, gradient=gradient)",
+        ]
+    module = imported("\n".join(lines))
+    return {name: getattr(module, f"op_{name}") for name in names}
+
+
+def check_ops(ops, device):
+    for name, op in ops.items():
+        a, b = (gl.tensor([value], device=device, requires_grad=True) for value in (2.0, 5.0))
+        result = op(a, b)
+        assert result.item() == 12.0, name
+        result.sum().backward()
+        assert (a.grad.item(), b.grad.item()) == (6.0, 2.0), name
+
+
+def test_any_name_may_be_that_of_an_input(imported):
+    check_ops(ops_named_as_their_inputs(imported, NAMES), "cpu")
+
+
+def test_any_name_may_be_that_of_an_input_on_cuda(imported, fake_cuda):
+    if missing():
+        pytest.skip(missing())
+    check_ops(ops_named_as_their_inputs(imported, NAMES[:6]), "cuda")
+
+
 def test_without_source_cuda_says_so(on_cuda):
     scope = {}
     exec("def typed_in(x): return x + 1", scope)
@@ -344,7 +524,7 @@ def test_without_numba(monkeypatch):
 
     monkeypatch.setattr(user, "missing_for_cpu", lambda: "numba")
     op = gl.elementwise(lambda x: x + 1)
-    with pytest.raises(MissingDependencyError, match=r'numba.*pip install "gradlab\[numba\]"$'):
+    with pytest.raises(MissingDependencyError, match=r'numba.*pip install "numba>=[\d.]+"$'):
         op(gl.ones(2))
 
 

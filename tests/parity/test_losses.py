@@ -362,3 +362,38 @@ def test_embedding(shape, padding_idx):
 def test_embedding_of_many_rows():
     index = labels(5_000, classes=50)
     compare(E.embedding, lambda w, i: F.embedding(i, w), random(50, 64), fixed=(index,))
+
+
+NOTHING_COUNTS = {
+    "all ignored": ((4, 3), [-100] * 4, None),
+    "all ignored, weights": ((4, 3), [-100] * 4, [1.0, 2.0, 0.5]),
+    "ignored and of weight 0": ((4, 3), [0, -100, 1, -100], [0.0, 0.0, 1.0]),
+    "images": ((2, 3, 2, 2), np.full((2, 2, 2), -100), None),
+    "one row": ((3,), -100, None),
+    "no rows": ((0, 3), np.zeros(0, int), None),
+    "all weights 0": ((2, 3), [0, 1], [0.0, 0.0, 0.0]),
+}
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("smoothing", [None, 0.0, 0.2])
+@pytest.mark.parametrize("case", NOTHING_COUNTS)
+def test_batches_in_which_nothing_counts(case, smoothing, reduction):
+    shape, given, class_weights = NOTHING_COUNTS[case]
+    x, target = random(*shape), np.asarray(given)
+    options: dict[str, Any] = {"reduction": reduction}
+    if smoothing is not None:
+        options["label_smoothing"] = smoothing
+    ours, theirs = (L.nll_loss, F.nll_loss) if smoothing is None else (
+        L.cross_entropy, F.cross_entropy
+    )  # fmt: skip
+    weight = None if class_weights is None else np.asarray(class_weights)
+    a, b = tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    y = ours(a, tensor(target), None if weight is None else tensor(weight), **options)
+    t = theirs(b, torch.tensor(target), None if weight is None else torch.tensor(weight), **options)
+    if not (case == "ignored and of weight 0" and smoothing and reduction == "mean"):  # inf or NaN
+        close(y, t)
+    (wanted,) = torch.autograd.grad(t.sum(), b)
+    for plain in (False, True):
+        (found,) = grad(y.sum(), a, create_graph=plain, retain_graph=True)
+        close(found, wanted)

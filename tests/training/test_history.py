@@ -133,7 +133,7 @@ def test_dataframes(history):
 
 def test_without_pandas(history, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
-    with pytest.raises(MissingDependencyError, match=r'pip install "gradlab\[data\]"'):
+    with pytest.raises(MissingDependencyError, match=r'pip install "pandas>='):
         history.to_dataframe()
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import gradlab as gl
+from gradlab._environment import pip_install
 from gradlab.errors import MissingDependencyError, OptionError, ShapeError
 from gradlab.viz import Point, ProgressBoard, board as module
 
@@ -535,14 +536,17 @@ def without_matplotlib(monkeypatch):
     module._tell_once.cache_clear()
 
 
-INSTALL = 'needs the package matplotlib, which is not installed; run: pip install "gradlab[viz]"\n'
+INSTALL = (
+    "needs the package matplotlib, which is not installed; "
+    f"run: {pip_install('viz', 'matplotlib')}\n"
+)
 
 
 @pytest.mark.usefixtures("without_matplotlib")
 def test_without_matplotlib(tmp_path, capsys):
     board = noted(1, 2)
     for function in (board.figure, lambda: board.save(tmp_path / "a.svg")):
-        with pytest.raises(MissingDependencyError, match=r'pip install "gradlab\[viz\]"'):
+        with pytest.raises(MissingDependencyError, match=r'pip install "matplotlib>='):
             function()
     assert board._repr_svg_() is None
     board.flush()

@@ -96,7 +96,7 @@ def test_an_empty_history():
 
 def test_without_matplotlib(history, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingDependencyError, match=r'pip install "gradlab\[viz\]"'):
+    with pytest.raises(MissingDependencyError, match=r'pip install "matplotlib>='):
         viz.plot_history(history)
 
 

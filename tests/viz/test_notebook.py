@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from gradlab._environment import pip_install
+
 pytest.importorskip("matplotlib")
 pytest.importorskip("ipykernel")
 nbclient = pytest.importorskip("nbclient")
@@ -108,5 +110,5 @@ def test_one_line_says_what_to_install(outputs):
     (output,) = outputs["no matplotlib"]
     assert output["text"] == (
         "ProgressBoard needs the package matplotlib, which is not installed; "
-        'run: pip install "gradlab[viz]"\n'
+        f"run: {pip_install('viz', 'matplotlib')}\n"
     )

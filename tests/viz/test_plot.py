@@ -216,7 +216,7 @@ def test_without_matplotlib(monkeypatch, shell):
     if shell is not None:
         calls["use_svg_display"] = use_svg_display
     for name, call in calls.items():
-        expected = rf'^{name} needs the package matplotlib, .* pip install "gradlab\[viz\]"$'
+        expected = rf'^{name} needs the package matplotlib, .* pip install "matplotlib>=[\d.]+"$'
         with pytest.raises(MissingDependencyError, match=expected):
             call()
     assert not hasattr(module, "other")

@@ -1,5 +1,6 @@
 """Helpers for training: gradient clipping, parameters as one vector."""
 
+from gradlab.arguments import guard_namespace
 from gradlab.nn.utils.clip_grad import (
     clip_grad_norm_,
     clip_grad_value_,
@@ -16,3 +17,5 @@ __all__ = [
     "parameters_to_vector",
     "vector_to_parameters",
 ]
+
+guard_namespace(globals())
