@@ -276,7 +276,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     options = parser.parse_args(arguments)
     found = report()
-    print(writable(json.dumps(found, indent=2) if options.json else as_text(found), sys.stdout))
+    text = json.dumps(found, indent=2) if options.json else as_text(found)
+    try:
+        print(writable(text, sys.stdout), flush=True)
+    except BrokenPipeError:  # whoever reads has read enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 

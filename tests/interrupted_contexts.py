@@ -23,16 +23,32 @@ y = gl.ones(2)
 optimizer = gl.optim.SGD(model.parameters(), lr=0.1)
 
 
+class Line(gl.training.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = gl.nn.Linear(2, 1)
+
+    def loss(self, y_hat, y):
+        return (y_hat - y).square().mean()
+
+
+trainer = gl.training.Trainer(1, enable_progress_bar=False)
+line, batches = Line(), [(gl.ones(1, 2), gl.ones(1, 1))]
+
+
 def state():
     modes = gl.is_grad_enabled(), gl.is_inference_mode_enabled()
-    return *modes, [each.training for each in model.modules()], formatting.get_printoptions()
+    modules = [each.training for each in (*model.modules(), *line.modules())]
+    return *modes, modules, formatting.get_printoptions(), trainer.is_running, trainer.phase
 
 
 def put_back():
     gl.autograd.modes.mode.grad, gl.autograd.modes.mode.inference = True, False
     model.train()
     model[1].eval()
+    line.train()
     formatting.set_printoptions(profile="default")
+    trainer.reset()
 
 
 def no_grad():
@@ -80,7 +96,21 @@ def stepped():
     optimizer.step()
 
 
-WORK = [no_grad, inference_mode, evaluated, printed, decorated, generated, written, stepped]
+def validated():
+    trainer.validate(line, batches)
+
+
+WORK = [
+    no_grad,
+    inference_mode,
+    evaluated,
+    printed,
+    decorated,
+    generated,
+    written,
+    stepped,
+    validated,
+]
 
 
 def main(seconds):

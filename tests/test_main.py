@@ -1,5 +1,6 @@
 """``python -m gradlab`` says what is installed and works, at once and without the network."""
 
+import io
 import json
 import subprocess
 import sys
@@ -84,6 +85,24 @@ def test_json_is_the_same_report():
     assert {each["name"] for each in found["missing"]} == {
         name for name, version in found["packages"].items() if version is None
     }
+
+
+def test_a_reader_that_has_read_enough():
+    run = [sys.executable, "-m", "gradlab"]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()  # as `head` does
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("stream", ["none", "ascii"])
+def test_a_missing_output_and_one_of_few_characters(stream, monkeypatch):
+    raw = io.BytesIO()
+    output = None if stream == "none" else io.TextIOWrapper(raw, encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr(command, "_cpu_model", lambda: "Core\u2122 i7")
+    assert command.main([]) == 0
+    assert stream == "none" or b"Core\\u2122 i7" in raw.getvalue()
 
 
 def test_an_unknown_option_is_refused():

@@ -165,7 +165,11 @@ class inference_mode(_GradMode):
 
 
 class set_grad_enabled(_GradMode):
-    """Record or do not record, by a flag: at once, or for a ``with`` block or a function."""
+    """Record or do not record, by a flag: at once, or for a ``with`` block or a function.
+
+    As in PyTorch, the mode is set when the object is made, before its block begins: a Ctrl-C just
+    then leaves it set. `no_grad` and `enable_grad` have no such moment.
+    """
 
     def __init__(self, mode: bool) -> None:
         flag: Any = mode

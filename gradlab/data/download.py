@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
+from gradlab.console import stderr
 from gradlab.data.unpacking import (
     DAMAGED,
     RefusedError,
@@ -233,7 +233,7 @@ def _stream(url: str, target: Path, timeout: float | None, _: str, path: str, __
     name = printable(target.name)
     with (
         open(path, "xb") as file,
-        tqdm(desc=name, unit="B", unit_scale=True, disable=not _is_watched()) as bar,
+        tqdm(desc=name, unit="B", unit_scale=True, disable=not _is_watched(), file=stderr()) as bar,
     ):
         with suppress(FileNotFoundError):
             keep_permissions(file.fileno(), target.stat())
@@ -316,7 +316,7 @@ def _size(headers: Any) -> int | None:
 
 def _is_watched() -> bool:
     """Whether what is written to stderr is shown as it comes: on a terminal, in a notebook."""
-    return sys.stderr.isatty() or notebook() is not None
+    return stderr().isatty() or notebook() is not None
 
 
 # ------------------------------------------------------------------------------------ archives

@@ -277,7 +277,9 @@ class ModelCheckpoint(Callback):
         if keep is not None:
             require_integer("ModelCheckpoint", "keep", keep)
         # Wherever the program goes to, and whatever has become of the folder it was in by then.
-        self.folder = Path(os.path.abspath(as_path("ModelCheckpoint", folder, "a folder")))
+        given = as_path("ModelCheckpoint", folder, "a folder")
+        self.folder = Path(os.path.abspath(given))
+        self._given = str(given)
         self.every = every
         self.steps, self.seconds = 0, math.inf
         if is_integer(every):
@@ -297,8 +299,7 @@ class ModelCheckpoint(Callback):
     def __repr__(self) -> str:
         best = f", monitor={self.monitor!r}, mode={self.best.mode!r}" if self.monitor else ""
         return (
-            f"{type(self).__name__}({str(self.folder)!r}, every={self.every!r}, "
-            f"keep={self.keep}{best})"
+            f"{type(self).__name__}({self._given!r}, every={self.every!r}, keep={self.keep}{best})"
         )
 
     def on_fit_start(self, trainer: Trainer) -> None:

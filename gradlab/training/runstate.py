@@ -22,6 +22,7 @@ from gradlab.errors import (
 )
 from gradlab.fields import ANYTHING, COUNT, DICT, Only, array_of, check_fields
 from gradlab.nn import state as state_of_model
+from gradlab.ops.fetch import fetch
 from gradlab.optim import Optimizer
 from gradlab.training.callbacks import (
     ModelCheckpoint,
@@ -77,8 +78,11 @@ def get_state(run: Run) -> dict[str, Any]:
 
 def require_finite(run: Run) -> None:
     """Refuse to go on, or to end, with a trained parameter that is NaN or infinite."""
-    for name, parameter in run.model.named_parameters():
-        if parameter.requires_grad and not parameter.detach().isfinite().all():
+    trained = {name: each for name, each in run.model.named_parameters() if each.requires_grad}
+    # In one transfer, where they are on a device.
+    finite = fetch(each.detach().isfinite().all() for each in trained.values())
+    for name, is_finite in zip(trained, finite, strict=True):
+        if not is_finite:
             raise not_finite(run, f"the parameter {name}", "NaN or infinite", run.batch)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gradlab.arguments import warn
 from gradlab.autograd.modes import no_grad
 from gradlab.console import tell
+from gradlab.contexts import Restoring
 from gradlab.devices import Device, DeviceLike, cpu, find_device
 from gradlab.errors import OptionError, message
 from gradlab.nn.utils import clip_grad_norm_
@@ -581,7 +581,7 @@ class Trainer(Run, HyperParameters):
         if hasattr(data, "val_dataloader"):
             data = read_loader(data, "val_dataloader")
         batches = Batches(data, self.limit_val_batches, "validation")
-        with self._visit(model):
+        with _Visit(self, model):
             self.is_running, self.phase, self.val_metrics = True, "validating", Metrics()
             validate(self, batches)
             self.val_metrics.read()
@@ -592,24 +592,35 @@ class Trainer(Run, HyperParameters):
         if hasattr(data, "predict_dataloader"):
             data = read_loader(data, "predict_dataloader")
         batches = Batches(data, None, "prediction")
-        with self._visit(model):
+        with _Visit(self, model):
             return predict(self, batches)
 
-    @contextmanager
-    def _visit(self, model: Module) -> Iterator[None]:
-        """Work with a model beside the run, its own or another's, that may be under way."""
+
+class _Visit(Restoring):
+    """A Trainer works with a model beside the run that may be under way, its own or another's."""
+
+    def __init__(self, trainer: Trainer, model: Module) -> None:
+        self.trainer, self.model = trainer, model
+
+    def _change(self, before: list[Any]) -> None:
+        trainer, model = self.trainer, self.model
+        require_module(model)
         names = ["is_running", "phase", "val_metrics", "val_batch_idx", "batch_size", "noted_loss"]
-        if self.is_running:
+        if trainer.is_running:
             names += ["model", "model_device"]
-        before = {name: getattr(self, name) for name in names}
-        fitted_by = getattr(model, "trainer", None)
-        self._place_model(model)
+        is_fitted = getattr(model.trainer, "is_running", False)  # by this Trainer, or by another
+        of_model = {"_trainer": model._trainer} if is_fitted else {}
+        before.append(({name: getattr(trainer, name) for name in names}, of_model))
+        trainer._place_model(model)
+
+    def _restored(self, before: list[Any]) -> Generator[None, None, None]:
         try:
             yield
         finally:
-            self.__dict__.update(before)
-            if getattr(fitted_by, "is_running", False):
-                model.trainer = fitted_by
+            if before:
+                of_trainer, of_model = self.trainer.__dict__, self.model.__dict__
+                of_trainer |= before[0][0]
+                of_model |= before[0][1]
 
 
 # As they stand here, whatever is put on the class in their place later.

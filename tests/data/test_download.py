@@ -123,6 +123,24 @@ def test_a_bar_shows_the_progress(where, server, tmp_path, monkeypatch, capsys):
     assert "110k/110k" in last
 
 
+class Unread(io.StringIO):
+    """A terminal that was closed meanwhile."""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("stream", [None, object(), Unread()], ids=["none", "no stream", "closed"])
+def test_a_file_is_not_lost_for_its_bar(stream, server, tmp_path, monkeypatch):
+    """As in services and GUI programs, whose standard streams may be missing."""
+    monkeypatch.setattr(sys, "stderr", stream)
+    path = download(server.url + "houses.csv", tmp_path, SHA1)
+    assert Path(path).read_bytes() == CONTENT
+
+
 def test_a_wrong_hash_leaves_what_was_there(server, tmp_path):
     wrong = "0" * 40
     url = server.url + "houses.csv"

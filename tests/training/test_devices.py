@@ -45,8 +45,9 @@ def test_the_device_is_not_waited_for_at_every_step(fake_cuda, monkeypatch):
     run.fit(make_model(), loader(2), val_loader())
     assert run.step == 96
     # In each epoch: the losses of its steps, the losses and the accuracies of its validation, in
-    # one transfer each (float32 both, so that these two come together). And the first look.
-    assert fake_cuda.copies_to_host == 2 * 2 + 1
+    # one transfer each (float32 both, so that these two come together). And the first look, and
+    # one at the end at the parameters.
+    assert fake_cuda.copies_to_host == 2 * 2 + 2
 
 
 def test_a_sum_that_goes_on_is_logged_as_it_was(fake_cuda):
