@@ -14,7 +14,7 @@ device; the result is wrapped; and where a gradient is needed, a node is recorde
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,6 +26,7 @@ from gradlab.autograd.graph import (
     NOTHING,
     Leaf,
     Node,
+    Part,
     Plan,
     Version,
     next_number,
@@ -96,6 +97,11 @@ BOOL = "bool"  # inputs promoted, result bool: less, equal
 OWN = "own"  # the forward decides; nothing is cast: getitem, argmax
 
 
+# The dispatcher remembers what it found for up to so many inputs; a `cat` of thousands of tensors,
+# a list of another length each time, would fill the memory with what is never asked for again.
+_FEW = 16
+
+
 class Op:
     """One operation.
 
@@ -114,6 +120,10 @@ class Op:
         optional fast path used when nobody asks for the gradient's own graph.
     aux: the forward returns ``(y, aux)``; ``aux`` is saved for `fused` alone.
     view: the result shares its input's memory.
+    part: the result holds elements of the first input, whose gradient is zeros with ``gy`` added
+        where they were read: True for a view, else ``f(xp, y, gy, *others, **attributes)``, which
+        adds ``gy`` to ``y`` in place. It stands for the gradient, and is what makes the cost of a
+        loop over the rows of a tensor that of one pass.
     mutates: the inputs that `update` changes in place (optimizers).
     check: ``f(*inputs, **attributes)`` raises the clear error for inputs the forward refused.
     """
@@ -135,6 +145,7 @@ class Op:
         "methods",
         "mutates",
         "name",
+        "part",
         "plans",
         "samples",
         "table",
@@ -157,6 +168,7 @@ class Op:
         fused: Op | None = None,
         aux: bool = False,
         view: bool = False,
+        part: bool | Callable[..., None] = False,
         check: Callable[..., None] | None = None,
         kernels: Sequence[Kernel] = (),
         samples: Callable[[], Iterable[Sample]] | None = None,
@@ -181,6 +193,9 @@ class Op:
         self.table: dict[Any, Callable[..., Any]] = {}
         self.inplace_table: dict[Any, Callable[..., Any] | None] = {}
         self._check_declaration()
+        self.part = part
+        if part:
+            self.gradients = {self.inputs[0]: _spread_one}
         if register:
             if name in REGISTRY:
                 raise ValueError(f"an op named {name!r} is declared already")
@@ -223,7 +238,9 @@ class Op:
         key = mask if "*" not in self.gradients else (mask, count)
         found = self.plans.get(key)
         if found is None:
-            found = self.plans[key] = _make_plan(self, mask, count)
+            found = _make_plan(self, mask, count)
+            if count <= _FEW:
+                self.plans[key] = found
         return found
 
 
@@ -236,7 +253,6 @@ def _make_plan(op: Op, mask: int, count: int) -> Plan:
     """Read off the gradients' parameters what must be saved and how each is called."""
     if "*" in op.gradients:
         return _make_variadic_plan(op, mask, count)
-    plan = Plan()
     wanted = [(i, name) for i, name in enumerate(op.inputs) if mask >> i & 1]
     for _, name in wanted:
         if name not in op.gradients:
@@ -245,6 +261,9 @@ def _make_plan(op: Op, mask: int, count: int) -> Plan:
                 f"{op.name} has no gradient with respect to {name}{reason}; "
                 f"call it on {name}.detach(), or inside no_grad()"
             )
+    if op.part:
+        return _make_part_plan(op, count)
+    plan = Plan()
     functions = [(i, op.gradients[name], f"{name}_shape") for i, name in wanted]
     readers = [function for _, function, _ in functions]
     if op.fused is not None:
@@ -262,15 +281,16 @@ def _make_plan(op: Op, mask: int, count: int) -> Plan:
         calls.append((i, function, places, rest, shape_name if shape_name in names else ""))
     plan.calls = tuple(calls)
     if op.fused is not None:
-        plan.fused = _fused_call(op, op.fused, mask, place)
+        plan.fused = _fused_call(op.fused, mask, len(op.inputs), place)
+        plan.overwrites = "gy" in op.fused.mutates
     return plan
 
 
-def _fused_call(op: Op, fused: Op, mask: int, place: dict[str, int]) -> Callable[..., Any]:
+def _fused_call(fused: Op, mask: int, count: int, place: dict[str, int]) -> Callable[..., Any]:
     names = _parameters(fused.forward)  # type: ignore[arg-type]
     places = tuple(place[name] for name in names if name in place)
     keywords = [name for name in names[2:] if name not in place and name != "needs"]
-    needs = tuple(bool(mask >> i & 1) for i in range(len(op.inputs)))
+    needs = tuple(bit == "1" for bit in reversed(f"{mask:0{count}b}"))
 
     def call(gy: Tensor, values: list[Any], attributes: dict[str, Any]) -> Any:
         given: dict[str, Any] = {"needs": needs}
@@ -283,6 +303,24 @@ def _fused_call(op: Op, fused: Op, mask: int, place: dict[str, int]) -> Callable
     return call
 
 
+class _VariadicCalls:
+    """The calls of a plan for any number of inputs, made as they are asked for: a fused backward
+    never does, and thousands of closures are work for the garbage collector."""
+
+    __slots__ = ("gradient", "mask", "rest")
+
+    def __init__(self, gradient: Callable[..., Any], mask: int, *rest: Any) -> None:
+        self.gradient, self.mask, self.rest = gradient, mask, rest
+
+    def _call(self, i: int, gy: Tensor, *xs: Any, **attributes: Any) -> Any:
+        return self.gradient(gy, i, xs, **attributes) if xs else self.gradient(gy, i, **attributes)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        for i, bit in enumerate(reversed(f"{self.mask:b}")):
+            if bit == "1":
+                yield i, partial(self._call, i), *self.rest
+
+
 def _make_variadic_plan(op: Op, mask: int, count: int) -> Plan:
     plan = Plan()
     gradient = op.gradients["*"]
@@ -291,18 +329,21 @@ def _make_variadic_plan(op: Op, mask: int, count: int) -> Plan:
     plan.saves = ALL if saves_all else ()
     keywords = tuple(name for name in names[2:] if name not in ("xs", "x_shape"))
     shape_name = "x_shape" if "x_shape" in names else ""
+    places = tuple(range(count)) if saves_all else ()
+    plan.calls = _VariadicCalls(gradient, mask, places, keywords, shape_name)
+    if op.fused is not None:
+        plan.fused = _fused_call(op.fused, mask, count, {})
+    return plan
 
-    def bound(i: int) -> Callable[..., Any]:
-        def call(gy: Tensor, *xs: Any, **attributes: Any) -> Any:
-            return gradient(gy, i, xs, **attributes) if saves_all else gradient(gy, i, **attributes)
 
-        return call
-
-    plan.calls = tuple(
-        (i, bound(i), tuple(range(count)) if saves_all else (), keywords, shape_name)
-        for i in range(count)
-        if mask >> i & 1
-    )
+def _make_part_plan(op: Op, count: int) -> Plan:
+    plan = Plan()
+    plan.saves = tuple(range(1, count))
+    forward: Any = op.forward
+    names = tuple(name for name in _parameters(forward)[1:] if name not in op.inputs)
+    gradient = partial(_spread_one, op=op)
+    plan.calls = ((0, gradient, tuple(range(count - 1)), names, "whole_shape"),)
+    plan.part = Part(_add_part, _spread)
     return plan
 
 
@@ -431,7 +472,13 @@ def collect(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...] | None:
         bit += bit
     if device is None:  # Python scalars only
         return None
-    return device, arrays, tuple(key), nodes, mask, written
+    return device, arrays, _key(op, key), nodes, mask, written
+
+
+def _key(op: Op, kinds: list[Any]) -> tuple[Any, ...]:
+    if len(kinds) > _FEW and op.dtype == OWN and not op.halves:  # nothing is cast: each kind once
+        return tuple(dict.fromkeys(kinds))
+    return tuple(kinds)
 
 
 def record(
@@ -674,11 +721,84 @@ def _record_again(y: Tensor, version: Version) -> None:
     y._view = (x, op, attributes, x._node, version.count)
 
 
+# -------------------------------------------------------------------------------------- parts
+
+
+def _add_to(xp: Any, y: Any, gy: Any, what: Any) -> None:
+    op, others, attributes = what
+    gy = gy.astype(y.dtype, copy=False)
+    if op.part is True:
+        place = op.forward(xp, y, **attributes)
+        xp.add(place, gy, out=place)
+    else:
+        op.part(xp, y, gy, *[each._array for each in others], **attributes)
+
+
+def _spread_forward(xp: Any, *gys: Any, parts: Sequence[Any], shape: tuple[int, ...]) -> Any:
+    dtype = gys[0].dtype
+    op, _, attributes = parts[0]
+    written = op.part is True  # and not added to zeros, which would lose the sign of a -0
+    wide = dtype in dtypes.HALVES and not (written and len(gys) == 1)
+    y = xp.zeros(shape, dtypes.float32 if wide else dtype)
+    if written:
+        op.forward(xp, y, **attributes)[...] = gys[0]
+    for gy, what in list(zip(gys, parts, strict=True))[written:]:
+        _add_to(xp, y, gy, what)
+    return y.astype(dtype, copy=False)
+
+
+def _spread_gradient(gy: Tensor, i: int, parts: Sequence[Any]) -> Tensor:
+    op, others, attributes = parts[i]
+    return apply(op, (gy, *others), attributes)
+
+
+# The gradient of ops whose results hold elements of their input, as a slice does: zeros, with the
+# gradient of each result added in its place.
+SPREAD = Op("spread", _spread_forward, inputs=("*xs",), gradients={"*": _spread_gradient})
+
+
+def _spread(gys: Sequence[Tensor], whats: Sequence[Any], shape: tuple[int, ...]) -> Tensor:
+    return apply(SPREAD, gys, {"parts": whats, "shape": shape})
+
+
+def _spread_one(gy: Tensor, *others: Any, op: Op, whole_shape: Any, **attributes: Any) -> Tensor:
+    return _spread((gy,), ((op, others, attributes),), whole_shape)
+
+
+def _add_part_forward(xp: Any, y: Any, gy: Any, *, what: Any, owned: bool) -> Any:
+    if y.dtype in dtypes.HALVES:
+        y = y.astype(dtypes.float32, order="C")
+    elif not (owned and y.flags.c_contiguous):
+        y = y.copy(order="C")
+    _add_to(xp, y, gy, what)
+    return y
+
+
+# The sum of a gradient and one more part, in the memory of the gradient where that is free.
+ADD_PART = Op("add_part", _add_part_forward, inputs=("y", "gy"), why_not="it changes its input")
+
+
+def _add_part(whole: Tensor, gy: Tensor, what: Any, owned: bool) -> Tensor:
+    return apply(ADD_PART, (whole, gy), {"what": what, "owned": owned})
+
+
+# ------------------------------------------------------------------------- writes through views
+
+
 def _scatter_view(xp: Any, x: Any, v: Any, *, view: Op, attributes: Any) -> Any:
     y = x.copy()
     run: Any = view.forward
     run(xp, y, **(attributes or {}))[...] = v
     return y
+
+
+def _scatter_view_backward(xp: Any, gy: Any, *, needs: Any, view: Op, attributes: Any) -> Any:
+    run: Any = view.forward
+    place = run(xp, gy, **(attributes or {}))
+    gv = place.copy() if needs[1] else None
+    if needs[0]:
+        place[...] = 0
+    return gy if needs[0] else None, gv
 
 
 # What an in-place write to a view means for the tensor it looks into: x, with v where the view is.
@@ -690,6 +810,8 @@ SCATTER_VIEW = Op(
         "x": lambda gy, view, attributes: _clear_view(gy, view, attributes),
         "v": lambda gy, view, attributes: apply(view, (gy,), attributes),
     },
+    # In the gradient's own memory: a copy for each write would make a loop of writes quadratic.
+    fused=Op("scatter_view_backward", _scatter_view_backward, inputs=("gy",), mutates=("gy",)),
 )
 
 

@@ -7,7 +7,6 @@ gives a copy. Writing goes through the same two: into the view, or into the chos
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from gradlab.errors import AxisError, DTypeError, ShapeError, message
 from gradlab.kernels.cuda import scatter as cuda
 from gradlab.kernels.cuda.driver import current
 from gradlab.ops.core import (
+    SPREAD,
     Kernel,
     Op,
     apply,
@@ -189,29 +189,11 @@ def _slice_samples() -> Any:
 SLICE = Op(
     "slice",
     lambda xp, x, *, index: x[_as_view(index)],
-    gradients={"x": lambda gy, index, x_shape: _put_slice(gy, index, x_shape)},
     view=True,
+    part=True,
     check=_explain_index,
     samples=_slice_samples,
 )
-
-
-def _spread_forward(xp: Any, x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
-    y = xp.zeros(shape, x.dtype)
-    y[index] = x
-    return y
-
-
-# The gradient of a slice: zeros, with gy where the slice was.
-SPREAD = Op(
-    "spread",
-    _spread_forward,
-    gradients={"x": lambda gy, index: apply(SLICE, (gy,), {"index": index})},
-)
-
-
-def _put_slice(gy: Tensor, index: Any, x_shape: tuple[int, ...]) -> Tensor:
-    return apply(SPREAD, (gy,), {"index": index, "shape": x_shape})
 
 
 def _index_samples() -> Any:
@@ -223,43 +205,21 @@ def _index_samples() -> Any:
     yield Sample((x, np.array([], dtype=np.int64)), name="nothing")
 
 
+def _add_at(xp: Any, y: Any, index: Any, x: Any) -> None:
+    """``y[index] += x``, every value counted, in a fixed order: ``xp.add.at`` of a GPU adds with
+    atomics, whose order changes the sums from run to run."""
+    if xp is not np and cuda.accepts(x):
+        cuda.add_at(y, index, x)
+    else:
+        xp.add.at(y, index, x)
+
+
 INDEX = Op(
     "index",
     lambda xp, x, *, index: x[index],
-    gradients={"x": lambda gy, index, x_shape: _index_gradient(gy, index, x_shape)},
+    part=lambda xp, y, gy, *, index: _add_at(xp, y, index, gy),
     check=_explain_index,
     samples=_index_samples,
-)
-
-
-def _index_gradient(gy: Tensor, index: Any, x_shape: tuple[int, ...]) -> Tensor:
-    return apply(INDEX_ADD, (gy,), {"index": index, "shape": x_shape})
-
-
-def _in_order(run: Callable[..., Any]) -> Kernel:
-    """On a GPU ``xp.add.at`` adds with atomics, whose order changes the sums from run to run."""
-    return Kernel("cuda", "scatter", lambda x, *_, **__: cuda.accepts(x), run)
-
-
-def _index_add_cuda(x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
-    y = current().xp.zeros(shape, x.dtype)
-    cuda.add_at(y, index, x)
-    return y
-
-
-def _index_add_forward(xp: Any, x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
-    y = xp.zeros(shape, x.dtype)
-    xp.add.at(y, index, x)
-    return y
-
-
-# The gradient of an index: zeros, with gy added wherever an element was read.
-INDEX_ADD = Op(
-    "index_add",
-    _index_add_forward,
-    gradients={"x": lambda gy, index: apply(INDEX, (gy,), {"index": index})},
-    halves=True,
-    kernels=[_in_order(_index_add_cuda)],
 )
 
 
@@ -324,7 +284,8 @@ def index_put_(
         added = from_value(values, x.device, operation="index_put_")
         index = tuple(indices)
         spread = added.astype(x.dtype, copy=False).broadcast_to(x[index].shape)
-        added = apply(INDEX_ADD, (spread,), {"index": _prepare(x, index)[0], "shape": x.shape})
+        parts = ((INDEX, (), {"index": _prepare(x, index)[0]}),)
+        added = apply(SPREAD, (spread,), {"parts": parts, "shape": x.shape})
         return x.add_(added)
     setitem(x, tuple(indices), values)
     return x
@@ -447,11 +408,7 @@ GATHER = Op(
     "gather",
     lambda xp, x, index, *, axis: xp.take_along_axis(x, index, axis),
     inputs=("x", "index"),
-    gradients={
-        "x": lambda gy, index, axis, x_shape: apply(
-            SCATTER_ADD, (gy, index), {"axis": axis, "shape": x_shape}
-        )
-    },
+    part=lambda xp, y, gy, index, *, axis: _add_at(xp, y, _places_along(xp, index, axis), gy),
     samples=_gather_samples,
 )
 
@@ -461,26 +418,6 @@ def _places_along(xp: Any, index: Any, axis: int) -> tuple[Any, ...]:
     places = list(xp.ogrid[tuple(slice(n) for n in index.shape)])
     places[axis] = index
     return tuple(places)
-
-
-def _scatter_add_forward(xp: Any, x: Any, index: Any, *, axis: int, shape: Any) -> Any:
-    y = xp.zeros(shape, x.dtype)
-    xp.add.at(y, _places_along(xp, index, axis), x)
-    return y
-
-
-def _scatter_add_cuda(x: Any, index: Any, *, axis: int, shape: Any) -> Any:
-    return _index_add_cuda(x, index=_places_along(current().xp, index, axis), shape=shape)
-
-
-SCATTER_ADD = Op(
-    "scatter_add_zeros",
-    _scatter_add_forward,
-    inputs=("x", "index"),
-    gradients={"x": lambda gy, index, axis: apply(GATHER, (gy, index), {"axis": axis})},
-    halves=True,
-    kernels=[_in_order(_scatter_add_cuda)],
-)
 
 
 @public(GATHER, "gather")
@@ -550,40 +487,12 @@ def _take_samples() -> Any:
     yield Sample((x, np.array([11, 0])), name="flattened")
 
 
-def _take_index(axis: int, ndim: int, index: Any) -> Any:
-    return (slice(None),) * axis + (index,) if axis else index
-
-
 TAKE = Op(
     "take",
     lambda xp, x, index, *, axis: xp.take(x, index, axis=axis),
     inputs=("x", "index"),
-    gradients={
-        "x": lambda gy, index, axis, x_shape: apply(
-            TAKE_ADD, (gy, index), {"axis": axis, "shape": x_shape}
-        )
-    },
+    part=lambda xp, y, gy, index, *, axis: _add_at(xp, y, (slice(None),) * axis + (index,), gy),
     samples=_take_samples,
-)
-
-
-def _take_add_forward(xp: Any, x: Any, index: Any, *, axis: int, shape: tuple[int, ...]) -> Any:
-    y = xp.zeros(shape, x.dtype)
-    xp.add.at(y, (slice(None),) * axis + (index,), x)
-    return y
-
-
-def _take_add_cuda(x: Any, index: Any, *, axis: int, shape: tuple[int, ...]) -> Any:
-    return _index_add_cuda(x, index=(slice(None),) * axis + (index,), shape=shape)
-
-
-TAKE_ADD = Op(
-    "take_add",
-    _take_add_forward,
-    inputs=("x", "index"),
-    gradients={"x": lambda gy, index, axis: apply(TAKE, (gy, index), {"axis": axis})},
-    halves=True,
-    kernels=[_in_order(_take_add_cuda)],
 )
 
 

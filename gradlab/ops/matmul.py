@@ -1098,12 +1098,8 @@ def _place(offset: int, axis1: int, axis2: int) -> dict[str, int]:
 DIAGONAL = Op(
     "diagonal",
     _diagonal_forward,
-    gradients={
-        "x": lambda gy, offset, axis1, axis2, x_shape: apply(
-            DIAG_EMBED, (gy,), {**_place(offset, axis1, axis2), "shape": x_shape}
-        )
-    },
     view=True,
+    part=True,
     samples=_diagonal_samples,
 )
 
