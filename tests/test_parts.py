@@ -33,6 +33,9 @@ READS = {
     "index_select": lambda x: total([x.index_select(0, gl.tensor([i])) for i in range(len(x))]),
     "gather": lambda x: total([x.gather(0, gl.tensor([[i]])) for i in range(len(x))]),
     "integer tensor": lambda x: total([x[gl.tensor([i])] for i in range(len(x))]),
+    "rows of a transpose": lambda x: total([x.T[i] for i in range(len(x))]),
+    "rows of a reshape": lambda x: total([x.view(len(x), 2, -1)[i] for i in range(len(x))]),
+    "elements of rows": lambda x: total([x[i][0] for i in range(len(x))]),
     "diagonals": lambda x: total([x.diagonal(-i) for i in range(len(x))]),
 }
 
@@ -165,6 +168,12 @@ def test_halves_add_up_in_float32(dtype):
     gl.stack([y[0] * 2048] + [y[0] for _ in range(512)]).sum().backward()
     assert x.grad.dtype.name == dtype
     assert x.grad.tolist() == [[2560] * 3, [0] * 3]
+
+
+def test_gather_of_a_number():
+    x = gl.tensor(3.0, requires_grad=True)
+    gl.gather(x, 0, gl.tensor(0)).backward()
+    assert x.grad.item() == 1
 
 
 def test_parts_of_several_kinds_recorded():

@@ -51,14 +51,14 @@ def version_of(value: Any) -> int:
 class Part(NamedTuple):
     """How the gradients of a tensor's parts, such as its rows, become the gradient of the whole.
 
-    ``add(whole, gy, what, owned)`` returns ``whole`` with ``gy`` added in the place that ``what``
-    (op, saved values, attributes) names; in place where ``owned``, so that n parts do not cost n
-    tensors of zeros. ``join(gys, whats, shape)`` is the same for all parts in one op, which can
-    be recorded.
+    ``what`` says which part a gradient belongs to. Zeros of the whole for each part would cost the
+    square of what the parts hold.
     """
 
-    add: Callable[[Any, Any, Any, bool], Any]
-    join: Callable[[Sequence[Any], Sequence[Any], tuple[int, ...]], Any]
+    of: Callable[[Node, Sequence[Any]], Any]  # (node, its saved values): what
+    within: Callable[[Node, Any], Any]  # (node, what): that part of the node's input, or None
+    add: Callable[[Any, Any, Any, bool], Any]  # (whole, gradient, what, owned): in place if owned
+    join: Callable[[Sequence[Any], Sequence[Any], Any], Any]  # (gradients, whats, shape): one op
 
 
 class Plan:
@@ -253,7 +253,10 @@ def run_backward(
         for node, gradient in roots:
             pending.add(node, gradient)
         while pending.queue:
-            node, gy, fresh, owned = pending.pop()
+            node = pending.next()
+            if pending.parts and pending.pass_part_on(node, targets, wanted, create_graph):
+                continue
+            gy, fresh, owned = pending.take(node, create_graph)
             if node.hooks is not None:
                 gy, fresh, owned = _run_hooks(node.hooks, gy), False, False
             if node.number in targets:
@@ -277,7 +280,9 @@ def _step(
     capturing: bool,
 ) -> None:  # fmt: skip
     parents, plan = node.parents, node.plan
-    if plan.part is not None and pending.add_part(node, gy, wanted, create_graph):
+    if plan.part is not None:
+        what = plan.part.of(node, node._unpack(gy))
+        pending.add_part(plan.part, what, gy, parents[0], wanted, create_graph)
         return
     if plan.overwrites and not (owned and gy._array.flags.c_contiguous) and not create_graph:
         gy = gy.clone()
@@ -294,11 +299,11 @@ def _step(
         # A gradient that an op passes on as it is, or that a user's function returned, may be in
         # use elsewhere; a leaf copies it rather than keep it as its own `grad`.
         fresh = gx is not gy and not plan.foreign
-        if parent.__class__ is Leaf and parent.hooks is None and not (capturing or plan.part):
+        if parent.__class__ is Leaf and parent.hooks is None and not capturing:
             # Past the queue, which would only bring it back here: 5 % of a small training step.
             _accumulate(parent, gx, create_graph, fresh)
         else:
-            pending.add(parent, gx, fresh, plan.part is not None or plan.overwrites)
+            pending.add(parent, gx, fresh, plan.overwrites)
 
 
 def _leads_on(node: Node | Leaf, wanted: Wanted) -> bool:
@@ -362,32 +367,61 @@ class _Pending:
             self.nodes[number] = node
             heappush(self.queue, -number)
 
-    def add_part(self, node: Node, gy: Tensor, wanted: Wanted, create_graph: bool) -> bool:
-        """Add the gradient of a part to that of its whole; False if that has none to add to."""
-        part, whole = node.plan.part, node.parents[0]
-        assert part is not None
-        assert whole is not None
+    def add_part(
+        self, part: Part, what: Any, gy: Tensor, whole: Any, wanted: Wanted, create_graph: bool
+    ) -> None:
+        """Add the gradient of a part of ``whole``: the first is kept as it is, further ones are
+        added in one array; recorded, all are kept to be joined by one op."""
         number = whole.number
         if (wanted is not None and number not in wanted) or whole.shape is None:
-            return True  # nobody asks for it
-        if not create_graph and number not in self.gradients:
-            return False
-        what = (node.op, tuple(node._unpack(gy)), node.attributes)
-        if create_graph:
-            self.parts.setdefault(number, []).append((gy, what, part))
+            return  # nobody asks for it
+        if create_graph or not (number in self.parts or number in self.gradients):
+            self.parts.setdefault(number, []).append((part, what, gy))
             self._expect(whole, number)
-        else:
-            gradient = self.gradients[number]
-            self.gradients[number] = part.add(gradient, gy, what, number in self.owned)
-            self.fresh.add(number)
-            self.owned.add(number)
-        return True
+            return
+        if number in self.parts:
+            self._join_parts(whole, create_graph)
+        self._add_in_place(number, part, what, gy)
 
-    def _join_parts(self, node: Node | Leaf, number: int) -> None:
-        gys, whats, (part, *_) = zip(*self.parts.pop(number), strict=True)
-        if node.shape is not None:
-            gradient = part.join(gys, whats, node.shape)
-            self.add(node, gradient, fresh=True, owned=True)
+    def _add_in_place(self, number: int, part: Part, what: Any, gy: Tensor) -> None:
+        gradient = self.gradients[number]
+        self.gradients[number] = part.add(gradient, gy, what, number in self.owned)
+        self.fresh.add(number)
+        self.owned.add(number)
+
+    def _join_parts(self, whole: Node | Leaf, create_graph: bool) -> None:
+        found = self.parts.pop(whole.number)
+        part, what, gy = found[0]
+        if whole.shape is None:
+            return
+        if whole.number in self.gradients and not create_graph:
+            self._add_in_place(whole.number, part, what, gy)
+            return
+        gradient = part.join([each[2] for each in found], [each[1] for each in found], whole.shape)
+        self.add(whole, gradient, fresh=True, owned=True)
+
+    def pass_part_on(
+        self, node: Node | Leaf, targets: set[int], wanted: Wanted, create_graph: bool
+    ) -> bool:
+        """Where all that reached a view is the gradient of a part of it, make that a part of what
+        the view looks into: a row of a transposed matrix is a column of the matrix."""
+        number = node.number
+        found = self.parts.get(number, ())
+        if (
+            len(found) != 1
+            or number in self.gradients
+            or number in targets
+            or node.hooks is not None
+            or not isinstance(node, Node)
+        ):
+            return False
+        part, what, gy = found[0]
+        what = part.within(node, what)
+        if what is None:
+            return False
+        del self.parts[number], self.nodes[number]
+        self.add_part(part, what, gy, node.parents[0], wanted, create_graph)
+        return True
 
     def add_output(self, node: Any, index: int, gradient: Tensor) -> None:
         """Add the gradient of output ``index`` of a node that has several."""
@@ -398,16 +432,20 @@ class _Pending:
         slots = self.gradients[number]
         slots[index] = gradient if slots[index] is None else slots[index] + gradient
 
-    def pop(self) -> tuple[Node | Leaf, Any, bool, bool]:
-        number = -heappop(self.queue)
-        node = self.nodes[number]
+    def next(self) -> Node | Leaf:
+        """The node to visit, whose gradient is complete."""
+        return self.nodes[-heappop(self.queue)]
+
+    def take(self, node: Node | Leaf, create_graph: bool) -> tuple[Any, bool, bool]:
+        """The gradient of a node, whether it is fresh, and whether it is owned."""
+        number = node.number
         if number in self.parts:
-            self._join_parts(node, number)
+            self._join_parts(node, create_graph)
         del self.nodes[number]
         gradient, owned = self.gradients.pop(number), number in self.owned
         if owned and node.dtype is not None and gradient.dtype != node.dtype:
             gradient = gradient.astype(node.dtype)  # halves are added up in float32
-        return node, gradient, number in self.fresh, owned
+        return gradient, number in self.fresh, owned
 
 
 def _leading_to(targets: Sequence[Node | Leaf], roots: Sequence[tuple[Any, Any]]) -> set[int]:

@@ -101,6 +101,10 @@ OWN = "own"  # the forward decides; nothing is cast: getitem, argmax
 # a list of another length each time, would fill the memory with what is never asked for again.
 _FEW = 16
 
+# How the result of an op holds elements of its input, each once.
+VIEW = "view"  # it looks at them, wherever they are: a slice
+VIEW_OF_CONTIGUOUS = "view of contiguous memory"  # which else it copies: a reshape
+
 
 class Op:
     """One operation.
@@ -120,10 +124,10 @@ class Op:
         optional fast path used when nobody asks for the gradient's own graph.
     aux: the forward returns ``(y, aux)``; ``aux`` is saved for `fused` alone.
     view: the result shares its input's memory.
-    part: the result holds elements of the first input, whose gradient is zeros with ``gy`` added
-        where they were read: True for a view, else ``f(xp, y, gy, *others, **attributes)``, which
-        adds ``gy`` to ``y`` in place. It stands for the gradient, and is what makes the cost of a
-        loop over the rows of a tensor that of one pass.
+    part: the result holds elements of the first input: `VIEW`, `VIEW_OF_CONTIGUOUS`, or
+        ``f(xp, y, gy, *others, **attributes)``, which adds ``gy`` to ``y`` in place where the
+        forward reads. In place of a gradient it says that this is zeros with ``gy`` in that place,
+        and makes the backward of a loop over the rows of a tensor cost no more than one pass.
     mutates: the inputs that `update` changes in place (optimizers).
     check: ``f(*inputs, **attributes)`` raises the clear error for inputs the forward refused.
     """
@@ -168,7 +172,7 @@ class Op:
         fused: Op | None = None,
         aux: bool = False,
         view: bool = False,
-        part: bool | Callable[..., None] = False,
+        part: str | Callable[..., None] = "",
         check: Callable[..., None] | None = None,
         kernels: Sequence[Kernel] = (),
         samples: Callable[[], Iterable[Sample]] | None = None,
@@ -194,8 +198,8 @@ class Op:
         self.inplace_table: dict[Any, Callable[..., Any] | None] = {}
         self._check_declaration()
         self.part = part
-        if part:
-            self.gradients = {self.inputs[0]: _spread_one}
+        if part and not self.gradients:
+            self.gradients = {self.inputs[0]: _spread}
         if register:
             if name in REGISTRY:
                 raise ValueError(f"an op named {name!r} is declared already")
@@ -261,9 +265,11 @@ def _make_plan(op: Op, mask: int, count: int) -> Plan:
                 f"{op.name} has no gradient with respect to {name}{reason}; "
                 f"call it on {name}.detach(), or inside no_grad()"
             )
-    if op.part:
-        return _make_part_plan(op, count)
     plan = Plan()
+    if _spread in op.gradients.values():
+        plan.saves = tuple(range(1, count))
+        plan.part = PART
+        return plan
     functions = [(i, op.gradients[name], f"{name}_shape") for i, name in wanted]
     readers = [function for _, function, _ in functions]
     if op.fused is not None:
@@ -333,17 +339,6 @@ def _make_variadic_plan(op: Op, mask: int, count: int) -> Plan:
     plan.calls = _VariadicCalls(gradient, mask, places, keywords, shape_name)
     if op.fused is not None:
         plan.fused = _fused_call(op.fused, mask, count, {})
-    return plan
-
-
-def _make_part_plan(op: Op, count: int) -> Plan:
-    plan = Plan()
-    plan.saves = tuple(range(1, count))
-    forward: Any = op.forward
-    names = tuple(name for name in _parameters(forward)[1:] if name not in op.inputs)
-    gradient = partial(_spread_one, op=op)
-    plan.calls = ((0, gradient, tuple(range(count - 1)), names, "whole_shape"),)
-    plan.part = Part(_add_part, _spread)
     return plan
 
 
@@ -724,53 +719,87 @@ def _record_again(y: Tensor, version: Version) -> None:
 # -------------------------------------------------------------------------------------- parts
 
 
-def _add_to(xp: Any, y: Any, gy: Any, what: Any) -> None:
-    op, others, attributes = what
-    gy = gy.astype(y.dtype, copy=False)
-    if op.part is True:
-        place = op.forward(xp, y, **attributes)
-        xp.add(place, gy, out=place)
-    else:
-        op.part(xp, y, gy, *[each._array for each in others], **attributes)
+class _Place(NamedTuple):
+    """Which elements of a tensor an op read, and of those another op, if ``inner`` is given."""
+
+    op: Op
+    others: tuple[Tensor, ...]
+    attributes: dict[str, Any]
+    inner: _Place | None = None
+
+    def add_to(self, xp: Any, y: Any, gy: Any, write: bool = False) -> None:
+        """Add ``gy`` in this place of ``y``, or write it to a view."""
+        for op, others, attributes in self.steps():
+            if isinstance(op.part, str):
+                y = op.forward(xp, y, **attributes)  # type: ignore[operator]
+            else:
+                op.part(xp, y, gy, *[each._array for each in others], **attributes)
+                return
+        if write:
+            y[...] = gy
+        else:
+            xp.add(y, gy, out=y)
+
+    def read(self, x: Tensor) -> Tensor:
+        for op, others, attributes in self.steps():
+            x = apply(op, (x, *others), attributes)
+        return x
+
+    def steps(self) -> Iterator[tuple[Op, tuple[Tensor, ...], dict[str, Any]]]:
+        place: _Place | None = self
+        while place is not None:
+            yield place[:3]
+            place = place.inner
 
 
-def _spread_forward(xp: Any, *gys: Any, parts: Sequence[Any], shape: tuple[int, ...]) -> Any:
+def _place_of(node: Node, saved: Sequence[Any]) -> _Place:
+    return _Place(node.op, tuple(saved), node.attributes)
+
+
+def _place_within(node: Node, place: _Place) -> _Place | None:
+    kind = node.op.part
+    if place.op.part == VIEW and (kind in (VIEW, VIEW_OF_CONTIGUOUS)):
+        return _Place(node.op, (), node.attributes, place)
+    return None
+
+
+def _spread_forward(xp: Any, *gys: Any, places: Sequence[_Place], shape: tuple[int, ...]) -> Any:
     dtype = gys[0].dtype
-    op, _, attributes = parts[0]
-    written = op.part is True  # and not added to zeros, which would lose the sign of a -0
-    wide = dtype in dtypes.HALVES and not (written and len(gys) == 1)
+    # The first is written, as added to zeros a -0 would lose its sign.
+    write = isinstance(places[0].op.part, str)
+    wide = dtype in dtypes.HALVES and not (write and len(gys) == 1)
     y = xp.zeros(shape, dtypes.float32 if wide else dtype)
-    if written:
-        op.forward(xp, y, **attributes)[...] = gys[0]
-    for gy, what in list(zip(gys, parts, strict=True))[written:]:
-        _add_to(xp, y, gy, what)
+    for gy, place in zip(gys, places, strict=True):
+        place.add_to(xp, y, gy.astype(y.dtype, copy=False), write)
+        write = False
     return y.astype(dtype, copy=False)
-
-
-def _spread_gradient(gy: Tensor, i: int, parts: Sequence[Any]) -> Tensor:
-    op, others, attributes = parts[i]
-    return apply(op, (gy, *others), attributes)
 
 
 # The gradient of ops whose results hold elements of their input, as a slice does: zeros, with the
 # gradient of each result added in its place.
-SPREAD = Op("spread", _spread_forward, inputs=("*xs",), gradients={"*": _spread_gradient})
+SPREAD = Op(
+    "spread",
+    _spread_forward,
+    inputs=("*xs",),
+    gradients={"*": lambda gy, i, places: places[i].read(gy)},
+)
 
 
-def _spread(gys: Sequence[Tensor], whats: Sequence[Any], shape: tuple[int, ...]) -> Tensor:
-    return apply(SPREAD, gys, {"parts": whats, "shape": shape})
+def _spread(gys: Sequence[Tensor], places: Sequence[_Place], shape: tuple[int, ...]) -> Tensor:
+    return apply(SPREAD, gys, {"places": places, "shape": shape})
 
 
-def _spread_one(gy: Tensor, *others: Any, op: Op, whole_shape: Any, **attributes: Any) -> Tensor:
-    return _spread((gy,), ((op, others, attributes),), whole_shape)
+def spread(gy: Tensor, op: Op, attributes: dict[str, Any], shape: tuple[int, ...]) -> Tensor:
+    """Zeros of ``shape`` with ``gy`` added where ``op`` reads."""
+    return _spread((gy,), (_Place(op, (), attributes),), shape)
 
 
-def _add_part_forward(xp: Any, y: Any, gy: Any, *, what: Any, owned: bool) -> Any:
+def _add_part_forward(xp: Any, y: Any, gy: Any, *, place: _Place, owned: bool) -> Any:
     if y.dtype in dtypes.HALVES:
         y = y.astype(dtypes.float32, order="C")
     elif not (owned and y.flags.c_contiguous):
         y = y.copy(order="C")
-    _add_to(xp, y, gy, what)
+    place.add_to(xp, y, gy.astype(y.dtype, copy=False))
     return y
 
 
@@ -778,8 +807,11 @@ def _add_part_forward(xp: Any, y: Any, gy: Any, *, what: Any, owned: bool) -> An
 ADD_PART = Op("add_part", _add_part_forward, inputs=("y", "gy"), why_not="it changes its input")
 
 
-def _add_part(whole: Tensor, gy: Tensor, what: Any, owned: bool) -> Tensor:
-    return apply(ADD_PART, (whole, gy), {"what": what, "owned": owned})
+def _add_part(whole: Tensor, gy: Tensor, place: _Place, owned: bool) -> Tensor:
+    return apply(ADD_PART, (whole, gy), {"place": place, "owned": owned})
+
+
+PART = Part(_place_of, _place_within, _add_part, _spread)
 
 
 # ------------------------------------------------------------------------- writes through views

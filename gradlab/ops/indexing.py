@@ -17,7 +17,7 @@ from gradlab.errors import AxisError, DTypeError, ShapeError, message
 from gradlab.kernels.cuda import scatter as cuda
 from gradlab.kernels.cuda.driver import current
 from gradlab.ops.core import (
-    SPREAD,
+    VIEW,
     Kernel,
     Op,
     apply,
@@ -29,6 +29,7 @@ from gradlab.ops.core import (
     public,
     read_only,
     rebase,
+    spread,
 )
 from gradlab.ops.elementwise import COPY
 from gradlab.ops.samples import Sample, values
@@ -190,7 +191,7 @@ SLICE = Op(
     "slice",
     lambda xp, x, *, index: x[_as_view(index)],
     view=True,
-    part=True,
+    part=VIEW,
     check=_explain_index,
     samples=_slice_samples,
 )
@@ -283,10 +284,8 @@ def index_put_(
     if accumulate:
         added = from_value(values, x.device, operation="index_put_")
         index = tuple(indices)
-        spread = added.astype(x.dtype, copy=False).broadcast_to(x[index].shape)
-        parts = ((INDEX, (), {"index": _prepare(x, index)[0]}),)
-        added = apply(SPREAD, (spread,), {"parts": parts, "shape": x.shape})
-        return x.add_(added)
+        wide = added.astype(x.dtype, copy=False).broadcast_to(x[index].shape)
+        return x.add_(spread(wide, INDEX, {"index": _prepare(x, index)[0]}, x.shape))
     setitem(x, tuple(indices), values)
     return x
 
@@ -404,20 +403,20 @@ def _gather_samples() -> Any:
     yield Sample((x, 0, np.array([[2, 0, 1, 1]])), name="rows")
 
 
-GATHER = Op(
-    "gather",
-    lambda xp, x, index, *, axis: xp.take_along_axis(x, index, axis),
-    inputs=("x", "index"),
-    part=lambda xp, y, gy, index, *, axis: _add_at(xp, y, _places_along(xp, index, axis), gy),
-    samples=_gather_samples,
-)
-
-
 def _places_along(xp: Any, index: Any, axis: int) -> tuple[Any, ...]:
     """The index of each element, being ``index`` along ``axis`` and its own along the others."""
     places = list(xp.ogrid[tuple(slice(n) for n in index.shape)])
     places[axis] = index
     return tuple(places)
+
+
+GATHER = Op(
+    "gather",
+    lambda xp, x, index, *, axis: x[_places_along(xp, index, axis)],
+    inputs=("x", "index"),
+    part=lambda xp, y, gy, index, *, axis: _add_at(xp, y, _places_along(xp, index, axis), gy),
+    samples=_gather_samples,
+)
 
 
 @public(GATHER, "gather")
@@ -430,9 +429,10 @@ def gather(x: Tensor, axis: int, index: Tensor) -> Tensor:
     """
     at = canonical_axis("gather", axis, x.ndim)
     places = from_value(index, x.device, operation="gather")
+    if not x.ndim and not places.ndim:
+        return gather(x.reshape(1), 0, places.reshape(1)).reshape(())
     _check_places("gather", x, at, places)
-    narrowed = tuple(slice(None) if i == at else slice(n) for i, n in enumerate(places.shape))
-    return apply(GATHER, (x[narrowed], places), {"axis": at})
+    return apply(GATHER, (x, places), {"axis": at})
 
 
 def _check_places(operation: str, x: Tensor, axis: int, index: Tensor) -> None:

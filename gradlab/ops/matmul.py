@@ -19,7 +19,7 @@ from gradlab.errors import AxisError, OptionError, ShapeError, message
 from gradlab.kernels import ladder
 from gradlab.kernels.cuda import matmul as cuda, reduction
 from gradlab.kernels.cuda.driver import current
-from gradlab.ops.core import FLOAT, PROMOTE, Kernel, Op, apply, public
+from gradlab.ops.core import FLOAT, PROMOTE, VIEW, Kernel, Op, apply, public
 from gradlab.ops.elementwise import TensorLike, conj, keep, where, write_out
 from gradlab.ops.samples import Sample, values
 from gradlab.ops.shape import canonical_axes, canonical_axis, permute, reshape, sum_to
@@ -1099,7 +1099,7 @@ DIAGONAL = Op(
     "diagonal",
     _diagonal_forward,
     view=True,
-    part=True,
+    part=VIEW,
     samples=_diagonal_samples,
 )
 

@@ -13,7 +13,16 @@ import numpy as np
 from gradlab import dtypes
 from gradlab.errors import AxisError, OptionError, ShapeError, message
 from gradlab.kernels.cuda import reduction as _reduction  # noqa: F401 - rungs
-from gradlab.ops.core import Op, apply, device_shares, ladder_kernel, mixed_devices, public
+from gradlab.ops.core import (
+    VIEW,
+    VIEW_OF_CONTIGUOUS,
+    Op,
+    apply,
+    device_shares,
+    ladder_kernel,
+    mixed_devices,
+    public,
+)
 from gradlab.ops.samples import Sample, values
 from gradlab.tensor import Tensor, from_value, require_option
 
@@ -111,6 +120,7 @@ RESHAPE = Op(
     lambda xp, x, *, shape: x.reshape(shape),
     gradients={"x": lambda gy, x_shape: reshape(gy, x_shape)},
     view=True,
+    part=VIEW_OF_CONTIGUOUS,
     samples=_reshape_samples,
 )
 
@@ -207,6 +217,7 @@ PERMUTE = Op(
     lambda xp, x, *, axes: x.transpose(axes),
     gradients={"x": lambda gy, axes: apply(PERMUTE, (gy,), {"axes": _inverse(axes)})},
     view=True,
+    part=VIEW,
     samples=_permute_samples,
 )
 
