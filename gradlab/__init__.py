@@ -246,13 +246,11 @@ from gradlab.ops.matmul import (
 )
 from gradlab.ops.random import (
     Generator,
-    bernoulli,
     default_generator,
     dropout,
     get_rng_state,
     initial_seed,
     manual_seed,
-    multinomial,
     normal,
     rand,
     rand_like,
@@ -307,6 +305,7 @@ from gradlab.ops.reduction import (
     sum,
     var,
 )
+from gradlab.ops.sampling import bernoulli, multinomial
 from gradlab.ops.shape import (
     broadcast_tensors,
     broadcast_to,
