@@ -231,9 +231,16 @@ def _integers(xp: Any, out: Any, *, seed: int, call: int, low: int, span: int) -
 
 
 def _permutation(xp: Any, out: Any, *, seed: int, call: int) -> None:
-    # Sorting random keys gives every order the same chance; two of n keys are equal with a
-    # chance of n²/2⁶⁵, and a stable sort keeps even that the same everywhere.
-    _put(xp, out[0], np.argsort(_bits(seed, call, out[0].size), kind="stable"))
+    # Sorting random keys gives every order the same chance. Pairs whose keys agree in the bits that
+    # count, two of 2¹⁷ elements, none of 10⁶ and 45 of 10⁷, keep the order of their positions.
+    keys = _bits(seed, call, out[0].size)
+    if keys.size > cuda.SHORT:
+        _put(xp, out[0], cuda.order_of(np, keys))
+        return
+    # The same by their 32 high bits, which NumPy sorts in two passes, ten times as fast.
+    low, high = (np.ascontiguousarray(keys.view("<u2")[i::4]) for i in (2, 3))
+    order = np.argsort(low, kind="stable")
+    _put(xp, out[0], order[np.argsort(high[order], kind="stable")])
 
 
 def _declare(name: str, forward: Any, fill: Any, accepts: Any) -> Op:
