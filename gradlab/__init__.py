@@ -83,6 +83,7 @@ from gradlab.ops.creation import (
     zeros,
     zeros_like,
 )
+from gradlab.ops.distances import cdist
 from gradlab.ops.elementwise import (
     abs,
     absolute,
@@ -371,7 +372,6 @@ from gradlab.ops.special import (
     polygamma,
 )
 from gradlab.ops.statistics import (
-    cdist,
     corrcoef,
     cov,
     diff,
