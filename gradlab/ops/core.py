@@ -619,9 +619,27 @@ def _with_promotion(op: Op, run: Callable[..., Any], kinds: list[Any]) -> Any:
         for kind in kinds
     ]
     final = None if op.dtype == BOOL or compute == result else result
+    if compute == dtypes.bfloat16 and isinstance(run, np.ufunc) and op.name not in _BY_BITS:
+        run = _wide_where_large(run)
     if all(cast is None for cast in casts) and final is None:
         return run
     return _with_casts(op, run, casts, final)
+
+
+# ml_dtypes computes in float32 too, an element at a time. NumPy on whole arrays takes half as long
+# for a sum and a tenth for a tanh, from here on; less for what only looks at bits.
+_LARGE_BFLOAT16 = 4096
+_BY_BITS = frozenset({"neg", "abs", "sign", "conj", "fmod"})
+
+
+def _wide_where_large(ufunc: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*arrays: Any) -> Any:
+        if all(array.size < _LARGE_BFLOAT16 for array in arrays):
+            return ufunc(*arrays)
+        y = ufunc(*[array.astype(dtypes.float32) for array in arrays])
+        return y.astype(dtypes.bfloat16) if y.dtype == dtypes.float32 else y
+
+    return run
 
 
 def _with_casts(
