@@ -244,3 +244,58 @@ def test_a_write_through_a_reshaped_view():
     weights = gl.arange(6.0).reshape(2, 3).T  # the gradient comes in the other order of memory
     ((y * weights) + (y * weights)).sum().backward()
     assert x.grad.tolist() == [0, 0, 2, 8, 4, 10]
+
+
+# --------------------------------------------------------------------- rows added at places
+
+
+@pytest.mark.parametrize(
+    ("shape", "index"),
+    [
+        ((5, 3), (np.array([4, 0, 4, -1]),)),
+        ((5, 3), np.array([[4, 0], [4, -5]])),
+        ((5, 3), (np.array([4, 0, 4]), np.array([2, -1, 2]))),
+        ((5, 3), (np.array([[4], [0]]), np.array([2, -1, 2]))),
+        ((2, 5, 3), (slice(None), np.array([4, 0, 4, -1]))),
+        ((2, 3, 5), (slice(None), slice(None), np.array([[4, 0], [4, -1]]))),
+        ((2, 5, 3), (np.array([1, 1, 0], np.uint8), np.array([4, -1, 2], np.int32))),
+        ((2, 5, 3), (0, np.array([4, 0, 4]))),
+        ((5, 3), (np.array([True, False, True, False, True]),)),
+        ((5, 0), (np.array([1, 1]),)),
+        ((5, 3), (np.array([], np.int64),)),
+    ],
+)
+def test_every_index_adds_up(shape, index):
+    x = gl.zeros(*shape, dtype=gl.float64, requires_grad=True)
+    weights = rng.standard_normal(x.detach().numpy()[index].shape)
+    (x[index] * gl.tensor(weights)).sum().backward()
+    expected = np.zeros(shape)
+    np.add.at(expected, index, weights)
+    np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_rows_are_added_as_fast_as_they_are_read():
+    # Whole rows at a time, NumPy takes 20 times as long as PyTorch.
+    x, places = gl.rand(500, 600), gl.tensor(rng.integers(0, 500, 500))
+    source = gl.rand(500, 600)
+
+    def seconds(call):
+        best = float("inf")
+        for _ in range(5):
+            start = time.process_time()
+            call()
+            best = min(best, time.process_time() - start)
+        return best
+
+    flat = gl.tensor(rng.integers(0, 300_000, 300_000))
+    one_by_one = seconds(
+        lambda: np.add.at(x.numpy().reshape(-1), flat.numpy(), source.numpy().ravel())
+    )
+    assert seconds(lambda: x.index_add(0, places, source)) < 4 * one_by_one
+
+
+def test_blocks_keep_their_bits():
+    blocks = [gl.tensor([[-0.0]]), gl.tensor([[-0.0, 1.0]]), gl.tensor([2.0])]
+    y = gl.block_diag(*blocks)
+    assert y.tolist() == [[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 2]]
+    assert np.signbit(y.numpy()).tolist()[1] == [False, True, False, False]

@@ -781,15 +781,17 @@ def _place_within(node: Node, place: _Place) -> _Place | None:
     return None
 
 
-def _spread_forward(xp: Any, *gys: Any, places: Sequence[_Place], shape: tuple[int, ...]) -> Any:
+def _spread_forward(
+    xp: Any, *gys: Any, places: Sequence[_Place], shape: tuple[int, ...], apart: bool = False
+) -> Any:
     dtype = gys[0].dtype
-    # The first is written, as added to zeros a -0 would lose its sign.
+    # The first is written, as added to zeros a -0 would lose its sign; so are all that are apart.
     write = isinstance(places[0].op.part, str)
-    wide = dtype in dtypes.HALVES and not (write and len(gys) == 1)
+    wide = dtype in dtypes.HALVES and not (write and (apart or len(gys) == 1))
     y = xp.zeros(shape, dtypes.float32 if wide else dtype)
     for gy, place in zip(gys, places, strict=True):
         place.add_to(xp, y, gy.astype(y.dtype, copy=False), write)
-        write = False
+        write = apart
     return y.astype(dtype, copy=False)
 
 
@@ -807,9 +809,21 @@ def _spread(gys: Sequence[Tensor], places: Sequence[_Place], shape: tuple[int, .
     return apply(SPREAD, gys, {"places": places, "shape": shape})
 
 
-def spread(gy: Tensor, op: Op, attributes: dict[str, Any], shape: tuple[int, ...]) -> Tensor:
+def put_together(
+    parts: Sequence[Tensor], op: Op, attributes: Sequence[dict[str, Any]], shape: tuple[int, ...]
+) -> Tensor:
+    """Zeros of ``shape`` with each part where ``op``, a view, reads with its attributes; the places
+    do not overlap."""
+    places = [_Place(op, (), each) for each in attributes]
+    y: Tensor = apply(SPREAD, parts, {"places": places, "shape": shape, "apart": True})
+    return y
+
+
+def spread(
+    gy: Tensor, op: Op, attributes: dict[str, Any], shape: tuple[int, ...], *others: Tensor
+) -> Tensor:
     """Zeros of ``shape`` with ``gy`` added where ``op`` reads."""
-    return _spread((gy,), (_Place(op, (), attributes),), shape)
+    return _spread((gy,), (_Place(op, others, attributes),), shape)
 
 
 def _add_part_forward(xp: Any, y: Any, gy: Any, *, place: _Place, owned: bool) -> Any:

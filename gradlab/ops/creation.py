@@ -253,8 +253,12 @@ def arange(
     # Python's whole division is exact where a quotient of large integers is not.
     count = max(0, -(-(stop - start) // step) if whole else math.ceil((stop - start) / step))
     # start + i·step in float64 (or int64), rounded once: no error accumulates.
-    array = start + np.arange(count, dtype=np.int64 if whole else np.float64) * step
-    return _finish(array.astype(wanted), device, requires_grad)
+    array = np.arange(count, dtype=np.int64 if whole else np.float64)
+    if step != 1:
+        array = array * step
+    if start != 0:
+        array = start + array
+    return _finish(array.astype(wanted, copy=False), device, requires_grad)
 
 
 def range(

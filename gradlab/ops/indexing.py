@@ -6,6 +6,7 @@ gives a copy. Writing goes through the same two: into the view, or into the chos
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -32,6 +33,7 @@ from gradlab.ops.core import (
     spread,
 )
 from gradlab.ops.elementwise import COPY
+from gradlab.ops.embedding import add_in_order
 from gradlab.ops.samples import Sample, values
 from gradlab.ops.shape import accepts_dim, broadcast_tensors, canonical_axis
 from gradlab.tensor import Tensor, describe, from_value
@@ -211,8 +213,40 @@ def _add_at(xp: Any, y: Any, index: Any, x: Any) -> None:
     atomics, whose order changes the sums from run to run."""
     if xp is not np and cuda.accepts(x):
         cuda.add_at(y, index, x)
-    else:
+        return
+    found = _rows_at(y, index) if xp is np else None
+    if found is None:
         xp.add.at(y, index, x)
+        return
+    places, shape, width = found
+    x = np.broadcast_to(x, shape).reshape(-1, width)
+    add_in_order(y.reshape(-1, width), places, x)
+
+
+def _rows_at(y: np.ndarray, index: Any) -> tuple[np.ndarray, tuple[int, ...], int] | None:
+    """For an index of integer arrays, or of one behind whole axes: the numbers of the rows it
+    names when ``y`` is a matrix of rows, the shape of what it names, and the width of a row."""
+    items = index if isinstance(index, tuple) else (index,)
+    axis = 0
+    while axis < len(items) and isinstance(items[axis], slice) and items[axis] == slice(None):
+        axis += 1
+    arrays = items[axis:]
+    chosen = y.shape[axis : axis + len(arrays)]
+    width = math.prod(y.shape[axis + len(arrays) :])
+    plain = all(isinstance(each, np.ndarray) and each.dtype.kind in "iu" for each in arrays)
+    if not (plain and arrays and width and y.flags.c_contiguous) or (axis and len(arrays) > 1):
+        return None
+    places: Any = 0
+    for each, size in zip(arrays, chosen, strict=True):
+        wide = each.astype(np.int64, copy=False)
+        if wide.size and wide.min() < 0:
+            wide = np.where(wide < 0, wide + size, wide)
+        places = places * size + wide
+    shape = (*y.shape[:axis], *places.shape, *y.shape[axis + len(arrays) :])
+    if axis:
+        starts = np.arange(0, math.prod(y.shape[: axis + 1]), chosen[0])
+        places = starts[:, None] + places.reshape(-1)
+    return places.reshape(-1), shape, width
 
 
 INDEX = Op(
@@ -526,7 +560,7 @@ def _scatter_forward(xp: Any, x: Any, index: Any, v: Any, *, axis: int, add: boo
     y = x.copy()
     places = _places_along(xp, index, axis)
     if add:
-        xp.add.at(y, places, v)
+        _add_at(xp, y, places, v)
     else:
         y[places] = v
     return y
@@ -611,8 +645,11 @@ def index_add(x: Tensor, axis: int, index: Tensor, source: Tensor, *, alpha: flo
     >>> index_add(gl.zeros(3), 0, gl.tensor([2, 2]), gl.tensor([1.0, 4.0]))
     tensor([0., 0., 5.])
     """
-    at, places = _whole_slices("index_add", x, axis, index, source)
-    return _scatter("index_add", x, at, places, source if alpha == 1 else alpha * source, add=True)
+    at, _ = _whole_slices("index_add", x, axis, index, source)
+    places = from_value(index, x.device, operation="index_add").reshape(-1)
+    check_range("index_add", places, x.shape[at], at)
+    scaled = (source if alpha == 1 else alpha * source).astype(x.dtype, copy=False)
+    return x + spread(scaled, TAKE, {"axis": at}, x.shape, places)
 
 
 @public(None, "index_copy")

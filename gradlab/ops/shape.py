@@ -548,7 +548,7 @@ def cat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     >>> cat([gl.tensor([1, 2]), gl.tensor([3])])
     tensor([1, 2, 3])
     """
-    xs = _sequence("cat", tensors)
+    xs = require_tensors("cat", tensors)
     at = canonical_axis("cat", axis, xs[0].ndim)
     if xs[0].ndim == 0:
         raise ShapeError("cat: expected tensors with an axis, got scalars; use stack")
@@ -568,7 +568,8 @@ def cat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 concat = concatenate = cat
 
 
-def _sequence(operation: str, tensors: Any) -> tuple[Tensor, ...]:
+def require_tensors(operation: str, tensors: Any) -> tuple[Tensor, ...]:
+    """A list of tensors on one device, with arrays in it made tensors; refuse anything else."""
     if isinstance(tensors, Tensor):
         raise OptionError(
             message(
@@ -638,7 +639,7 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     tensor([[1, 2],
             [3, 4]])
     """
-    xs = _sequence("stack", tensors)
+    xs = require_tensors("stack", tensors)
     if len({x.shape for x in xs}) > 1:
         got = " and ".join(str(x.shape) for x in xs)
         raise ShapeError(message("stack", expected="tensors of one shape", got=got))
@@ -648,13 +649,15 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """Join along the second axis (the first, for vectors)."""
-    xs = [x if x.ndim else reshape(x, (1,)) for x in _sequence("hstack", tensors)]
+    xs = [x if x.ndim else reshape(x, (1,)) for x in require_tensors("hstack", tensors)]
     return cat(xs, 0 if xs[0].ndim == 1 else 1)
 
 
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """Join along the first axis, vectors as rows."""
-    return cat([reshape(x, (1, -1)) if x.ndim < 2 else x for x in _sequence("vstack", tensors)], 0)
+    return cat(
+        [reshape(x, (1, -1)) if x.ndim < 2 else x for x in require_tensors("vstack", tensors)], 0
+    )
 
 
 @public(None, "narrow")
