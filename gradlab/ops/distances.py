@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -117,48 +118,56 @@ def _pulls(gy: Tensor, x1: Tensor, x2: Tensor, y: Tensor, p: float) -> Tensor:
     return where(y == 0, 0.0, gy.unsqueeze(-1)) * sign(d) * ratio ** (p - 1)
 
 
-def _pull(d: Any, g: Any, y: Any, p: float) -> Any:
-    """The gradient of the differences of one coordinate; ``g`` and ``y`` as prepared for it."""
+def _pull(xp: Any, d: Any, g: Any, y: Any, p: float) -> Any:
+    """The gradient of differences; ``g`` and ``y`` as prepared for it."""
     if p == 2:
-        return np.multiply(d, g, out=d)
+        return xp.multiply(d, g, out=d)
     if p == math.inf:
-        return np.sign(d) * (np.abs(d) == y) * g
+        return xp.sign(d) * (xp.absolute(d) == y) * g
     if p != 1:
-        size = np.abs(d)
-        size[size == 0] = 1
-        g = g * (size / y) ** (p - 1)
-    return np.multiply(np.sign(d, out=d), g, out=d)
+        size = xp.absolute(d)
+        g = g * (xp.where(size == 0, size.dtype.type(1), size) / y) ** (p - 1)
+    return xp.multiply(xp.sign(d, out=d), g, out=d)
 
 
-def _prepared(x1: Any, x2: Any, g: Any, y: Any, p: float) -> tuple[Any, Any]:
-    """What each coordinate's gradient is a multiple of."""
+def _prepared(xp: Any, g: Any, y: Any, p: float, ties: Callable[[], Any]) -> tuple[Any, Any]:
+    """What the gradients of all coordinates are multiples of."""
     if p == 1:
         return g, y
-    safe = np.where(y == 0, y.dtype.type(1), y)
-    g = np.where(y == 0, g.dtype.type(0), g)
+    safe = xp.where(y == 0, y.dtype.type(1), y)
+    g = xp.where(y == 0, g.dtype.type(0), g)
     if p == 2:
         return g / safe, y
     if p == math.inf:  # equal ones share
-        ties = np.zeros_like(y)
-        for i in range(x1.shape[-1]):
-            ties += np.abs(_difference(x1, x2, i)) == y
-        return g / np.maximum(ties, 1), y
+        return g / xp.maximum(ties(), 1).astype(g.dtype), y
     return g, safe
+
+
+def _ties(x1: Any, x2: Any, y: Any) -> Any:
+    count = np.zeros_like(y)
+    for i in range(x1.shape[-1]):
+        count += np.abs(_difference(x1, x2, i)) == y
+    return count
 
 
 def _cdist_backward(
     xp: Any, gy: Any, x1: Any, x2: Any, y: Any, *, needs: tuple[bool, bool], p: float
 ) -> Any:
     g1, g2 = xp.zeros(x1.shape, x1.dtype), xp.zeros(x2.shape, x2.dtype)
-    if p == 0:
+    if p == 0 or not y.size:
         return g1, g2
-    step = max(1, _PAIRS * max(1, y.shape[-2]) // max(1, y.size))
+    if xp is not np:  # few launches
+        d = x1[..., :, None, :] - x2[..., None, :, :]
+        g, size = _prepared(xp, gy, y, p, lambda: (xp.absolute(d) == y[..., None]).sum(-1))
+        pull = _pull(xp, d, g[..., None], size[..., None], p)
+        return pull.sum(-2) if needs[0] else None, -pull.sum(-3) if needs[1] else None
+    step = max(1, _PAIRS * y.shape[-2] // y.size)
     for start in range(0, y.shape[-2], step):
         rows = slice(start, start + step)
-        part = x1[..., rows, :]
-        g, size = _prepared(part, x2, gy[..., rows, :], y[..., rows, :], p)
+        part, y_part = x1[..., rows, :], y[..., rows, :]
+        g, size = _prepared(np, gy[..., rows, :], y_part, p, partial(_ties, part, x2, y_part))
         for i in range(x1.shape[-1]):
-            pull = _pull(_difference(part, x2, i), g, size, p)
+            pull = _pull(np, _difference(part, x2, i), g, size, p)
             if needs[0]:
                 g1[..., rows, i] = pull.sum(-1)
             if needs[1]:
@@ -179,10 +188,6 @@ def _cdist_samples() -> Iterator[Sample]:
     yield Sample((values((2, 0)), values((3, 0))), {}, "no coordinates")
 
 
-def _fused() -> Any:
-    return Op("cdist_backward", _cdist_backward, inputs=("gy", "x1", "x2", "y"), halves=True)
-
-
 CDIST = Op(
     "cdist",
     _cdist_forward,
@@ -193,7 +198,7 @@ CDIST = Op(
     },
     kinds="fV",
     halves=True,
-    fused=_fused(),
+    fused=Op("cdist_backward", _cdist_backward, inputs=("gy", "x1", "x2", "y"), halves=True),
     samples=_cdist_samples,
 )
 
