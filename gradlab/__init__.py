@@ -93,6 +93,7 @@ from gradlab.ops.creation import (
     zeros,
     zeros_like,
 )
+from gradlab.ops.distances import cdist
 from gradlab.ops.elementwise import (
     abs,
     absolute,
@@ -256,13 +257,11 @@ from gradlab.ops.matmul import (
 )
 from gradlab.ops.random import (
     Generator,
-    bernoulli,
     default_generator,
     dropout,
     get_rng_state,
     initial_seed,
     manual_seed,
-    multinomial,
     normal,
     rand,
     rand_like,
@@ -317,6 +316,7 @@ from gradlab.ops.reduction import (
     sum,
     var,
 )
+from gradlab.ops.sampling import bernoulli, multinomial
 from gradlab.ops.shape import (
     broadcast_tensors,
     broadcast_to,
@@ -382,7 +382,6 @@ from gradlab.ops.special import (
     polygamma,
 )
 from gradlab.ops.statistics import (
-    cdist,
     corrcoef,
     cov,
     diff,

@@ -346,11 +346,11 @@ def test_gradients_of_log_prob():
     ("call", "error", "text"),
     [
         (lambda: Normal(0.0, -1.0), OptionError,
-         "Normal: expected scale greater than 0, got -1.0"),
+         "Normal: expected scale finite and greater than 0, got -1.0"),
         (lambda: Normal(0.0, gl.tensor([1.0, math.nan])), OptionError,
-         "Normal: expected scale greater than 0, got nan at [1] of shape (2,)"),
+         "Normal: expected scale finite and greater than 0, got nan at [1] of shape (2,)"),
         (lambda: Normal(math.nan, 1.0), OptionError,
-         "Normal: expected loc a number, not NaN, got nan"),
+         "Normal: expected loc a finite number, got nan"),
         (lambda: Uniform(2.0, 1.0), OptionError, "Uniform: expected low < high, got 2.0 and 1.0"),
         (lambda: Uniform(0.0, math.inf), OptionError,
          "Uniform: expected high a finite number, got inf"),
@@ -502,7 +502,9 @@ def test_draws_on_cuda_are_those_of_the_cpu_and_wait_for_nothing(fake_cuda, i):
 def test_validation_on_cuda_is_for_those_who_ask(fake_cuda):
     scale = gl.tensor(-1.0, device="cuda")
     assert Normal(0.0, scale).scale is not None
-    with pytest.raises(OptionError, match="Normal: expected scale greater than 0, got -1"):
+    with pytest.raises(
+        OptionError, match="Normal: expected scale finite and greater than 0, got -1"
+    ):
         Normal(0.0, scale, validate_args=True)
     assert Normal(0.0, gl.tensor(1.0, device="cuda")).icdf(0.5).device.type == "cuda"
     assert Categorical(gl.ones(2, device="cuda")).log_prob(1).device.type == "cuda"

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradlab.autograd.modes import mode
 from gradlab.errors import GradientError, message
@@ -48,19 +48,37 @@ def version_of(value: Any) -> int:
     return 0 if counter is None else counter.count
 
 
+class Part(NamedTuple):
+    """How the gradients of a tensor's parts, such as its rows, become the gradient of the whole.
+
+    ``what`` says which part a gradient belongs to. Zeros of the whole for each part would cost the
+    square of what the parts hold.
+    """
+
+    of: Callable[[Node, Sequence[Any]], Any]  # (node, its saved values): what
+    within: Callable[[Node, Any], Any]  # (node, what): that part of the node's input, or None
+    add: Callable[[Any, Any, Any, bool], Any]  # (whole, gradient, what, owned): in place if owned
+    join: Callable[[Sequence[Any], Sequence[Any], Any], Any]  # (gradients, whats, shape): one op
+
+
 class Plan:
     """What a node saves, and whom it calls backward, when certain inputs require a gradient."""
 
-    __slots__ = ("calls", "foreign", "fused", "outputs", "picks", "saves", "saves_output")
+    __slots__ = (
+        "calls", "foreign", "fused", "outputs", "overwrites", "part", "picks", "saves",
+        "saves_output",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.saves: tuple[int, ...] = ()
         self.saves_output = False
-        self.calls: tuple[Any, ...] = ()
+        self.calls: Iterable[Any] = ()
         self.fused: Callable[..., Sequence[Any]] | None = None
         self.picks: int | None = None  # this node is output number `picks` of its parent
         self.outputs = 1
         self.foreign = False  # the gradients come from a user's function
+        self.part: Part | None = None  # the result holds elements of the first input
+        self.overwrites = False  # `fused` writes into the gradient it gets, and returns it
 
 
 class Hooks:
@@ -235,18 +253,21 @@ def run_backward(
         for node, gradient in roots:
             pending.add(node, gradient)
         while pending.queue:
-            node, gy, fresh = pending.pop()
+            node = pending.next()
+            if pending.parts and pending.pass_part_on(node, targets, wanted, create_graph):
+                continue
+            gy, fresh, owned = pending.take(node, create_graph)
             if node.hooks is not None:
-                gy, fresh = _run_hooks(node.hooks, gy), False
+                gy, fresh, owned = _run_hooks(node.hooks, gy), False, False
             if node.number in targets:
-                captured[node.number] = _own(gy, fresh)
+                captured[node.number], owned = _own(gy, fresh), False
                 if not _leads_on(node, wanted):  # nothing asked for lies behind it
                     continue
             if isinstance(node, Leaf):
                 if capture is None:
                     _accumulate(node, gy, create_graph, fresh)
                 continue
-            _step(node, gy, pending, wanted, create_graph, capture is not None)
+            _step(node, gy, owned, pending, wanted, create_graph, capture is not None)
             if not retain_graph:
                 node.free()
     finally:
@@ -255,9 +276,16 @@ def run_backward(
 
 
 def _step(
-    node: Node, gy: Any, pending: _Pending, wanted: Wanted, create_graph: bool, capturing: bool
-) -> None:
+    node: Node, gy: Any, owned: bool, pending: _Pending, wanted: Wanted, create_graph: bool,
+    capturing: bool,
+) -> None:  # fmt: skip
     parents, plan = node.parents, node.plan
+    if plan.part is not None:
+        what = plan.part.of(node, node._unpack(gy))
+        pending.add_part(plan.part, what, gy, parents[0], wanted, create_graph)
+        return
+    if plan.overwrites and not (owned and gy._array.flags.c_contiguous) and not create_graph:
+        gy = gy.clone()
     for position, gx in node.gradients(gy, wanted, not create_graph):
         parent = parents[position]
         if gx is None or parent is None or (wanted is not None and parent.number not in wanted):
@@ -265,14 +293,9 @@ def _step(
         if plan.picks is not None:
             pending.add_output(parent, plan.picks, gx)
             continue
-        shape, dtype = parent.shape, parent.dtype
-        if shape is None:  # a leaf that is gone
+        if parent.shape is None:  # a leaf that is gone
             continue
-        # Broadcasting in the forward pass is summation in the backward pass, for every op alike.
-        if gx._array.shape != shape:
-            gx = _fit(node, gx, shape)
-        if gx._array.dtype != dtype:
-            gx = gx.astype(dtype)
+        gx = _as_its_input(node, gx, parent)
         # A gradient that an op passes on as it is, or that a user's function returned, may be in
         # use elsewhere; a leaf copies it rather than keep it as its own `grad`.
         fresh = gx is not gy and not plan.foreign
@@ -280,7 +303,7 @@ def _step(
             # Past the queue, which would only bring it back here: 5 % of a small training step.
             _accumulate(parent, gx, create_graph, fresh)
         else:
-            pending.add(parent, gx, fresh)
+            pending.add(parent, gx, fresh, plan.overwrites)
 
 
 def _leads_on(node: Node | Leaf, wanted: Wanted) -> bool:
@@ -288,7 +311,16 @@ def _leads_on(node: Node | Leaf, wanted: Wanted) -> bool:
     return any(parent is not None and parent.number in wanted for parent in node.parents)
 
 
-def _fit(node: Node, gx: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _as_its_input(node: Node, gx: Tensor, parent: Node | Leaf) -> Tensor:
+    """The gradient in the shape and dtype of the input it belongs to."""
+    shape, dtype = parent.shape, parent.dtype
+    # Broadcasting in the forward pass is summation in the backward pass, for every op alike.
+    if gx._array.shape != shape:
+        gx = _fit(node, gx, shape)
+    return gx if gx._array.dtype == dtype else gx.astype(dtype)
+
+
+def _fit(node: Node, gx: Tensor, shape: Any) -> Tensor:
     if node.op.broadcasts:
         return gx.sum_to(shape)
     raise GradientError(
@@ -298,41 +330,122 @@ def _fit(node: Node, gx: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 class _Pending:
-    """The gradients on their way, by node, and the order in which to visit the nodes."""
+    """The gradients on their way, by node, and the order in which to visit the nodes.
 
-    __slots__ = ("fresh", "gradients", "nodes", "queue")
+    A gradient is ``fresh`` where no op passed it on from elsewhere, and ``owned`` where its memory
+    is known to be in use nowhere else, so that it may be written to.
+    """
+
+    __slots__ = ("fresh", "gradients", "nodes", "owned", "parts", "queue")
 
     def __init__(self) -> None:
         self.fresh: set[int] = set()
+        self.owned: set[int] = set()
         self.queue: list[int] = []
         self.nodes: dict[int, Node | Leaf] = {}
         self.gradients: dict[int, Any] = {}
+        self.parts: dict[int, list[tuple[Any, ...]]] = {}
 
-    def add(self, node: Node | Leaf, gradient: Tensor, fresh: bool = False) -> None:
+    def add(
+        self, node: Node | Leaf, gradient: Tensor, fresh: bool = False, owned: bool = False
+    ) -> None:
         number = node.number
         if number in self.gradients:
             self.gradients[number] = self.gradients[number] + gradient
             self.fresh.add(number)
+            self.owned.add(number)
         else:
             if fresh:
                 self.fresh.add(number)
+            if owned:
+                self.owned.add(number)
             self.gradients[number] = gradient
+            self._expect(node, number)
+
+    def _expect(self, node: Node | Leaf, number: int) -> None:
+        if number not in self.nodes:
             self.nodes[number] = node
             heappush(self.queue, -number)
+
+    def add_part(
+        self, part: Part, what: Any, gy: Tensor, whole: Any, wanted: Wanted, create_graph: bool
+    ) -> None:
+        """Add the gradient of a part of ``whole``: the first is kept as it is, further ones are
+        added in one array; recorded, all are kept to be joined by one op."""
+        number = whole.number
+        if (wanted is not None and number not in wanted) or whole.shape is None:
+            return  # nobody asks for it
+        if create_graph or not (number in self.parts or number in self.gradients):
+            self.parts.setdefault(number, []).append((part, what, gy))
+            self._expect(whole, number)
+            return
+        if number in self.parts:
+            self._join_parts(whole, create_graph)
+        self._add_in_place(number, part, what, gy)
+
+    def _add_in_place(self, number: int, part: Part, what: Any, gy: Tensor) -> None:
+        gradient = self.gradients[number]
+        self.gradients[number] = part.add(gradient, gy, what, number in self.owned)
+        self.fresh.add(number)
+        self.owned.add(number)
+
+    def _join_parts(self, whole: Node | Leaf, create_graph: bool) -> None:
+        found = self.parts.pop(whole.number)
+        part, what, gy = found[0]
+        if whole.shape is None:
+            return
+        if whole.number in self.gradients and not create_graph:
+            self._add_in_place(whole.number, part, what, gy)
+            return
+        gradient = part.join([each[2] for each in found], [each[1] for each in found], whole.shape)
+        self.add(whole, gradient, fresh=True, owned=True)
+
+    def pass_part_on(
+        self, node: Node | Leaf, targets: set[int], wanted: Wanted, create_graph: bool
+    ) -> bool:
+        """Where all that reached a view is the gradient of a part of it, make that a part of what
+        the view looks into: a row of a transposed matrix is a column of the matrix."""
+        number = node.number
+        found = self.parts.get(number, ())
+        if (
+            len(found) != 1
+            or number in self.gradients
+            or number in targets
+            or node.hooks is not None
+            or not isinstance(node, Node)
+        ):
+            return False
+        part, what, gy = found[0]
+        what = part.within(node, what)
+        if what is None:
+            return False
+        del self.parts[number], self.nodes[number]
+        self.add_part(part, what, gy, node.parents[0], wanted, create_graph)
+        return True
 
     def add_output(self, node: Any, index: int, gradient: Tensor) -> None:
         """Add the gradient of output ``index`` of a node that has several."""
         number = node.number
         if number not in self.gradients:
             self.gradients[number] = [None] * node.plan.outputs
-            self.nodes[number] = node
-            heappush(self.queue, -number)
+            self._expect(node, number)
         slots = self.gradients[number]
         slots[index] = gradient if slots[index] is None else slots[index] + gradient
 
-    def pop(self) -> tuple[Node | Leaf, Any, bool]:
-        number = -heappop(self.queue)
-        return self.nodes.pop(number), self.gradients.pop(number), number in self.fresh
+    def next(self) -> Node | Leaf:
+        """The node to visit, whose gradient is complete."""
+        return self.nodes[-heappop(self.queue)]
+
+    def take(self, node: Node | Leaf, create_graph: bool) -> tuple[Any, bool, bool]:
+        """The gradient of a node, whether it is fresh, and whether it is owned."""
+        number = node.number
+        if number in self.parts:
+            self._join_parts(node, create_graph)
+        del self.nodes[number]
+        gradient, owned = self.gradients.pop(number), number in self.owned
+        if owned and node.dtype is not None and gradient.dtype != node.dtype:
+            gradient = gradient.astype(node.dtype)  # halves are added up in float32
+        return gradient, number in self.fresh, owned
 
 
 def _leading_to(targets: Sequence[Node | Leaf], roots: Sequence[tuple[Any, Any]]) -> set[int]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from gradlab.errors import OptionError, message
 from gradlab.ops.creation import asarray
-from gradlab.ops.random import Generator, multinomial, rand, randint, randperm
+from gradlab.ops.random import Generator, randint, randperm
+from gradlab.ops.sampling import multinomial, require_weights
 from gradlab.tensor import is_integer, require_integer
 
 T_co = TypeVar("T_co", covariant=True)
@@ -234,7 +235,14 @@ class WeightedRandomSampler(SeededSampler):
         self.num_samples = require_integer("WeightedRandomSampler", "num_samples", num_samples)
         self.weights = asarray(weights, dtype="float64", device="cpu").detach()
         self.replacement = replacement
-        _check_weights(self.weights.numpy(), None if replacement else self.num_samples)
+        if self.weights.ndim != 1:
+            expected, got = "weights with one axis, a number per sample", str(self.weights.shape)
+            raise OptionError(
+                message("WeightedRandomSampler", expected=expected, got=f"shape {got}")
+            )
+        hint = "a class that has no samples gives 1/0: count it as 1"
+        distinct = None if replacement else self.num_samples
+        require_weights("WeightedRandomSampler", self.weights, distinct, hint)
 
     def _described(self) -> str:
         return "" if self.replacement else ", replacement=False"
@@ -243,28 +251,8 @@ class WeightedRandomSampler(SeededSampler):
         return self.num_samples
 
     def _order(self, source: Generator) -> np.ndarray:
-        if not self.replacement:
-            return multinomial(self.weights, self.num_samples, generator=source).numpy()
-        # By inversion: `multinomial` compares all weights for each draw, this looks one up.
-        upper = np.cumsum(self.weights.numpy())
-        u = rand((self.num_samples,), generator=source, dtype="float64").numpy()
-        return np.searchsorted(upper, u * upper[-1], side="right")
-
-
-def _check_weights(weights: np.ndarray, distinct: int | None) -> None:
-    """Refuse weights that are no weights, or too few of them for ``distinct`` different draws."""
-    name, hint = "WeightedRandomSampler", ""
-    if weights.ndim != 1:
-        expected, got = "weights with one axis, a number per sample", f"shape {weights.shape}"
-    elif not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
-        expected, got = "finite weights of 0 or more, not all 0", "others"
-        hint = "a class that has no samples gives 1/0: count it as 1"
-    elif distinct is not None and distinct > np.count_nonzero(weights):
-        expected = f"at most {np.count_nonzero(weights)} samples without replacement"
-        got, hint = str(distinct), "leave out replacement=False"
-    else:
-        return
-    raise OptionError(message(name, expected=expected, got=got, hint=hint))
+        drawn = multinomial(self.weights, self.num_samples, self.replacement, generator=source)
+        return drawn.numpy()
 
 
 def check_source(name: str, generator: Any, seed: Any) -> None:

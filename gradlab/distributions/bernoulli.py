@@ -11,7 +11,7 @@ from gradlab.distributions.distribution import Distribution, Shape, parameters
 from gradlab.distributions.probabilities import Derived, away_from_bounds, one_given
 from gradlab.ops.creation import arange
 from gradlab.ops.elementwise import log, log1p, sigmoid, softplus, where
-from gradlab.ops.random import bernoulli
+from gradlab.ops.sampling import bernoulli
 from gradlab.tensor import Tensor
 
 

@@ -14,7 +14,6 @@ from gradlab.distributions.distribution import Distribution, Shape
 from gradlab.distributions.probabilities import (
     Derived,
     away_from_bounds,
-    draw_classes,
     one_given,
     vectors,
 )
@@ -22,6 +21,7 @@ from gradlab.ops.creation import arange
 from gradlab.ops.elementwise import log
 from gradlab.ops.indexing import gather
 from gradlab.ops.reduction import argmax, logsumexp, sum as sum_of
+from gradlab.ops.sampling import draw_classes
 from gradlab.ops.shape import broadcast_to
 from gradlab.ops.softmax import softmax
 from gradlab.tensor import Tensor

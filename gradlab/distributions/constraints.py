@@ -56,6 +56,7 @@ def _has_log_weight(x: Tensor) -> Tensor:
 real = Constraint("a number, not NaN", lambda x: x == x)
 finite = Constraint("a finite number", isfinite)
 positive = Constraint("greater than 0", lambda x: x > 0)
+finite_positive = Constraint("finite and greater than 0", lambda x: (x > 0) & isfinite(x))
 nonnegative = Constraint("0 or more", lambda x: x >= 0)
 unit_interval = Constraint("from 0 to 1", lambda x: (x >= 0) & (x <= 1))
 boolean = Constraint("0 or 1", lambda x: (x == 0) | (x == 1), discrete=True)

@@ -12,12 +12,12 @@ from gradlab.autograd import no_grad
 from gradlab.distributions import constraints
 from gradlab.distributions.categorical import Categorical
 from gradlab.distributions.distribution import Distribution, Shape
-from gradlab.distributions.probabilities import draw_classes
 from gradlab.ops.creation import arange, full, ones, zeros
 from gradlab.ops.elementwise import log1p, where
 from gradlab.ops.indexing import scatter_add
 from gradlab.ops.random import rand
 from gradlab.ops.reduction import cumsum, sum as sum_of
+from gradlab.ops.sampling import draw_classes
 from gradlab.ops.shape import broadcast_to, flip, movedim, stack
 from gradlab.ops.special import binomial_quantile, lgamma
 from gradlab.tensor import Tensor, require_integer

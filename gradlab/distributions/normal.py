@@ -16,14 +16,17 @@ from gradlab.tensor import Tensor
 class Normal(Distribution):
     """The normal (Gaussian) distribution with mean ``loc`` and standard deviation ``scale``.
 
-    Both are numbers or tensors, which broadcast; ``scale`` is greater than 0.
+    Both are finite numbers or tensors, which broadcast; ``scale`` is greater than 0.
 
     >>> import gradlab as gl
     >>> Normal(0.0, 1.0).log_prob(gl.tensor(0.0))
     tensor(-0.9189)
     """
 
-    arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.positive}
+    arg_constraints: ClassVar = {
+        "loc": constraints.finite,
+        "scale": constraints.finite_positive,
+    }
     has_rsample = True
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:

@@ -8,9 +8,6 @@ from typing import Any
 from gradlab import dtypes
 from gradlab.distributions.distribution import parameters
 from gradlab.errors import OptionError, ShapeError, message
-from gradlab.ops.random import rand
-from gradlab.ops.reduction import cumsum
-from gradlab.ops.sorting import searchsorted
 from gradlab.tensor import Tensor
 
 
@@ -52,20 +49,3 @@ def away_from_bounds(p: Tensor) -> Tensor:
     """Probabilities kept so far from 0 and 1 that their logits are finite."""
     eps = dtypes.finfo(p.dtype).eps
     return p.clamp(eps, 1 - eps)
-
-
-def draw_classes(probs: Tensor, sample_shape: tuple[int, ...]) -> Tensor:
-    """Class numbers, int64, of the shape ``sample_shape`` and then the batch of ``probs``.
-
-    The class of a uniform u is the first whose cumulated probability is above u. In float64: the
-    sum of many float32 probabilities would have lost the small ones.
-    """
-    classes, batch = probs.shape[-1], probs.shape[:-1]
-    cumulated = cumsum(probs.detach().astype(dtypes.float64), -1)
-    cumulated = cumulated / cumulated[..., -1:]
-    u = rand((*sample_shape, *batch), dtype=dtypes.float64, device=probs.device)
-    if not batch:
-        return searchsorted(cumulated, u, right=True).clamp(max=classes - 1)
-    rows = u.reshape(-1, *batch).movedim(0, -1)  # each row of the batch searches for its own
-    found = searchsorted(cumulated, rows, right=True).clamp(max=classes - 1)
-    return found.movedim(-1, 0).reshape(u.shape)

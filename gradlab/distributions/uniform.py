@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from gradlab.distributions import constraints
 from gradlab.distributions.distribution import Distribution, Shape, parameters
 from gradlab.errors import OptionError, message
-from gradlab.ops.elementwise import where
+from gradlab.ops.elementwise import isfinite, where
 from gradlab.ops.random import rand
 from gradlab.tensor import Tensor
 
@@ -32,6 +32,10 @@ class Uniform(Distribution):
         if self._looks_at(self.low) and not bool((self.low < self.high).all()):
             got = f"{self.low.detach().tolist()} and {self.high.detach().tolist()}"
             raise OptionError(message("Uniform", expected="low < high", got=got))
+        if self._looks_at(self.low) and not bool(isfinite(self.high - self.low).all()):
+            got = f"{self.low.detach().tolist()} and {self.high.detach().tolist()}"
+            expected = f"bounds whose distance {self.low.dtype.name} can hold"
+            raise OptionError(message("Uniform", expected=expected, got=got))
 
     @property
     def support(self) -> constraints.Constraint:

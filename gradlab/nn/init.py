@@ -58,10 +58,8 @@ def uniform_(
     >>> gl.nn.init.uniform_(gl.empty(3, 5)).shape
     (3, 5)
     """
-    if not a <= b:
-        raise OptionError(message("uniform_", expected="a <= b", got=f"a={a} and b={b}"))
-    made = random.uniform(
-        a, b, tensor.shape, generator=generator, dtype=tensor.dtype, device=tensor.device
+    made = random.draw_uniform(
+        "uniform_", a, b, tensor.shape, generator, tensor.dtype, tensor.device
     )
     return _fill(tensor, made)
 
@@ -70,16 +68,10 @@ def normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None
 ) -> Tensor:
     """Fill with draws from the normal distribution N(mean, std²)."""
-    _require_std("normal_", std)
-    made = random.normal(
-        mean, std, tensor.shape, generator=generator, dtype=tensor.dtype, device=tensor.device
+    made = random.draw_normal(
+        "normal_", mean, std, tensor.shape, generator, tensor.dtype, tensor.device
     )
     return _fill(tensor, made)
-
-
-def _require_std(operation: str, std: float) -> None:
-    if not std >= 0:
-        raise OptionError(message(operation, expected="std of 0 or more", got=str(std)))
 
 
 def trunc_normal_(
@@ -95,11 +87,12 @@ def trunc_normal_(
     By inversion of the distribution function: ``mean + std·Φ⁻¹(u)``, u uniform between the two
     values that Φ takes at the bounds.
     """
-    _require_std("trunc_normal_", std)
+    random.require_std("trunc_normal_", std)
+    random.require_all("trunc_normal_", "a finite mean", random.is_finite, mean)
     if not a <= b:
         raise OptionError(message("trunc_normal_", expected="a <= b", got=f"a={a} and b={b}"))
     # Loaded at the first use: SciPy takes longer to import than all of gradlab.
-    from scipy.special import ndtr, ndtri
+    from scipy.special import log_ndtr, ndtr, ndtri, ndtri_exp
 
     if std == 0:
         return _fill(tensor, min(max(mean, a), b))
@@ -107,10 +100,14 @@ def trunc_normal_(
     # Φ is precise near 0 and rounds to 1 beyond 8, so a range above the mean is mirrored.
     sign = -1 if low > 0 else 1
     low, high = (-high, -low) if low > 0 else (low, high)
-    u = random.uniform(
-        ndtr(low), ndtr(high), tensor.shape, generator=generator, dtype=dtypes.float64
-    )
-    return _fill(tensor, np.clip(mean + sign * std * ndtri(u.numpy()), a, b))
+    u = random.rand(tensor.shape, generator=generator, dtype=dtypes.float64).numpy()
+    if ndtr(high) > 1e-290:
+        z = ndtri(ndtr(low) + u * (ndtr(high) - ndtr(low)))
+    else:  # so far out that Φ is 0: by its logarithm
+        top = log_ndtr(high)
+        share = np.exp(log_ndtr(low) - top)
+        z = ndtri_exp(top + np.log(share + (1 - u) * (1 - share)))
+    return _fill(tensor, np.clip(mean + sign * std * z, a, b))
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial, wraps
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,6 +27,7 @@ from gradlab.autograd.graph import (
     NOTHING,
     Leaf,
     Node,
+    Part,
     Plan,
     Version,
     next_number,
@@ -99,6 +100,15 @@ BOOL = "bool"  # inputs promoted, result bool: less, equal
 OWN = "own"  # the forward decides; nothing is cast: getitem, argmax
 
 
+# The dispatcher remembers what it found for up to so many inputs; a `cat` of thousands of tensors,
+# a list of another length each time, would fill the memory with what is never asked for again.
+_FEW = 16
+
+# How the result of an op holds elements of its input, each once.
+VIEW = "view"  # it looks at them, wherever they are: a slice
+VIEW_OF_CONTIGUOUS = "view of contiguous memory"  # which else it copies: a reshape
+
+
 class Op:
     """One operation.
 
@@ -119,6 +129,10 @@ class Op:
         optional fast path used when nobody asks for the gradient's own graph.
     aux: the forward returns ``(y, aux)``; ``aux`` is saved for `fused` alone.
     view: the result shares its input's memory.
+    part: the result holds elements of the first input: `VIEW`, `VIEW_OF_CONTIGUOUS`, or
+        ``f(xp, y, gy, *others, **attributes)``, which adds ``gy`` to ``y`` in place where the
+        forward reads. In place of a gradient it says that this is zeros with ``gy`` in that place,
+        and makes the backward of a loop over the rows of a tensor cost no more than one pass.
     mutates: the inputs that `update` changes in place (optimizers).
     check: ``f(*inputs, **attributes)`` raises the clear error for inputs the forward refused.
     """
@@ -140,6 +154,7 @@ class Op:
         "methods",
         "mutates",
         "name",
+        "part",
         "plans",
         "samples",
         "table",
@@ -164,6 +179,7 @@ class Op:
         fused: Op | None = None,
         aux: bool = False,
         view: bool = False,
+        part: str | Callable[..., None] = "",
         check: Callable[..., None] | None = None,
         kernels: Sequence[Kernel] = (),
         samples: Callable[[], Iterable[Sample]] | None = None,
@@ -188,6 +204,9 @@ class Op:
         self.table: dict[Any, Callable[..., Any]] = {}
         self.inplace_table: dict[Any, Callable[..., Any] | None] = {}
         self._check_declaration()
+        self.part = part
+        if part and not self.gradients:
+            self.gradients = {self.inputs[0]: _spread}
         if register:
             if name in REGISTRY:
                 raise ValueError(f"an op named {name!r} is declared already")
@@ -230,7 +249,9 @@ class Op:
         key = mask if "*" not in self.gradients else (mask, count)
         found = self.plans.get(key)
         if found is None:
-            found = self.plans[key] = _make_plan(self, mask, count)
+            found = _make_plan(self, mask, count)
+            if count <= _FEW:
+                self.plans[key] = found
         return found
 
 
@@ -243,7 +264,6 @@ def _make_plan(op: Op, mask: int, count: int) -> Plan:
     """Read off the gradients' parameters what must be saved and how each is called."""
     if "*" in op.gradients:
         return _make_variadic_plan(op, mask, count)
-    plan = Plan()
     wanted = [(i, name) for i, name in enumerate(op.inputs) if mask >> i & 1]
     for _, name in wanted:
         if name not in op.gradients:
@@ -252,6 +272,11 @@ def _make_plan(op: Op, mask: int, count: int) -> Plan:
                 f"{op.name} has no gradient with respect to {name}{reason}; "
                 f"call it on {name}.detach(), or inside no_grad()"
             )
+    plan = Plan()
+    if _spread in op.gradients.values():
+        plan.saves = tuple(range(1, count))
+        plan.part = PART
+        return plan
     functions = [(i, op.gradients[name], f"{name}_shape") for i, name in wanted]
     readers = [function for _, function, _ in functions]
     if op.fused is not None:
@@ -270,7 +295,8 @@ def _make_plan(op: Op, mask: int, count: int) -> Plan:
         calls.append((i, run, places, rest, shape_name if shape_name in names else ""))
     plan.calls = tuple(calls)
     if op.fused is not None:
-        plan.fused = _fused_call(op, op.fused, mask, place)
+        plan.fused = _fused_call(op.fused, mask, len(op.inputs), place)
+        plan.overwrites = "gy" in op.fused.mutates
     return plan
 
 
@@ -309,11 +335,11 @@ def in_float32(function: F) -> F:
     return run  # type: ignore[return-value]
 
 
-def _fused_call(op: Op, fused: Op, mask: int, place: dict[str, int]) -> Callable[..., Any]:
+def _fused_call(fused: Op, mask: int, count: int, place: dict[str, int]) -> Callable[..., Any]:
     names = _parameters(fused.forward)  # type: ignore[arg-type]
     places = tuple(place[name] for name in names if name in place)
     keywords = [name for name in names[2:] if name not in place and name != "needs"]
-    needs = tuple(bool(mask >> i & 1) for i in range(len(op.inputs)))
+    needs = tuple(bit == "1" for bit in reversed(f"{mask:0{count}b}"))
 
     def call(gy: Tensor, values: list[Any], attributes: dict[str, Any]) -> Any:
         given: dict[str, Any] = {"needs": needs}
@@ -326,6 +352,24 @@ def _fused_call(op: Op, fused: Op, mask: int, place: dict[str, int]) -> Callable
     return call
 
 
+class _VariadicCalls:
+    """The calls of a plan for any number of inputs, made as they are asked for: a fused backward
+    never does, and thousands of closures are work for the garbage collector."""
+
+    __slots__ = ("gradient", "mask", "rest")
+
+    def __init__(self, gradient: Callable[..., Any], mask: int, *rest: Any) -> None:
+        self.gradient, self.mask, self.rest = gradient, mask, rest
+
+    def _call(self, i: int, gy: Tensor, *xs: Any, **attributes: Any) -> Any:
+        return self.gradient(gy, i, xs, **attributes) if xs else self.gradient(gy, i, **attributes)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        for i, bit in enumerate(reversed(f"{self.mask:b}")):
+            if bit == "1":
+                yield i, partial(self._call, i), *self.rest
+
+
 def _make_variadic_plan(op: Op, mask: int, count: int) -> Plan:
     plan = Plan()
     gradient = op.gradients["*"]
@@ -334,18 +378,10 @@ def _make_variadic_plan(op: Op, mask: int, count: int) -> Plan:
     plan.saves = ALL if saves_all else ()
     keywords = tuple(name for name in names[2:] if name not in ("xs", "x_shape"))
     shape_name = "x_shape" if "x_shape" in names else ""
-
-    def bound(i: int) -> Callable[..., Any]:
-        def call(gy: Tensor, *xs: Any, **attributes: Any) -> Any:
-            return gradient(gy, i, xs, **attributes) if saves_all else gradient(gy, i, **attributes)
-
-        return call
-
-    plan.calls = tuple(
-        (i, bound(i), tuple(range(count)) if saves_all else (), keywords, shape_name)
-        for i in range(count)
-        if mask >> i & 1
-    )
+    places = tuple(range(count)) if saves_all else ()
+    plan.calls = _VariadicCalls(gradient, mask, places, keywords, shape_name)
+    if op.fused is not None:
+        plan.fused = _fused_call(op.fused, mask, count, {})
     return plan
 
 
@@ -476,7 +512,13 @@ def collect(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...] | None:
         bit += bit
     if device is None:  # Python scalars only
         return None
-    return device, arrays, tuple(key), nodes, mask, written
+    return device, arrays, _key(op, key), nodes, mask, written
+
+
+def _key(op: Op, kinds: list[Any]) -> tuple[Any, ...]:
+    if len(kinds) > _FEW and op.dtype == OWN and not op.halves:  # nothing is cast: each kind once
+        return tuple(dict.fromkeys(kinds))
+    return tuple(kinds)
 
 
 def record(
@@ -633,6 +675,8 @@ def _with_promotion(op: Op, run: Callable[..., Any], kinds: list[Any]) -> Any:
         for kind in kinds
     ]
     final = None if op.dtype == BOOL or compute == result else result
+    if compute == dtypes.bfloat16 and isinstance(run, np.ufunc) and op.name not in _BY_BITS:
+        run = _wide_where_large(run)
     if all(cast is None for cast in casts) and final is None:
         return run
     return _with_casts(op, run, casts, final)
@@ -696,6 +740,22 @@ def _order_of_ties(integers: Any, floats: Any, tie: Any) -> Any:
     values = (floats * (tie & ~reached)).astype(integers.dtype)
     above, below = (integers > values) & ~reached, (integers < values) | reached
     return above.astype(np.int8) - below.astype(np.int8)
+
+
+# ml_dtypes computes in float32 too, an element at a time. NumPy on whole arrays takes half as long
+# for a sum and a tenth for a tanh, from here on; less for what only looks at bits.
+_LARGE_BFLOAT16 = 4096
+_BY_BITS = frozenset({"neg", "abs", "sign", "conj", "fmod"})
+
+
+def _wide_where_large(ufunc: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*arrays: Any) -> Any:
+        if all(array.size < _LARGE_BFLOAT16 for array in arrays):
+            return ufunc(*arrays)
+        y = ufunc(*[array.astype(dtypes.float32) for array in arrays])
+        return y.astype(dtypes.bfloat16) if y.dtype == dtypes.float32 else y
+
+    return run
 
 
 def _with_casts(
@@ -790,11 +850,135 @@ def _record_again(y: Tensor, version: Version) -> None:
     y._view = (x, op, attributes, x._node, version.count)
 
 
+# -------------------------------------------------------------------------------------- parts
+
+
+class _Place(NamedTuple):
+    """Which elements of a tensor an op read, and of those another op, if ``inner`` is given."""
+
+    op: Op
+    others: tuple[Tensor, ...]
+    attributes: dict[str, Any]
+    inner: _Place | None = None
+
+    def add_to(self, xp: Any, y: Any, gy: Any, write: bool = False) -> None:
+        """Add ``gy`` in this place of ``y``, or write it to a view."""
+        for op, others, attributes in self.steps():
+            if isinstance(op.part, str):
+                y = op.forward(xp, y, **attributes)  # type: ignore[operator]
+            else:
+                op.part(xp, y, gy, *[each._array for each in others], **attributes)
+                return
+        if write:
+            y[...] = gy
+        else:
+            xp.add(y, gy, out=y)
+
+    def read(self, x: Tensor) -> Tensor:
+        for op, others, attributes in self.steps():
+            x = apply(op, (x, *others), attributes)
+        return x
+
+    def steps(self) -> Iterator[tuple[Op, tuple[Tensor, ...], dict[str, Any]]]:
+        place: _Place | None = self
+        while place is not None:
+            yield place[:3]
+            place = place.inner
+
+
+def _place_of(node: Node, saved: Sequence[Any]) -> _Place:
+    return _Place(node.op, tuple(saved), node.attributes)
+
+
+def _place_within(node: Node, place: _Place) -> _Place | None:
+    kind = node.op.part
+    if place.op.part == VIEW and (kind in (VIEW, VIEW_OF_CONTIGUOUS)):
+        return _Place(node.op, (), node.attributes, place)
+    return None
+
+
+def _spread_forward(
+    xp: Any, *gys: Any, places: Sequence[_Place], shape: tuple[int, ...], apart: bool = False
+) -> Any:
+    dtype = gys[0].dtype
+    # The first is written, as added to zeros a -0 would lose its sign; so are all that are apart.
+    write = isinstance(places[0].op.part, str)
+    wide = dtype in dtypes.HALVES and not (write and (apart or len(gys) == 1))
+    y = xp.zeros(shape, dtypes.float32 if wide else dtype)
+    for gy, place in zip(gys, places, strict=True):
+        place.add_to(xp, y, gy.astype(y.dtype, copy=False), write)
+        write = apart
+    return y.astype(dtype, copy=False)
+
+
+# The gradient of ops whose results hold elements of their input, as a slice does: zeros, with the
+# gradient of each result added in its place.
+SPREAD = Op(
+    "spread",
+    _spread_forward,
+    inputs=("*xs",),
+    gradients={"*": lambda gy, i, places: places[i].read(gy)},
+)
+
+
+def _spread(gys: Sequence[Tensor], places: Sequence[_Place], shape: tuple[int, ...]) -> Tensor:
+    return apply(SPREAD, gys, {"places": places, "shape": shape})
+
+
+def put_together(
+    parts: Sequence[Tensor], op: Op, attributes: Sequence[dict[str, Any]], shape: tuple[int, ...]
+) -> Tensor:
+    """Zeros of ``shape`` with each part where ``op``, a view, reads with its attributes; the places
+    do not overlap."""
+    places = [_Place(op, (), each) for each in attributes]
+    y: Tensor = apply(SPREAD, parts, {"places": places, "shape": shape, "apart": True})
+    return y
+
+
+def spread(
+    gy: Tensor, op: Op, attributes: dict[str, Any], shape: tuple[int, ...], *others: Tensor
+) -> Tensor:
+    """Zeros of ``shape`` with ``gy`` added where ``op`` reads."""
+    return _spread((gy,), (_Place(op, others, attributes),), shape)
+
+
+def _add_part_forward(xp: Any, y: Any, gy: Any, *, place: _Place, owned: bool) -> Any:
+    if y.dtype in dtypes.HALVES:
+        y = y.astype(dtypes.float32, order="C")
+    elif not (owned and y.flags.c_contiguous):
+        y = y.copy(order="C")
+    place.add_to(xp, y, gy.astype(y.dtype, copy=False))
+    return y
+
+
+# The sum of a gradient and one more part, in the memory of the gradient where that is free.
+ADD_PART = Op("add_part", _add_part_forward, inputs=("y", "gy"), why_not="it changes its input")
+
+
+def _add_part(whole: Tensor, gy: Tensor, place: _Place, owned: bool) -> Tensor:
+    return apply(ADD_PART, (whole, gy), {"place": place, "owned": owned})
+
+
+PART = Part(_place_of, _place_within, _add_part, _spread)
+
+
+# ------------------------------------------------------------------------- writes through views
+
+
 def _scatter_view(xp: Any, x: Any, v: Any, *, view: Op, attributes: Any) -> Any:
     y = x.copy()
     run: Any = view.forward
     run(xp, y, **(attributes or {}))[...] = v
     return y
+
+
+def _scatter_view_backward(xp: Any, gy: Any, *, needs: Any, view: Op, attributes: Any) -> Any:
+    run: Any = view.forward
+    place = run(xp, gy, **(attributes or {}))
+    gv = place.copy() if needs[1] else None
+    if needs[0]:
+        place[...] = 0
+    return gy if needs[0] else None, gv
 
 
 # What an in-place write to a view means for the tensor it looks into: x, with v where the view is.
@@ -806,6 +990,8 @@ SCATTER_VIEW = Op(
         "x": lambda gy, view, attributes: _clear_view(gy, view, attributes),
         "v": lambda gy, view, attributes: apply(view, (gy,), attributes),
     },
+    # In the gradient's own memory: a copy for each write would make a loop of writes quadratic.
+    fused=Op("scatter_view_backward", _scatter_view_backward, inputs=("gy",), mutates=("gy",)),
 )
 
 

@@ -266,14 +266,23 @@ def _steps(operation: str, start: Any, step: Any, count: int, dtype: DType) -> n
     if dtypes.is_integer(dtype):
         from_value(ends, find_device("cpu"), dtype=dtype, operation=operation)
     if not all(isinstance(end, int) for end in (start, step)):
-        return (start + np.arange(count, dtype=np.float64) * step).astype(dtype)
+        return _scaled(start, step, np.arange(count, dtype=np.float64), dtype)
     if all(-(2**63) <= end < 2**63 for end in (*ends, start, step)):
-        return (start + np.arange(count, dtype=np.int64) * step).astype(dtype)
+        return _scaled(start, step, np.arange(count, dtype=np.int64), dtype)
     if dtypes.is_integer(dtype):  # beyond int64: uint64 wraps around to the right values
         return np.uint64(start % 2**64) + np.arange(count, dtype=np.uint64) * np.uint64(
             step % 2**64
         )
-    return (float(start) + np.arange(count, dtype=np.float64) * step).astype(dtype)
+    return _scaled(float(start), step, np.arange(count, dtype=np.float64), dtype)
+
+
+def _scaled(start: Any, step: Any, numbers: np.ndarray, dtype: DType) -> np.ndarray:
+    """``start + numbers·step``, without the passes that change nothing."""
+    if step != 1:
+        numbers = numbers * step
+    if start != 0:
+        numbers = start + numbers
+    return numbers.astype(dtype, copy=False)
 
 
 def range(

@@ -40,21 +40,29 @@ def first_outside(index: np.ndarray, size: int) -> tuple[Any, str]:
 
 
 def add_rows(xp: Any, rows: Any, index: Any, shape: tuple[int, ...]) -> Any:
-    """Zeros of ``shape`` with ``rows[i]`` added to row ``index[i]``; rows are added in order.
+    """Zeros of ``shape`` with ``rows[i]`` added to row ``index[i]``; rows are added in order."""
+    y = xp.zeros(shape, rows.dtype)
+    if xp is np:
+        add_in_order(y, index, rows)
+    else:
+        xp.add.at(y, index, rows)
+    return y
+
+
+def add_in_order(y: np.ndarray, index: np.ndarray, rows: np.ndarray) -> None:
+    """Add ``rows[i]`` to row ``index[i]`` of ``y``, a contiguous matrix, in place and in order.
 
     On flat arrays NumPy adds at given places 3 to 5 times faster than whole rows at a time.
     """
-    y = xp.zeros(shape, rows.dtype)
-    if xp is not np:
-        xp.add.at(y, index, rows)
-        return y
     width = rows.shape[1]
+    if width == 1:
+        np.add.at(y.reshape(-1), index, rows.reshape(-1))
+        return
     flat, columns = y.reshape(-1), np.arange(width)
     step = max(1, _PIECE // max(1, width))
     for start in range(0, len(index), step):
         places = index[start : start + step, None] * width + columns
         np.add.at(flat, places.reshape(-1), rows[start : start + step].reshape(-1))
-    return y
 
 
 # ---------------------------------------------------------------------------------- embedding

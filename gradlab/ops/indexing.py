@@ -6,8 +6,8 @@ gives a copy. Writing goes through the same two: into the view, or into the chos
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,19 +18,23 @@ from gradlab.errors import AxisError, DTypeError, ShapeError, message
 from gradlab.kernels.cuda import scatter as cuda
 from gradlab.kernels.cuda.driver import current
 from gradlab.ops.core import (
+    VIEW,
     Kernel,
     Op,
     apply,
     apply_,
     check_writable,
+    in_float32,
     mark_written,
     mixed_devices,
     needs_record,
     public,
     read_only,
     rebase,
+    spread,
 )
 from gradlab.ops.elementwise import COPY, where
+from gradlab.ops.embedding import add_in_order
 from gradlab.ops.samples import Sample, values
 from gradlab.ops.shape import accepts_dim, broadcast_tensors, canonical_axis
 from gradlab.tensor import Tensor, describe, from_value, value_for
@@ -190,29 +194,11 @@ def _slice_samples() -> Any:
 SLICE = Op(
     "slice",
     lambda xp, x, *, index: x[_as_view(index)],
-    gradients={"x": lambda gy, index, x_shape: _put_slice(gy, index, x_shape)},
     view=True,
+    part=VIEW,
     check=_explain_index,
     samples=_slice_samples,
 )
-
-
-def _spread_forward(xp: Any, x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
-    y = xp.zeros(shape, x.dtype)
-    y[index] = x
-    return y
-
-
-# The gradient of a slice: zeros, with gy where the slice was.
-SPREAD = Op(
-    "spread",
-    _spread_forward,
-    gradients={"x": lambda gy, index: apply(SLICE, (gy,), {"index": index})},
-)
-
-
-def _put_slice(gy: Tensor, index: Any, x_shape: tuple[int, ...]) -> Tensor:
-    return apply(SPREAD, (gy,), {"index": index, "shape": x_shape})
 
 
 def _index_samples() -> Any:
@@ -224,43 +210,53 @@ def _index_samples() -> Any:
     yield Sample((x, np.array([], dtype=np.int64)), name="nothing")
 
 
+def _add_at(xp: Any, y: Any, index: Any, x: Any) -> None:
+    """``y[index] += x``, every value counted, in a fixed order: ``xp.add.at`` of a GPU adds with
+    atomics, whose order changes the sums from run to run."""
+    if xp is not np and cuda.accepts(x):
+        cuda.add_at(y, index, x)
+        return
+    found = _rows_at(y, index) if xp is np else None
+    if found is None:
+        xp.add.at(y, index, x)
+        return
+    places, shape, width = found
+    x = np.broadcast_to(x, shape).reshape(-1, width)
+    add_in_order(y.reshape(-1, width), places, x)
+
+
+def _rows_at(y: np.ndarray, index: Any) -> tuple[np.ndarray, tuple[int, ...], int] | None:
+    """For an index of integer arrays, or of one behind whole axes: the numbers of the rows it
+    names when ``y`` is a matrix of rows, the shape of what it names, and the width of a row."""
+    items = index if isinstance(index, tuple) else (index,)
+    axis = 0
+    while axis < len(items) and isinstance(items[axis], slice) and items[axis] == slice(None):
+        axis += 1
+    arrays = items[axis:]
+    chosen = y.shape[axis : axis + len(arrays)]
+    width = math.prod(y.shape[axis + len(arrays) :])
+    plain = all(isinstance(each, np.ndarray) and each.dtype.kind in "iu" for each in arrays)
+    if not (plain and arrays and width and y.flags.c_contiguous) or (axis and len(arrays) > 1):
+        return None
+    places: Any = 0
+    for each, size in zip(arrays, chosen, strict=True):
+        wide = each.astype(np.int64, copy=False)
+        if wide.size and wide.min() < 0:
+            wide = np.where(wide < 0, wide + size, wide)
+        places = places * size + wide
+    shape = (*y.shape[:axis], *places.shape, *y.shape[axis + len(arrays) :])
+    if axis:
+        starts = np.arange(0, math.prod(y.shape[: axis + 1]), chosen[0])
+        places = starts[:, None] + places.reshape(-1)
+    return places.reshape(-1), shape, width
+
+
 INDEX = Op(
     "index",
     lambda xp, x, *, index: x[index],
-    gradients={"x": lambda gy, index, x_shape: _index_gradient(gy, index, x_shape)},
+    part=lambda xp, y, gy, *, index: _add_at(xp, y, index, gy),
     check=_explain_index,
     samples=_index_samples,
-)
-
-
-def _index_gradient(gy: Tensor, index: Any, x_shape: tuple[int, ...]) -> Tensor:
-    return apply(INDEX_ADD, (gy,), {"index": index, "shape": x_shape})
-
-
-def _in_order(run: Callable[..., Any]) -> Kernel:
-    """On a GPU ``xp.add.at`` adds with atomics, whose order changes the sums from run to run."""
-    return Kernel("cuda", "scatter", lambda x, *_, **__: cuda.accepts(x), run)
-
-
-def _index_add_cuda(x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
-    y = current().xp.zeros(shape, x.dtype)
-    cuda.add_at(y, index, x)
-    return y
-
-
-def _index_add_forward(xp: Any, x: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
-    y = xp.zeros(shape, x.dtype)
-    xp.add.at(y, index, x)
-    return y
-
-
-# The gradient of an index: zeros, with gy added wherever an element was read.
-INDEX_ADD = Op(
-    "index_add",
-    _index_add_forward,
-    gradients={"x": lambda gy, index: apply(INDEX, (gy,), {"index": index})},
-    halves=True,
-    kernels=[_in_order(_index_add_cuda)],
 )
 
 
@@ -381,9 +377,8 @@ def index_put_(
     if accumulate:
         added = value_for(x, values, "index_put_")
         index = tuple(indices)
-        spread = added.astype(x.dtype, copy=False).broadcast_to(x[index].shape)
-        added = apply(INDEX_ADD, (spread,), {"index": _prepare(x, index)[0], "shape": x.shape})
-        return x.add_(added)
+        wide = added.astype(x.dtype, copy=False).broadcast_to(x[index].shape)
+        return x.add_(spread(wide, INDEX, {"index": _prepare(x, index)[0]}, x.shape))
     setitem(x, tuple(indices), values)
     return x
 
@@ -505,19 +500,6 @@ def _gather_samples() -> Any:
     yield Sample((x, 0, np.array([[2, 0, 1, 1]])), name="rows")
 
 
-GATHER = Op(
-    "gather",
-    lambda xp, x, index, *, axis: xp.take_along_axis(x, index, axis),
-    inputs=("x", "index"),
-    gradients={
-        "x": lambda gy, index, axis, x_shape: apply(
-            SCATTER_ADD, (gy, index), {"axis": axis, "shape": x_shape}
-        )
-    },
-    samples=_gather_samples,
-)
-
-
 def _places_along(xp: Any, index: Any, axis: int) -> tuple[Any, ...]:
     """The index of each element, being ``index`` along ``axis`` and its own along the others."""
     places = list(xp.ogrid[tuple(slice(n) for n in index.shape)])
@@ -525,23 +507,12 @@ def _places_along(xp: Any, index: Any, axis: int) -> tuple[Any, ...]:
     return tuple(places)
 
 
-def _scatter_add_forward(xp: Any, x: Any, index: Any, *, axis: int, shape: Any) -> Any:
-    y = xp.zeros(shape, x.dtype)
-    xp.add.at(y, _places_along(xp, index, axis), x)
-    return y
-
-
-def _scatter_add_cuda(x: Any, index: Any, *, axis: int, shape: Any) -> Any:
-    return _index_add_cuda(x, index=_places_along(current().xp, index, axis), shape=shape)
-
-
-SCATTER_ADD = Op(
-    "scatter_add_zeros",
-    _scatter_add_forward,
+GATHER = Op(
+    "gather",
+    lambda xp, x, index, *, axis: x[_places_along(xp, index, axis)],
     inputs=("x", "index"),
-    gradients={"x": lambda gy, index, axis: apply(GATHER, (gy, index), {"axis": axis})},
-    halves=True,
-    kernels=[_in_order(_scatter_add_cuda)],
+    part=lambda xp, y, gy, index, *, axis: _add_at(xp, y, _places_along(xp, index, axis), gy),
+    samples=_gather_samples,
 )
 
 
@@ -555,9 +526,10 @@ def gather(x: Tensor, axis: int, index: Tensor) -> Tensor:
     """
     at = canonical_axis("gather", axis, x.ndim)
     places = from_value(index, x.device, operation="gather")
+    if not x.ndim and not places.ndim:
+        return gather(x.reshape(1), 0, places.reshape(1)).reshape(())
     _check_places("gather", x, at, places)
-    narrowed = tuple(slice(None) if i == at else slice(n) for i, n in enumerate(places.shape))
-    return apply(GATHER, (x[narrowed], places), {"axis": at})
+    return apply(GATHER, (x, places), {"axis": at})
 
 
 def _check_places(operation: str, x: Tensor, axis: int, index: Tensor) -> None:
@@ -612,40 +584,12 @@ def _take_samples() -> Any:
     yield Sample((x, np.array([11, 0])), name="flattened")
 
 
-def _take_index(axis: int, ndim: int, index: Any) -> Any:
-    return (slice(None),) * axis + (index,) if axis else index
-
-
 TAKE = Op(
     "take",
     lambda xp, x, index, *, axis: xp.take(x, index, axis=axis),
     inputs=("x", "index"),
-    gradients={
-        "x": lambda gy, index, axis, x_shape: apply(
-            TAKE_ADD, (gy, index), {"axis": axis, "shape": x_shape}
-        )
-    },
+    part=lambda xp, y, gy, index, *, axis: _add_at(xp, y, (slice(None),) * axis + (index,), gy),
     samples=_take_samples,
-)
-
-
-def _take_add_forward(xp: Any, x: Any, index: Any, *, axis: int, shape: tuple[int, ...]) -> Any:
-    y = xp.zeros(shape, x.dtype)
-    xp.add.at(y, (slice(None),) * axis + (index,), x)
-    return y
-
-
-def _take_add_cuda(x: Any, index: Any, *, axis: int, shape: tuple[int, ...]) -> Any:
-    return _index_add_cuda(x, index=(slice(None),) * axis + (index,), shape=shape)
-
-
-TAKE_ADD = Op(
-    "take_add",
-    _take_add_forward,
-    inputs=("x", "index"),
-    gradients={"x": lambda gy, index, axis: apply(TAKE, (gy, index), {"axis": axis})},
-    halves=True,
-    kernels=[_in_order(_take_add_cuda)],
 )
 
 
@@ -683,7 +627,7 @@ def _scatter_forward(xp: Any, x: Any, index: Any, v: Any, *, axis: int, add: boo
         return y
     wide = dtypes.float32 if x.dtype in dtypes.HALVES else x.dtype
     y = x.astype(wide)  # a copy
-    xp.add.at(y, places, v.astype(wide, copy=False))
+    _add_at(xp, y, places, v.astype(wide, copy=False))
     return y.astype(x.dtype, copy=False)
 
 
@@ -775,14 +719,18 @@ def _whole_slices(operation: str, x: Tensor, axis: int, index: Any, source: Any)
 
 @public(None, "index_add")
 @accepts_dim
+@in_float32
 def index_add(x: Tensor, axis: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     """Return ``x`` with ``alpha·source[j]`` added to its slice number ``index[j]`` along ``axis``.
 
     >>> index_add(gl.zeros(3), 0, gl.tensor([2, 2]), gl.tensor([1.0, 4.0]))
     tensor([0., 0., 5.])
     """
-    at, places = _whole_slices("index_add", x, axis, index, source)
-    return _scatter("index_add", x, at, places, source if alpha == 1 else alpha * source, add=True)
+    at, _ = _whole_slices("index_add", x, axis, index, source)
+    places = from_value(index, x.device, operation="index_add").reshape(-1)
+    check_range("index_add", places, x.shape[at], at)
+    scaled = (source if alpha == 1 else alpha * source).astype(x.dtype, copy=False)
+    return x + spread(scaled, TAKE, {"axis": at}, x.shape, places)
 
 
 @public(None, "index_copy")

@@ -6,13 +6,14 @@ then takes the place of the values, with its history.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from gradlab import dtypes
 from gradlab.autograd.modes import mode
-from gradlab.errors import DTypeError, ShapeError, message
-from gradlab.ops import elementwise, indexing, random, reduction, shape
+from gradlab.errors import ShapeError, message
+from gradlab.ops import elementwise, indexing, random, reduction, sampling, shape
 from gradlab.ops.core import (
     REGISTRY,
     _check_fits,
@@ -109,9 +110,11 @@ for _function, _name in (
 
 @public(None, "bernoulli_")
 def bernoulli_(x: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
-    """In place: draw 1 with probability ``p``, a number or a tensor that broadcasts, else 0."""
-    drawn = random.rand(x.shape, generator=generator, device=x.device) < p
-    return indexing.copy_(x, drawn)
+    """In place: draw 1 with probability ``p``, a number or a tensor that broadcasts, else 0.
+
+    Raises `OptionError` for a ``p`` outside [0, 1], as `bernoulli`.
+    """
+    return indexing.copy_(x, sampling.toss("bernoulli_", p, x.shape, x.device, generator))
 
 
 @public(None, "random_")
@@ -121,25 +124,28 @@ def random_(
 ) -> Tensor:  # fmt: skip
     """In place: draw integers from [``low``, ``high``), or [0, ``low``) if one bound is given.
 
-    Without bounds, from 0 to the largest integer the dtype holds exactly.
+    Without bounds, from 0 to the largest integer the dtype holds exactly. Raises `OptionError`
+    unless low < high are integers that it holds.
     """
-    alone = _largest(x) + 1 if low is None else low
-    bounds = (0, alone) if high is None else (low or 0, high)
-    drawn = random.randint(*bounds, x.shape, generator=generator, device=x.device)
-    return indexing.copy_(x, drawn)
-
-
-def _largest(x: Tensor) -> int:
-    bits = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53, "bool": 1}
-    return 2 ** bits.get(x.dtype.name, 8 * x.itemsize - (x.dtype.kind == "i")) - 1
+    if high is None:
+        bounds = (0, random.exact_range(x.dtype)[1] + 1 if low is None else low)
+    else:
+        bounds = (low or 0, high)
+    return indexing.copy_(
+        x, random.draw_integers("random_", *bounds, x.shape, generator, x.dtype, x.device)
+    )
 
 
 @public(None, "exponential_")
 def exponential_(x: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """In place: draw from the exponential distribution of rate ``lambd``, whose mean is 1/lambd."""
-    if not x.is_floating_point():
-        raise DTypeError(message("exponential_", expected="a floating dtype", got=x.dtype.name))
-    wide = dtypes.float64 if x.dtype == dtypes.float64 else dtypes.float32
+    """In place: draw from the exponential distribution of rate ``lambd``, whose mean is 1/lambd.
+
+    Raises `OptionError` unless ``lambd`` is finite and above 0.
+    """
+    dtype = random.floating("exponential_", x.dtype)
+    expected = "a finite lambd above 0"
+    random.require_all("exponential_", expected, lambda a: (a > 0) & (a < math.inf), lambd)
+    wide = dtypes.float64 if dtype == dtypes.float64 else dtypes.float32
     uniform = random.rand(x.shape, generator=generator, dtype=wide, device=x.device)
     return indexing.copy_(x, -elementwise.log1p(-uniform) / lambd)
 

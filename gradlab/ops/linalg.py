@@ -289,7 +289,31 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     return y.mT
 
 
+# From this order on a call of LAPACK for each matrix beats NumPy's LU of a whole batch.
+_SUBSTITUTED = 16
+
+
+def _substituted(a: np.ndarray, b: np.ndarray, upper: bool, unitriangular: bool) -> np.ndarray:
+    """By back substitution, in n²·k steps where LU takes n³."""
+    from scipy.linalg import get_lapack_funcs  # loaded at the first use
+
+    shape = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = (np.broadcast_to(x, shape + x.shape[-2:]) for x in (a, b))
+    y = np.empty(b.shape, b.dtype)
+    (trtrs,) = get_lapack_funcs(("trtrs",), (a, b))
+    for place in np.ndindex(shape):
+        if not b[place].size:
+            continue
+        # LAPACK stores by columns: the transposed matrix is the same memory.
+        y[place], info = trtrs(a[place].T, b[place], int(upper), 1, int(unitriangular))
+        if info:
+            raise np.linalg.LinAlgError("Singular matrix")
+    return y
+
+
 def _triangular_forward(xp: Any, a: Any, b: Any, *, upper: bool, unitriangular: bool) -> Any:
+    if xp is np and a.shape[-1] >= _SUBSTITUTED:
+        return _substituted(a, b, upper, unitriangular)
     # Partial pivoting leaves an upper triangle as it is, so that LU is back substitution; a lower
     # one becomes upper with its rows and columns in reverse.
     a = xp.triu(a) if upper else xp.tril(a)

@@ -20,7 +20,7 @@ from gradlab.errors import AxisError, OptionError, ShapeError, message
 from gradlab.kernels import ladder
 from gradlab.kernels.cuda import matmul as cuda, reduction
 from gradlab.kernels.cuda.driver import current
-from gradlab.ops.core import FLOAT, PROMOTE, Kernel, Op, apply, public
+from gradlab.ops.core import FLOAT, PROMOTE, VIEW, Kernel, Op, apply, public
 from gradlab.ops.elementwise import TensorLike, conj, keep, where, write_out
 from gradlab.ops.reducing import (
     array_dot,
@@ -1095,12 +1095,8 @@ def _place(offset: int, axis1: int, axis2: int) -> dict[str, int]:
 DIAGONAL = Op(
     "diagonal",
     _diagonal_forward,
-    gradients={
-        "x": lambda gy, offset, axis1, axis2, x_shape: apply(
-            DIAG_EMBED, (gy,), {**_place(offset, axis1, axis2), "shape": x_shape}
-        )
-    },
     view=True,
+    part=VIEW,
     samples=_diagonal_samples,
 )
 

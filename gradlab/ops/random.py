@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,21 +25,20 @@ import numpy as np
 from gradlab import dtypes
 from gradlab.arguments import guard_namespace
 from gradlab.devices import DeviceLike, find_device
+from gradlab.dtypes import DType
 from gradlab.errors import DTypeError, OptionError, message
 from gradlab.kernels.cuda import random as cuda
 from gradlab.ops.core import Kernel, Op, apply, public, update
 from gradlab.ops.samples import LARGE, Sample, values
 from gradlab.ops.shape import new_shape as _shape
-from gradlab.tensor import Tensor, from_value, is_integer
+from gradlab.tensor import Tensor, is_integer
 
 __all__ = [
     "Generator",
-    "bernoulli",
     "dropout",
     "get_rng_state",
     "initial_seed",
     "manual_seed",
-    "multinomial",
     "normal",
     "rand",
     "rand_like",
@@ -102,17 +101,19 @@ class Generator:
     def set_state(self, state: dict[str, int]) -> Generator:
         """Go on from a state that `get_state` gave."""
         try:
-            seed, calls = int(state["seed"]), int(state["calls"])
-        except (KeyError, TypeError, ValueError):
+            seed, calls = state["seed"], state["calls"]
+        except (KeyError, TypeError, IndexError):
+            seed = calls = -1
+        if not (is_integer(seed) and is_integer(calls) and 0 <= calls <= _MASK64):
             raise OptionError(
                 message(
                     "Generator.set_state",
                     expected="a dict with the integers 'seed' and 'calls'",
                     got=repr(state),
                 )
-            ) from None
+            )
         self.manual_seed(seed)
-        self._calls = calls
+        self._calls = int(calls)
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -242,14 +243,23 @@ def _normal(xp: Any, out: Any, *, seed: int, call: int) -> None:
 
 def _integers(xp: Any, out: Any, *, seed: int, call: int, low: int, span: int) -> None:
     # The remainder favours small values by at most span / 2⁶⁴.
-    drawn = _bits(seed, call, out[0].size) % np.uint64(span)
-    _put(xp, out[0], drawn.astype(np.int64) + np.int64(low))
+    drawn = _bits(seed, call, out[0].size)
+    if span <= _MASK64:  # else all 64 bits
+        drawn %= np.uint64(span)
+    _put(xp, out[0], drawn.view(np.int64) + _signed(low))
 
 
 def _permutation(xp: Any, out: Any, *, seed: int, call: int) -> None:
-    # Sorting random keys gives every order the same chance; two of n keys are equal with a
-    # chance of n²/2⁶⁵, and a stable sort keeps even that the same everywhere.
-    _put(xp, out[0], np.argsort(_bits(seed, call, out[0].size), kind="stable"))
+    # Sorting random keys gives every order the same chance. Pairs whose keys agree in the bits that
+    # count, two of 2¹⁷ elements, none of 10⁶ and 45 of 10⁷, keep the order of their positions.
+    keys = _bits(seed, call, out[0].size)
+    if keys.size > cuda.SHORT:
+        _put(xp, out[0], cuda.order_of(np, keys))
+        return
+    # The same by their 32 high bits, which NumPy sorts in two passes, ten times as fast.
+    low, high = (np.ascontiguousarray(keys.view("<u2")[i::4]) for i in (2, 3))
+    order = np.argsort(low, kind="stable")
+    _put(xp, out[0], order[np.argsort(high[order], kind="stable")])
 
 
 def _declare(name: str, forward: Any, fill: Any, accepts: Any) -> Op:
@@ -280,11 +290,94 @@ def _draw(
     return made.requires_grad_() if requires_grad else made
 
 
-def _floating(operation: str, dtype: Any) -> Any:
+def _signed(word: int) -> np.int64:
+    """The low 64 bits of an integer, as NumPy's sums wrap around."""
+    return np.uint64(word & _MASK64).astype(np.int64)
+
+
+# ------------------------------------------------------------------- what can be drawn from
+#
+# A distribution that does not exist is refused: bounds the wrong way round, NaN, a scale below 0.
+# The values of tensors are looked at on the CPU alone, as on a GPU that would make the host wait.
+
+
+def floating(operation: str, dtype: Any) -> Any:
+    """The dtype of draws of real numbers."""
     wanted = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
     if not dtypes.is_floating(wanted):
         raise DTypeError(message(operation, expected="a floating dtype", got=wanted.name))
     return wanted
+
+
+def require_all(
+    operation: str, expected: str | DType, test: Callable[..., Any], *values: Any
+) -> None:
+    """Refuse parameters for which ``test`` does not hold everywhere, NaN among them.
+
+    A dtype for ``expected`` is that of bounds, whose name would take longer than the test.
+    """
+    if any(isinstance(value, Tensor) and value.device.type != "cpu" for value in values):
+        return
+    numbers = all(value.__class__ in (int, float) for value in values)
+    if not (test(*values) if numbers else _hold(test, values)):
+        got = " and ".join(
+            _described(value) if isinstance(value, Tensor) else repr(value) for value in values
+        )
+        if not isinstance(expected, str):
+            expected = f"low <= high, finite and no further apart than {expected.name} can tell"
+        raise OptionError(message(operation, expected=expected, got=got))
+
+
+def _hold(test: Callable[..., Any], values: Sequence[Any]) -> bool:
+    arrays = [x._array if isinstance(x, Tensor) else np.asarray(x) for x in values]
+    if any(array.dtype.kind not in "biufV" for array in arrays):
+        return False
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.all(test(*(array.astype(np.float64) for array in arrays))))
+
+
+def _described(x: Tensor) -> str:
+    return str(x.detach().tolist()) if x.numel() <= 4 else f"a tensor of shape {x.shape}"
+
+
+def is_finite(x: Any) -> Any:
+    """`isfinite` of a number or an array."""
+    return abs(x) < math.inf
+
+
+def require_std(operation: str, std: Any) -> None:
+    """Refuse what is no standard deviation."""
+    require_all(operation, "a finite std of 0 or more", lambda s: (s >= 0) & (s < math.inf), std)
+
+
+def _require_bounds(operation: str, low: Any, high: Any, dtype: Any) -> None:
+    largest = float(dtypes.finfo(dtype).max)
+
+    def fit(a: Any, b: Any) -> Any:
+        return (abs(a) <= largest) & (abs(b) <= largest) & (a <= b) & (b - a <= largest)
+
+    require_all(operation, dtype, fit, low, high)
+
+
+def _require_integers(operation: str, dtype: Any, low: int, high: int) -> None:
+    """Refuse a range of integers, low <= i < high, that a dtype does not hold exactly."""
+    if dtypes.is_complex(dtype):
+        raise DTypeError(message(operation, expected="a real dtype", got=dtype.name))
+    least, largest = exact_range(dtype)
+    if low < least or high - 1 > largest:
+        expected = f"integers that {dtype.name} holds exactly, from {least} to {largest}"
+        raise OptionError(message(operation, expected=expected, got=f"{low} to {high - 1}"))
+
+
+def exact_range(dtype: Any) -> tuple[int, int]:
+    """The least and the largest integer up to which a dtype holds all exactly."""
+    if dtype == dtypes.bool_:
+        return 0, 1
+    if dtypes.is_floating(dtype):
+        exact = round(2 / float(dtypes.finfo(dtype).eps))
+        return -exact, exact
+    info = np.iinfo(dtype)
+    return int(info.min), int(info.max)
 
 
 def rand(
@@ -295,7 +388,7 @@ def rand(
 
     float32 values are multiples of 2⁻²⁴, float64 values of 2⁻⁵³, and below 1 in both.
     """
-    wanted = _floating("rand", dtype)
+    wanted = floating("rand", dtype)
     sizes = _shape("rand", shape if size is None else (size,))
     return _draw(DRAW_UNIFORM, sizes, wanted, device, generator, requires_grad)
 
@@ -305,7 +398,7 @@ def randn(
     device: DeviceLike = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Draw from the standard normal distribution: ``randn(2, 3)``, ``randn(size=())``."""
-    wanted = _floating("randn", dtype)
+    wanted = floating("randn", dtype)
     sizes = _shape("randn", shape if size is None else (size,))
     return _draw(DRAW_NORMAL, sizes, wanted, device, generator, requires_grad)
 
@@ -314,9 +407,30 @@ def uniform(
     low: float = 0.0, high: float = 1.0, size: Any = (), *, generator: Generator | None = None,
     dtype: Any = None, device: DeviceLike = None,
 ) -> Tensor:  # fmt: skip
-    """Draw uniforms from [low, high)."""
-    u = rand(_shape("uniform", (size,)), generator=generator, dtype=dtype, device=device)
-    return u * (high - low) + low
+    """Draw uniforms from [low, high).
+
+    Raises `OptionError` unless low <= high are finite and no further apart than the dtype can tell.
+    """
+    return draw_uniform("uniform", low, high, size, generator, dtype, device)
+
+
+def draw_uniform(
+    operation: str, low: Any, high: Any, size: Any, generator: Generator | None, dtype: Any,
+    device: DeviceLike,
+) -> Tensor:  # fmt: skip
+    """`uniform`, under the name of ``operation``."""
+    wanted = floating(operation, dtype)
+    _require_bounds(operation, low, high, wanted)
+    u = _draw(DRAW_UNIFORM, _shape(operation, (size,)), wanted, device, generator)
+    numbers = not isinstance(low, Tensor) and not isinstance(high, Tensor)
+    if numbers and (low, high) == (0, 1):
+        return u
+    made = u * (high - low) + low
+    if numbers and low != 0 and low < high:
+        # Rounding of the sum may reach ``high``, which is left out.
+        last = np.nextafter(wanted.type(high), wanted.type(low))
+        made = made.clamp(max=float(last))
+    return made
 
 
 def normal(
@@ -326,44 +440,73 @@ def normal(
     """Draw from normal distributions; without ``size``, one value per element of the tensors
     ``mean`` and ``std``.
 
+    Raises `OptionError` for a mean that is not finite, and a std that is not or is below 0 (of
+    tensors on the CPU; on a GPU a look at the values would wait for them).
+
     >>> normal(0, 1, (2, 3)).shape
     (2, 3)
     """
-    if not isinstance(std, Tensor) and std < 0:
-        raise OptionError(message("normal", expected="std of 0 or more", got=str(std)))
     if size is None:
         tensors = [each for each in (mean, std) if isinstance(each, Tensor)]
         size = np.broadcast_shapes(*(each.shape for each in tensors))
         device = tensors[0].device if tensors and device is None else device
-    z = randn(_shape("normal", (size,)), generator=generator, dtype=dtype, device=device)
-    made = z * std + mean
+    made = draw_normal("normal", mean, std, size, generator, dtype, device)
     return made.requires_grad_() if requires_grad else made
+
+
+def draw_normal(
+    operation: str, mean: Any, std: Any, size: Any, generator: Generator | None, dtype: Any,
+    device: DeviceLike,
+) -> Tensor:  # fmt: skip
+    """`normal` of a given size, under the name of ``operation``."""
+    require_std(operation, std)
+    require_all(operation, "a finite mean", is_finite, mean)
+    wanted = floating(operation, dtype)
+    z = _draw(DRAW_NORMAL, _shape(operation, (size,)), wanted, device, generator)
+    return z * std + mean
 
 
 def randint(
     low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None,
     dtype: Any = None, device: DeviceLike = None,
 ) -> Tensor:  # fmt: skip
-    """Draw integers from [low, high), or [0, low) if one bound is given: ``randint(10, (3,))``."""
+    """Draw integers from [low, high), or [0, low) if one bound is given: ``randint(10, (3,))``.
+
+    Raises `OptionError` unless low < high are integers and ``dtype`` (int64) holds them exactly.
+    """
     if size is None:  # randint(high, size)
         low, high, size = 0, low, high
+    return draw_integers("randint", low, high, size, generator, dtype, device)
+
+
+def draw_integers(
+    operation: str, low: Any, high: Any, size: Any, generator: Generator | None, dtype: Any,
+    device: DeviceLike,
+) -> Tensor:  # fmt: skip
+    """`randint`, under the name of ``operation``."""
     if not isinstance(size, tuple | list):
-        raise OptionError(message("randint", expected="a tuple for size", got=repr(size)))
-    if high <= low:
-        raise OptionError(message("randint", expected="low < high", got=f"{low} and {high}"))
+        raise OptionError(message(operation, expected="a tuple for size", got=repr(size)))
+    try:
+        first, end = low.__index__(), high.__index__()
+    except AttributeError:
+        got = f"{low!r} and {high!r}"
+        raise OptionError(message(operation, expected="integer bounds", got=got)) from None
+    if end <= first:
+        raise OptionError(message(operation, expected="low < high", got=f"{low} and {high}"))
     wanted = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
-    shape = _shape("randint", (size,))
-    bounds: dict[str, Any] = {"low": int(low), "span": int(high) - int(low)}
-    return _draw(DRAW_INTEGERS, shape, wanted, device, generator, **bounds)
+    _require_integers(operation, wanted, first, end)
+    bounds: dict[str, Any] = {"low": first, "span": end - first}
+    return _draw(DRAW_INTEGERS, _shape(operation, (size,)), wanted, device, generator, **bounds)
 
 
 def randperm(
     n: int, *, generator: Generator | None = None, dtype: Any = None, device: DeviceLike = None
 ) -> Tensor:
-    """Draw a random order of the integers 0 … n - 1."""
-    if n < 0:
-        raise OptionError(message("randperm", expected="n of 0 or more", got=str(n)))
+    """Draw a random order of the integers 0 … n - 1, which ``dtype`` (int64) must hold exactly."""
+    if not is_integer(n) or n < 0:
+        raise OptionError(message("randperm", expected="an integer n of 0 or more", got=repr(n)))
     wanted = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
+    _require_integers("randperm", wanted, 0, int(n))
     return _draw(DRAW_PERMUTATION, (int(n),), wanted, device, generator)
 
 
@@ -377,54 +520,23 @@ def randn_like(input: Tensor, **options: Any) -> Tensor:
     return randn(input.shape, **{"dtype": input.dtype, "device": input.device, **options})
 
 
-@public(None, "bernoulli")
-def bernoulli(p: Any, *, generator: Generator | None = None) -> Tensor:
-    """Draw 1 with probability ``p``, element by element, else 0; the dtype of ``p``."""
-    p = p if isinstance(p, Tensor) else from_value(p, find_device(None))
-    return (rand(p.shape, generator=generator, device=p.device) < p).astype(p.dtype)
-
-
-@public(None, "multinomial")
-def multinomial(
-    weights: Tensor, num_samples: int, replacement: bool = False, *,
-    generator: Generator | None = None,
-) -> Tensor:  # fmt: skip
-    """Draw class numbers with probabilities proportional to the last axis of ``weights``.
-
-    Without replacement by the Gumbel-max rule: the largest of ``log(w) + Gumbel noise``.
-    """
-    if not replacement and num_samples > weights.shape[-1]:
-        raise OptionError(
-            message(
-                "multinomial",
-                expected=f"at most {weights.shape[-1]} samples without replacement",
-                got=str(num_samples),
-            )
-        )
-    shape = (*weights.shape[:-1], num_samples if replacement else 1, weights.shape[-1])
-    u = rand(shape, generator=generator, dtype="float64", device=weights.device)
-    noise = -(-(u.log())).log()
-    scores = weights.astype("float64").log().unsqueeze(-2) + noise
-    if replacement:
-        return scores.argmax(axis=-1)
-    return scores.squeeze(-2).argsort(axis=-1, descending=True)[..., :num_samples]
-
-
 # ------------------------------------------------------------------------ in place on tensors
 
 
-def _fill(name: str, draw: Any) -> None:
-    def fill(x: Tensor, *args: Any, generator: Generator | None = None, **kwargs: Any) -> Tensor:
-        return x.copy_(
-            draw(*args, **kwargs, size=x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        )
-
-    fill.__doc__ = f"In place: fill with random numbers as `{draw.__name__}` draws them."
-    Tensor._add_method(name, fill)
+@public(None, "uniform_")
+def uniform_(
+    x: Tensor, low: float = 0.0, high: float = 1.0, *, generator: Generator | None = None
+) -> Tensor:
+    """In place: draw uniforms from [low, high), finite bounds that the dtype can tell apart."""
+    return x.copy_(draw_uniform("uniform_", low, high, x.shape, generator, x.dtype, x.device))
 
 
-_fill("uniform_", uniform)
-_fill("normal_", normal)
+@public(None, "normal_")
+def normal_(
+    x: Tensor, mean: Any = 0.0, std: Any = 1.0, *, generator: Generator | None = None
+) -> Tensor:
+    """In place: draw from the normal distribution N(mean, std²), finite, std of 0 or more."""
+    return x.copy_(draw_normal("normal_", mean, std, x.shape, generator, x.dtype, x.device))
 
 
 # ------------------------------------------------------------------------------------ dropout

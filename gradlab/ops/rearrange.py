@@ -15,9 +15,8 @@ from gradlab import dtypes
 from gradlab.devices import DeviceLike, find_device
 from gradlab.errors import OptionError, ShapeError, message
 from gradlab.ops import shape
-from gradlab.ops.core import public
-from gradlab.ops.indexing import take
-from gradlab.ops.padding import pad
+from gradlab.ops.core import public, put_together
+from gradlab.ops.indexing import SLICE, take
 from gradlab.ops.shape import accepts_dim, canonical_axes, canonical_axis
 from gradlab.tensor import Tensor
 
@@ -254,12 +253,19 @@ def block_diag(*tensors: Tensor) -> Tensor:
     tensor([[1, 2, 0],
             [0, 0, 3]])
     """
-    blocks = [atleast_2d(x) for x in tensors]
-    width, rows, start = sum(x.shape[1] for x in blocks), [], 0
+    blocks = [atleast_2d(x) for x in shape.require_tensors("block_diag", tensors)]
+    if any(x.ndim > 2 for x in blocks):
+        got = " and ".join(str(x.shape) for x in blocks)
+        raise ShapeError(message("block_diag", expected="at most two axes", got=f"shapes {got}"))
+    dtype = dtypes.result_type(*{x.dtype for x in blocks})
+    places, down, right = [], 0, 0
     for x in blocks:
-        rows.append(pad(x, (start, width - start - x.shape[1])))
-        start += x.shape[1]
-    return shape.cat(rows, 0)
+        height, width = x.shape
+        index = (slice(down, down + height), slice(right, right + width))
+        places.append({"index": index})
+        down, right = down + height, right + width
+    blocks = [x.astype(dtype, copy=False) for x in blocks]
+    return put_together(blocks, SLICE, places, (down, right))
 
 
 def broadcast_shapes(*shapes: Any) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -12,7 +13,16 @@ import numpy as np
 from gradlab import dtypes
 from gradlab.errors import AxisError, OptionError, ShapeError, message
 from gradlab.kernels.cuda import reduction as _reduction  # noqa: F401 - rungs
-from gradlab.ops.core import Op, apply, device_shares, ladder_kernel, mixed_devices, public
+from gradlab.ops.core import (
+    VIEW,
+    VIEW_OF_CONTIGUOUS,
+    Op,
+    apply,
+    device_shares,
+    ladder_kernel,
+    mixed_devices,
+    public,
+)
 from gradlab.ops.reducing import reduce_array
 from gradlab.ops.samples import Sample, values
 from gradlab.tensor import Tensor, operand_beside, require_option
@@ -111,6 +121,7 @@ RESHAPE = Op(
     lambda xp, x, *, shape: x.reshape(shape),
     gradients={"x": lambda gy, x_shape: reshape(gy, x_shape)},
     view=True,
+    part=VIEW_OF_CONTIGUOUS,
     samples=_reshape_samples,
 )
 
@@ -207,6 +218,7 @@ PERMUTE = Op(
     lambda xp, x, *, axes: x.transpose(axes),
     gradients={"x": lambda gy, axes: apply(PERMUTE, (gy,), {"axes": _inverse(axes)})},
     view=True,
+    part=VIEW,
     samples=_permute_samples,
 )
 
@@ -495,17 +507,38 @@ def _cat_samples() -> Any:
     yield Sample(([a],), {"axis": 1}, "one tensor")
 
 
-def _cat_forward(xp: Any, *xs: Any, axis: int, sizes: tuple[int, ...]) -> Any:
-    dtype = dtypes.result_type(*(x.dtype for x in xs))
-    return xp.concatenate([x.astype(dtype, copy=False) for x in xs], axis=axis)
+def _one_dtype(xs: Sequence[Any]) -> Sequence[Any]:
+    found = {x.dtype for x in xs}
+    if len(found) == 1:
+        return xs
+    dtype = dtypes.result_type(*found)
+    return [x.astype(dtype, copy=False) for x in xs]
 
 
-def _cat_gradient(gy: Tensor, i: int, axis: int, sizes: tuple[int, ...]) -> Tensor:
-    start = sum(sizes[:i])
-    return narrow(gy, axis, start, sizes[i])
+def _cat_forward(xp: Any, *xs: Any, axis: int, ends: tuple[int, ...]) -> Any:
+    return xp.concatenate(_one_dtype(xs), axis=axis)
 
 
-CAT = Op("cat", _cat_forward, inputs=("*xs",), gradients={"*": _cat_gradient}, samples=_cat_samples)
+def _cat_gradient(gy: Tensor, i: int, axis: int, ends: tuple[int, ...]) -> Tensor:
+    return gy[(slice(None),) * axis + (slice(ends[i - 1] if i else 0, ends[i]),)]
+
+
+def _cat_backward(
+    xp: Any, gy: Any, *, needs: Sequence[bool], axis: int, ends: tuple[int, ...]
+) -> Any:
+    before = (slice(None),) * axis
+    pairs = zip((0, *ends[:-1]), ends, needs, strict=True)
+    return tuple(gy[(*before, slice(start, end))] if need else None for start, end, need in pairs)
+
+
+CAT = Op(
+    "cat",
+    _cat_forward,
+    inputs=("*xs",),
+    gradients={"*": _cat_gradient},
+    fused=Op("cat_backward", _cat_backward, inputs=("gy",)),
+    samples=_cat_samples,
+)
 
 
 @public(CAT)
@@ -516,11 +549,11 @@ def cat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     >>> cat([gl.tensor([1, 2]), gl.tensor([3])])
     tensor([1, 2, 3])
     """
-    xs = _sequence("cat", tensors)
+    xs = require_tensors("cat", tensors)
     at = canonical_axis("cat", axis, xs[0].ndim)
     if xs[0].ndim == 0:
         raise ShapeError("cat: expected tensors with an axis, got scalars; use stack")
-    rests = {(x.ndim, x.shape[:at] + x.shape[at + 1 :]) for x in xs}
+    rests = {(len(shape), shape[:at] + shape[at + 1 :]) for shape in {x.shape for x in xs}}
     if len(rests) > 1:
         raise ShapeError(
             message(
@@ -529,13 +562,15 @@ def cat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
                 got=" and ".join(str(x.shape) for x in xs),
             )
         )
-    return apply(CAT, xs, {"axis": at, "sizes": tuple(x.shape[at] for x in xs)})
+    ends = tuple(itertools.accumulate([x._array.shape[at] for x in xs]))
+    return apply(CAT, xs, {"axis": at, "ends": ends})
 
 
 concat = concatenate = cat
 
 
-def _sequence(operation: str, tensors: Any) -> tuple[Tensor, ...]:
+def require_tensors(operation: str, tensors: Any) -> tuple[Tensor, ...]:
+    """A list of tensors on one device, with arrays in it made tensors; refuse anything else."""
     if isinstance(tensors, Tensor):
         raise OptionError(
             message(
@@ -551,12 +586,50 @@ def _sequence(operation: str, tensors: Any) -> tuple[Tensor, ...]:
     first = next((x for x in given if isinstance(x, Tensor)), None)
     if first is None:
         raise OptionError(message(operation, expected="a list of tensors", got=repr(tensors)))
-    xs = tuple(operand_beside(first, x, operation) for x in given)
+    xs = tuple(x if x.__class__ is Tensor else operand_beside(first, x, operation) for x in given)
     if any(x.device is not first.device for x in xs):
         raise mixed_devices(operation, xs)
     return xs
 
 
+def _stack_samples() -> Any:
+    a, b, c = (values((2, 3), seed=seed) for seed in range(3))
+    yield Sample(([a, b, c],), {"axis": 0}, "in front")
+    yield Sample(([a.T, b.T],), {"axis": 1}, "between")
+    yield Sample(([a, b],), {"axis": -1}, "behind")
+    yield Sample(([values(()), values((), seed=1)],), {}, "scalars")
+
+
+def _stack_forward(xp: Any, *xs: Any, axis: int) -> Any:
+    # One array from one call: a view with a new axis for each would take ten times as long.
+    shape = xs[0].shape
+    if axis == len(shape):
+        xs = tuple(x[..., None] for x in xs)
+    joined = xp.concatenate(_one_dtype(xs), axis=axis)
+    return joined.reshape((*shape[:axis], len(xs), *shape[axis:]))
+
+
+def _stack_gradient(gy: Tensor, i: int, axis: int) -> Tensor:
+    return gy[(slice(None),) * axis + (i,)]
+
+
+def _stack_backward(xp: Any, gy: Any, *, needs: Sequence[bool], axis: int) -> Any:
+    return tuple(
+        each if need else None for each, need in zip(xp.moveaxis(gy, axis, 0), needs, strict=True)
+    )
+
+
+STACK = Op(
+    "stack",
+    _stack_forward,
+    inputs=("*xs",),
+    gradients={"*": _stack_gradient},
+    fused=Op("stack_backward", _stack_backward, inputs=("gy",)),
+    samples=_stack_samples,
+)
+
+
+@public(STACK)
 @accepts_dim
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis.
@@ -565,23 +638,25 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     tensor([[1, 2],
             [3, 4]])
     """
-    xs = _sequence("stack", tensors)
+    xs = require_tensors("stack", tensors)
     if len({x.shape for x in xs}) > 1:
         got = " and ".join(str(x.shape) for x in xs)
         raise ShapeError(message("stack", expected="tensors of one shape", got=got))
     at = canonical_axis("stack", axis, xs[0].ndim + 1)
-    return cat([unsqueeze(x, at) for x in xs], at)
+    return apply(STACK, xs, {"axis": at})
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """Join along the second axis (the first, for vectors)."""
-    xs = [x if x.ndim else reshape(x, (1,)) for x in _sequence("hstack", tensors)]
+    xs = [x if x.ndim else reshape(x, (1,)) for x in require_tensors("hstack", tensors)]
     return cat(xs, 0 if xs[0].ndim == 1 else 1)
 
 
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """Join along the first axis, vectors as rows."""
-    return cat([reshape(x, (1, -1)) if x.ndim < 2 else x for x in _sequence("vstack", tensors)], 0)
+    return cat(
+        [reshape(x, (1, -1)) if x.ndim < 2 else x for x in require_tensors("vstack", tensors)], 0
+    )
 
 
 @public(None, "narrow")
@@ -643,6 +718,8 @@ def chunk(x: Tensor, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
 def unbind(x: Tensor, axis: int = 0) -> tuple[Tensor, ...]:
     """Return the slices along ``axis``, without that axis."""
     at = canonical_axis("unbind", axis, x.ndim)
+    if at == 0 and x.ndim:
+        return tuple(x)
     return tuple(x[(slice(None),) * at + (i,)] for i in range(x.shape[at]))
 
 

@@ -7,6 +7,7 @@ NumPy and PyTorch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -505,13 +506,32 @@ def unique(
 # ------------------------------------------------------------------------ binary search, counts
 
 
-def _searchsorted_forward(xp: Any, x1: Any, x2: Any, *, side: str) -> Any:
+def _before(xp: Any, x: Any, value: Any, side: str) -> Any:
+    """Whether ``x`` comes before the place of ``value``; NaN comes after all numbers."""
+    if side == "right":
+        return (x <= value) | (value != value)
+    return (x < value) | ((value != value) & (x == x))
+
+
+def find_places(xp: Any, x1: Any, x2: Any, side: str) -> Any:
+    """Where the values ``x2`` (…, n) belong in the sorted rows ``x1`` (…, k), or one row."""
     if x1.ndim == 1:  # CuPy searches for arrays only
         return xp.searchsorted(x1, xp.asarray(x2), side=side).astype(dtypes.int64, copy=False)
-    y = xp.empty(x2.shape, dtypes.int64)
-    for row in np.ndindex(x1.shape[:-1]):
-        y[row] = xp.searchsorted(x1[row], x2[row], side=side)
+    if math.prod(x1.shape[:-1]) == 1:
+        found = xp.searchsorted(x1.reshape(-1), x2.reshape(-1), side=side)
+        return found.reshape(x2.shape).astype(dtypes.int64, copy=False)
+    # All rows at once, a bit of the place after the other.
+    y = xp.zeros(x2.shape, dtypes.int64)
+    count = x1.shape[-1]
+    for bit in reversed(range(count.bit_length())):
+        further = y + (1 << bit)
+        seen = xp.take_along_axis(x1, xp.minimum(further, count) - 1, axis=-1)
+        y = xp.where((further <= count) & _before(xp, seen, x2, side), further, y)
     return y
+
+
+def _searchsorted_forward(xp: Any, x1: Any, x2: Any, *, side: str) -> Any:
+    return find_places(xp, x1, x2, side)
 
 
 def _searchsorted_samples() -> Iterator[Sample]:

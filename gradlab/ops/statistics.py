@@ -50,21 +50,6 @@ def dist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
     return reduction.norm((x1 - x2).reshape(-1), p)
 
 
-def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
-    """Return the p-norm distance of each row of ``x1`` (…, m, k) from each of ``x2`` (…, n, k).
-
-    The result has the shape (…, m, n).
-
-    >>> cdist(gl.tensor([[0.0, 0.0], [3.0, 0.0]]), gl.tensor([[3.0, 4.0]]))
-    tensor([[5.],
-            [4.]])
-    """
-    if min(x1.ndim, x2.ndim) < 2 or x1.shape[-1] != x2.shape[-1]:
-        got = f"shapes {x1.shape} and {x2.shape}"
-        raise ShapeError(message("cdist", expected="rows of the same length", got=got))
-    return reduction.norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
-
-
 @accepts_dim
 def std_mean(
     x: Tensor, axis: Any = None, *, correction: float = 1, keepdims: bool = False

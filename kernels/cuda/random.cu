@@ -88,7 +88,7 @@ extern "C" __global__ void NAME(bits)(uint64* y, int64 count, int64 seed, int64 
   write<4>(y, start, count, x);
 }
 
-// low + bits mod span. The remainder takes longer than the bits; integers are drawn seldom.
+// low + bits mod span, or all bits for a span of 2^64, given as 0. The remainder takes longer than the bits; integers are drawn seldom.
 extern "C" __global__ void NAME(integers)(int64* y, int64 count, int64 seed, int64 call, int64 low,
                                           int64 span) {
   int64 start = 4 * this_block();
@@ -97,7 +97,8 @@ extern "C" __global__ void NAME(integers)(int64* y, int64 count, int64 seed, int
   int64 values[4];
   philox(start / 4, seed, call, x);
 #pragma unroll
-  for (int i = 0; i < 4; i++) values[i] = int64(x[i] % uint64(span) + uint64(low));
+  for (int i = 0; i < 4; i++)
+    values[i] = int64((span ? x[i] % uint64(span) : x[i]) + uint64(low));
   write<4>(y, start, count, values);
 }
 

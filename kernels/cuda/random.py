@@ -26,6 +26,9 @@ SOURCE = "random.cu"
 # full 2048 threads at 32 registers, 1536 at 40.
 THREADS = 256
 
+# Up to so many keys are compared by 32 bits; of more, too many would be equal.
+SHORT = 1 << 17
+
 _INTEGERS: Defines = (("DTYPE", "int64"), ("INTEGERS", 1))
 
 
@@ -61,7 +64,22 @@ def bits(count: int, seed: int, call: int) -> Any:
 
 def permutation(out: Any, seed: int, call: int) -> None:
     """Fill ``out`` with a random order of 0 … n - 1: random keys, sorted by CuPy."""
-    out[...] = current().xp.argsort(bits(out.size, seed, call), kind="stable")
+    out[...] = order_of(current().xp, bits(out.size, seed, call))
+
+
+def order_of(xp: Any, keys: Any) -> Any:
+    """The order that random 64-bit ``keys`` have, int64, in the memory of the keys.
+
+    By their high bits: the low ones, 32 for up to 2¹⁷ keys, else as many as a position needs, give
+    way to the position. So no two are equal, and any sort of values gives the same order.
+    """
+    count = keys.size
+    mask = np.uint64((1 << (32 if count <= SHORT else (count - 1).bit_length())) - 1)
+    keys &= ~mask
+    keys |= xp.arange(count, dtype=np.uint64)
+    keys.sort()
+    keys &= mask
+    return keys.view(np.int64)
 
 
 def dropout(x: Any, p: float, seed: int, call: int) -> Any:

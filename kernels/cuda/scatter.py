@@ -51,6 +51,12 @@ def add_rows(y: Any, places: Any, x: Any) -> None:
 def add_at(y: Any, index: Any, x: Any) -> None:
     """``y[index] += x``, every value counted; ``index`` as for arrays, ``y`` contiguous."""
     xp = current().xp
+    item = index[0] if isinstance(index, tuple) and len(index) == 1 else index
+    if not isinstance(item, tuple) and item.ndim == 1:  # whole rows, however many y has
+        places = xp.arange(y.shape[0])[item]
+        if places.size:
+            add_rows(y, places, xp.broadcast_to(x, (places.size, *y.shape[1:])))
+        return
     places = xp.arange(y.size).reshape(y.shape)[index]
     if places.size:
         add_rows(y.reshape(-1), places.reshape(-1), xp.broadcast_to(x, places.shape))

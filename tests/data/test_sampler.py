@@ -186,13 +186,13 @@ def test_batches():
         ),
         (
             lambda: WeightedRandomSampler([1.0, -1.0], 1),
-            "WeightedRandomSampler: expected finite weights of 0 or more, not all 0, got others; "
+            "WeightedRandomSampler: expected finite weights of 0 or more, got -1.0 at [1]; "
             "a class that has no samples gives 1/0: count it as 1",
         ),
         (
             lambda: WeightedRandomSampler([1.0, 0.0], 2, replacement=False),
-            "WeightedRandomSampler: expected at most 1 samples without replacement, got 2; "
-            "leave out replacement=False",
+            "WeightedRandomSampler: expected at most 1 samples without replacement, one per class "
+            "of weight above 0, got 2; draw with replacement",
         ),
     ],
 )

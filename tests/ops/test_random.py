@@ -121,6 +121,22 @@ def test_permutations_are_even() -> None:
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 1000, 1 << 17, (1 << 17) + 1, 300_000])
+def test_permutations_are_the_same_on_a_gpu(fake_cuda, n) -> None:
+    on_cpu = gl.randperm(n, generator=Generator(5)).numpy()
+    on_gpu = gl.randperm(n, generator=Generator(5), device="cuda").cpu().numpy()
+    np.testing.assert_array_equal(on_cpu, on_gpu)
+    np.testing.assert_array_equal(np.sort(on_cpu), np.arange(n))
+
+
+@pytest.mark.parametrize("n", [1 << 17, 1 << 20])
+def test_long_permutations_rise_as_often_as_they_fall(n: int) -> None:
+    drawn = gl.randperm(n, generator=Generator(6)).numpy()
+    rises = (np.diff(drawn) > 0).sum()
+    assert abs(rises - n / 2) < 4 * np.sqrt(n / 12)
+    assert abs(np.corrcoef(drawn, np.arange(n))[0, 1]) < 4 / np.sqrt(n)
+
+
 def test_shapes_and_dtypes() -> None:
     assert gl.rand(2, 3).shape == gl.rand((2, 3)).shape == gl.rand(size=(2, 3)).shape == (2, 3)
     assert gl.randn(size=()).shape == ()
@@ -192,11 +208,15 @@ def test_gradient_of_dropout_has_its_mask() -> None:
             "randint: expected low < high, got 3 and 3",
         ),
         (lambda: gl.randint(3, 4), OptionError, "randint: expected a tuple for size, got 4"),
-        (lambda: gl.randperm(-1), OptionError, "randperm: expected n of 0 or more, got -1"),
+        (
+            lambda: gl.randperm(-1),
+            OptionError,
+            "randperm: expected an integer n of 0 or more, got -1",
+        ),
         (
             lambda: gl.normal(0.0, -1.0, (2,)),
             OptionError,
-            "normal: expected std of 0 or more, got -1.0",
+            "normal: expected a finite std of 0 or more, got -1.0",
         ),
         (
             lambda: gl.dropout(gl.ones(2), 1.5),
@@ -222,7 +242,8 @@ def test_gradient_of_dropout_has_its_mask() -> None:
         (
             lambda: gl.multinomial(gl.ones(2), 3),
             OptionError,
-            "multinomial: expected at most 2 samples without replacement, got 3",
+            "multinomial: expected at most 2 samples without replacement, one per class of weight "
+            "above 0, got 3; draw with replacement",
         ),
     ],
 )
