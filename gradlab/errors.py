@@ -101,6 +101,9 @@ class MissingDependencyError(GradlabError, ImportError):
     """An optional package that is not installed."""
 
 
+_LONGEST = 1000  # characters of a value in a message
+
+
 def message(operation: str, *, expected: str = "", got: str = "", hint: str = "") -> str:
     """Return ``operation: expected …, got …; hint`` leaving out what is empty.
 
@@ -109,6 +112,8 @@ def message(operation: str, *, expected: str = "", got: str = "", hint: str = ""
     """
     if "\n" in str(got):  # the repr of a tensor or an array
         got = " ".join(got.split())
+    if len(got) > _LONGEST:
+        got = f"{got[: _LONGEST - 100]} ... {got[-80:]}"
     parts = [f"expected {expected}" if expected else "", f"got {got}" if got else ""]
     body = ", ".join(part for part in parts if part)
     # What came may be text from a file or a server.

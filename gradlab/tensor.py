@@ -418,6 +418,7 @@ class Tensor(TensorMethods):
     def __iter__(self) -> Iterator[Tensor]:
         if self.ndim == 0:
             raise ShapeError("iteration: expected at least one axis, got a scalar tensor")
+        require_parts("iteration", self, len(self))
         return (self[i] for i in range(len(self)))
 
     def __format__(self, spec: str) -> str:
@@ -562,6 +563,20 @@ def from_value(
     return Tensor._wrap(device.backend.from_host(array), device)
 
 
+_MOST_PARTS = 2**24
+
+
+def require_parts(operation: str, x: Tensor, count: int) -> None:
+    """Refuse to take a tensor apart into millions of parts that hold nothing, which would not end.
+
+    A tensor without elements may have an axis of any size.
+    """
+    if count > _MOST_PARTS and count > x.numel():
+        expected = f"at most {_MOST_PARTS} parts, or as many as there are elements"
+        got = f"{show(count)} parts of a tensor of shape {x.shape}"
+        raise OptionError(message(operation, expected=expected, got=got))
+
+
 def operand_beside(x: Tensor, value: Any, operation: str) -> Tensor:
     """``value`` as a tensor for an operation with ``x``: see ``beside`` of `from_value`."""
     return from_value(value, x.device, beside=x.dtype, operation=operation)
@@ -579,6 +594,8 @@ def value_for(x: Tensor, value: Any, operation: str) -> Tensor:
 
 def _check_fits(array: np.ndarray, dtype: DType, operation: str) -> None:
     """Refuse Python numbers that a dtype does not hold: large ones in integers, complex in real."""
+    if array.dtype.kind == "b":
+        return
     if array.dtype.kind == "c":
         bad = array.reshape(-1)[:0] if dtypes.is_complex(dtype) else array
         expected = f"a value that fits {dtype.name}"

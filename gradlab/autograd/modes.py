@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from gradlab.arguments import show
 from gradlab.contexts import Restoring
 from gradlab.errors import OptionError, message
 
@@ -218,7 +219,7 @@ def _decorated(function: Any, name: str, inside: Callable[[], _Modes]) -> Any:
 def _kind(value: Any) -> str:
     name = getattr(value, "__name__", None)
     if name is None:
-        return repr(value)
+        return show(value)
     return f"the {'class' if isinstance(value, type) else 'function'} {name}"
 
 

@@ -18,7 +18,7 @@ from gradlab.ops import shape
 from gradlab.ops.core import public, put_together
 from gradlab.ops.indexing import SLICE, take
 from gradlab.ops.shape import accepts_dim, canonical_axes, canonical_axis
-from gradlab.tensor import Tensor
+from gradlab.tensor import Tensor, require_parts
 
 
 def _require_axes(operation: str, x: Tensor, count: int) -> None:
@@ -115,7 +115,8 @@ def column_stack(tensors: Sequence[Tensor]) -> Tensor:
     tensor([[1, 3],
             [2, 4]])
     """
-    return shape.cat([x if x.ndim > 1 else x.reshape(-1, 1) for x in tensors], 1)
+    xs = shape.require_tensors("column_stack", tensors)
+    return shape.cat([x if x.ndim > 1 else x.reshape(-1, 1) for x in xs], 1)
 
 
 def dstack(tensors: Sequence[Tensor]) -> Tensor:
@@ -125,7 +126,8 @@ def dstack(tensors: Sequence[Tensor]) -> Tensor:
     tensor([[[1, 3],
              [2, 4]]])
     """
-    return shape.cat([_with_three_axes(x) for x in tensors], 2)
+    xs = shape.require_tensors("dstack", tensors)
+    return shape.cat([_with_three_axes(x) for x in xs], 2)
 
 
 @public(None, "tensor_split")
@@ -145,6 +147,7 @@ def tensor_split(
     if isinstance(given, int | np.integer):
         if given < 1:
             raise OptionError(message("tensor_split", expected="1 part or more", got=repr(given)))
+        require_parts("tensor_split", x, int(given))
         each, longer = divmod(size, int(given))
         cuts = [each * i + min(i, longer) for i in range(1, int(given))]
     else:

@@ -25,7 +25,7 @@ from gradlab.ops.core import (
 )
 from gradlab.ops.reducing import reduce_array
 from gradlab.ops.samples import Sample, values
-from gradlab.tensor import Tensor, operand_beside, require_option
+from gradlab.tensor import Tensor, operand_beside, require_option, require_parts
 
 Axis = int | Sequence[int] | None
 
@@ -688,6 +688,7 @@ def split(x: Tensor, split_size: int | Sequence[int], axis: int = 0) -> tuple[Te
     if isinstance(split_size, int):
         if split_size < 1:
             raise OptionError(message("split", expected="a size of 1 or more", got=str(split_size)))
+        require_parts("split", x, -(-size // split_size))
         sizes = [min(split_size, size - i) for i in range(0, size, split_size)] or [0]
     else:
         sizes = list(split_size)
@@ -720,6 +721,7 @@ def unbind(x: Tensor, axis: int = 0) -> tuple[Tensor, ...]:
     at = canonical_axis("unbind", axis, x.ndim)
     if at == 0 and x.ndim:
         return tuple(x)
+    require_parts("unbind", x, x.shape[at])
     return tuple(x[(slice(None),) * at + (i,)] for i in range(x.shape[at]))
 
 
