@@ -162,8 +162,9 @@ def test_an_epoch_waits_only_to_read_its_metrics(fake_cuda, monkeypatch):
     fit("cuda", epochs=3)
     passed = gl.cuda.statistics()
     # For each epoch the losses of its steps and the accuracies of its validation, each in one
-    # copy, and the first look at the metrics. 18 steps and 6 validation batches wait for nothing.
-    assert passed.copies_to_host == passed.synchronizations == 3 * 2 + 1
+    # copy, the first look at the metrics, and the last at the parameters. 18 steps and 6 validation
+    # batches wait for nothing.
+    assert passed.copies_to_host == passed.synchronizations == 3 * 2 + 2
 
 
 def test_a_run_goes_on_on_another_device(fake_cuda, tmp_path):
