@@ -727,15 +727,17 @@ logsigmoid = _function(
 )  # fmt: skip
 
 
-def keep(xp: Any, mask: Any, x: Any) -> Any:
-    """Array code: ``x`` where the bool ``mask`` holds, else 0, even where ``x`` is NaN or ∞.
+def keep(xp: Any, mask: Any, x: Any, inverted: bool = False) -> Any:
+    """Array code: ``x`` where the bool ``mask`` holds, else 0, even where ``x`` is NaN or ∞; with
+    ``inverted`` where it does not hold.
 
     NumPy's `where` takes a branch per element: 11 times the time of this on 65,536 float32 values
     with a mask without pattern, twice with a regular one. Below 1,024 values it is quicker.
     """
     if xp is not np or x.size < 1024 or x.dtype.kind not in "fV" or x.itemsize > 8:
-        return choose(xp, mask, x, xp.zeros((), x.dtype))
-    bits = np.multiply(x.view(f"i{x.itemsize}"), mask)
+        zero = xp.zeros((), x.dtype)
+        return choose(xp, mask, zero, x) if inverted else choose(xp, mask, x, zero)
+    bits = np.multiply(x.view(f"i{x.itemsize}"), ~mask if inverted else mask)
     return bits.view(x.dtype)
 
 
@@ -947,7 +949,7 @@ def _where_forward(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
         if _is_zero(x2) and getattr(x1, "dtype", None) is dtype:
             return keep(xp, condition, x1)
         if _is_zero(x1) and getattr(x2, "dtype", None) is dtype:
-            return keep(xp, ~condition, x2)
+            return keep(xp, condition, x2, inverted=True)
     return choose(xp, condition, xp.asarray(x1, dtype=dtype), xp.asarray(x2, dtype=dtype))
 
 

@@ -955,9 +955,16 @@ def _cross_entropy_backward(
         g -= xp.broadcast_to(share, peak.shape)[:, None] * weight
     g.reshape(-1)[labels.places] -= on
     if labels.kept is not None:
-        # Not by a factor of 0, which leaves NaN: where all rows are ignored `on` is divided by 0.
-        xp.moveaxis(g, 1, -1)[~labels.kept] = 0
+        _clear_ignored(xp, g, labels.kept)
     return (g.reshape(x.shape),)
+
+
+def _clear_ignored(xp: Any, g: Any, kept: Any) -> None:
+    """Set ignored rows to 0. A factor of 0 leaves NaN: in a mean of no rows all are divided by 0."""
+    if xp is np:
+        np.moveaxis(g, 1, -1)[~kept] = 0
+    else:  # an index made of a mask would wait for the device to count it
+        xp.copyto(g, 0, where=~kept[:, None])
 
 
 def _scaled_exponentials(xp: Any, rows: Any, peak: Any, factor: Any) -> Any:
@@ -986,7 +993,7 @@ def _class_targets_forward(
         q += spread / total
     if labels.kept is None:
         return q.reshape(shape), None
-    xp.moveaxis(q, 1, -1)[~labels.kept] = 0
+    _clear_ignored(xp, q, labels.kept)
     return q.reshape(shape), labels.kept.reshape(_one_at(1 if len(shape) > 1 else 0, shape))
 
 

@@ -24,7 +24,7 @@ from gradlab.errors import OptionError, ShapeError, message
 from gradlab.kernels.cuda import normalization as cuda
 from gradlab.ops.core import FLOAT, PROMOTE, Kernel, Op, apply, apply_, in_float32, public
 from gradlab.ops.elementwise import rsqrt
-from gradlab.ops.reducing import mean_and_squares, reduce_array
+from gradlab.ops.reducing import mean_and_variance, reduce_array
 from gradlab.ops.reduction import norm
 from gradlab.ops.samples import LARGE, Sample, values
 from gradlab.ops.shape import Axis, accepts_dim, sum_to
@@ -391,8 +391,8 @@ def _wide(x: Any) -> Any:
 def _statistics_forward(xp: Any, x: Any, *, dtype: Any) -> Any:
     axes = _batch_axes(x.ndim)
     x = x.astype(dtype, copy=False)
-    mean, squares = mean_and_squares(xp, x, axes, keepdims=True)
-    return mean.reshape(-1), squares.reshape(-1) / math.prod([x.shape[i] for i in axes])
+    mean, variance = mean_and_variance(xp, x, axes, keepdims=False)
+    return mean.reshape(-1), variance.reshape(-1)
 
 
 # Mean and biased variance of each channel.

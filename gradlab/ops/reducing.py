@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlab import dtypes
 from gradlab.kernels import ladder
 from gradlab.kernels.cuda import reduction as _reduction  # noqa: F401 - its rungs of the ladder
 
@@ -35,6 +36,8 @@ _REDUCE: dict[str, Callable[..., Any]] = {
     "all": np.logical_and.reduce,
 }
 
+_ACCUMULATE = frozenset({"sum", "prod"})
+
 _SMALL = 512  # elements, below which nothing is gained
 _CACHED = 1 << 18  # elements of an array that is in the cache
 _CHAIN = 64  # values that are added one after another
@@ -48,13 +51,23 @@ _RUN_IN_CACHE = 256  # the same where all of the array is in the cache
 _RUN_JUST_WRITTEN = 1024  # the same for what was computed a moment ago
 
 
+def accumulation_dtype(dtype: Any) -> Any:
+    """The dtype in which integers accumulate; None where the dtype itself will do."""
+    if dtype.kind not in "biu":
+        return None
+    return dtypes.uint64 if dtype == dtypes.uint64 else dtypes.int64
+
+
 def reduce_array(
     xp: Any, name: str, x: Any, axis: Axes = None, keepdims: bool = False, dtype: Any = None
 ) -> Any:
     """Reduce an array by ``name``, the array namespace's function, the fastest precise way known.
 
-    ``dtype`` is what integers accumulate in; floats accumulate in their own.
+    ``dtype`` is what is added or multiplied in: int64 for integers (uint64 stays), for floats
+    their own.
     """
+    if dtype is None and name in _ACCUMULATE:
+        dtype = accumulation_dtype(x.dtype)
     if xp is not np:
         return _reduce_on_device(xp, name, x, axis, keepdims, dtype)
     reduce = _REDUCE[name]
@@ -316,8 +329,27 @@ def stacked_matmul(xp: Any, x1: Any, x2: Any) -> Any:
 # ------------------------------------------------------------------------------- variances
 
 
-def mean_and_squares(xp: Any, x: Any, axis: Axes, keepdims: bool) -> tuple[Any, Any]:
-    """The mean over some axes, which stay with size 1, and ``Σ|x - mean|²``.
+def mean_and_variance(
+    xp: Any, x: Any, axis: Axes, keepdims: bool, correction: float = 0.0
+) -> tuple[Any, Any]:
+    """The mean over some axes, which stay with size 1, and ``Σ|x - mean|² / (n - correction)``.
+
+    Without degrees of freedom the variance is infinite, or NaN.
+    """
+    axes = tuple(range(x.ndim)) if axis is None else axis
+    count = math.prod([x.shape[i] for i in axes])
+    mean = reduce_array(xp, "sum", x, axis, True) / count
+    options = {"axis": axis, "keepdims": keepdims, "correction": correction}
+    if xp is not np and ladder.accepts("reduction", "var", x, **options):
+        return mean, ladder.run("reduction", "var", x, **options)
+    squares = _sum_of_squares(xp, x, mean, count, axes)
+    if not keepdims:
+        squares = squares.reshape([n for i, n in enumerate(x.shape) if i not in axes])[()]
+    return mean, squares / max(count - correction, 0)
+
+
+def _sum_of_squares(xp: Any, x: Any, mean: Any, count: int, axes: tuple[int, ...]) -> Any:
+    """``Σ|x - mean|²`` over axes, which stay with size 1.
 
     In two passes: ``E[x²] - E[x]²`` loses all digits where the mean is large beside the deviations.
     There the mean is rounded by as much as a deviation, too: what the deviations then add up to,
@@ -326,19 +358,13 @@ def mean_and_squares(xp: Any, x: Any, axis: Axes, keepdims: bool) -> tuple[Any, 
     .. [1] Chan, Golub and LeVeque, Algorithms for computing the sample variance: analysis and
        recommendations, The American Statistician 37, 1983, equation 1.7.
     """
-    axes = tuple(range(x.ndim)) if axis is None else axis
-    count = math.prod([x.shape[i] for i in axes])
-    mean = reduce_array(xp, "sum", x, axis, True) / count
     squares = _in_pieces(xp, _squares, x, mean, axes)
     size = xp.abs(mean)
-    far = size * size * count > squares * _FAR
-    if xp is not np or far.any():
-        drift = xp.abs(_in_pieces(xp, _drift, x, mean, axes))
-        # Rounding could leave less than the 0 of equal values.
-        squares = xp.maximum(squares - drift * drift / count, 0)
-    if keepdims:
-        return mean, squares
-    return mean, squares.reshape([n for i, n in enumerate(x.shape) if i not in axes])[()]
+    if xp is np and not (size * size * count > squares * _FAR).any():
+        return squares
+    drift = xp.abs(_in_pieces(xp, _drift, x, mean, axes))
+    # Rounding could leave less than the 0 of equal values.
+    return xp.maximum(squares - drift * drift / count, 0)
 
 
 # Squares of the mean over the variance, up to which its rounding costs the variance no digit.

@@ -40,7 +40,7 @@ from gradlab.ops.elementwise import (
     where,
 )
 from gradlab.ops.indexing import take_along_axis
-from gradlab.ops.reducing import Axes, mean_and_squares, reduce_array
+from gradlab.ops.reducing import Axes, accumulation_dtype, mean_and_variance, reduce_array
 from gradlab.ops.samples import LARGE, SIZES, Sample, distinct, layouts, values
 from gradlab.ops.shape import (
     EXPAND,
@@ -70,13 +70,6 @@ def _kept_shape(shape: tuple[int, ...], axis: Axes) -> tuple[int, ...]:
 def _count(shape: tuple[int, ...], axis: Axes) -> int:
     """How many elements each result is made of."""
     return math.prod(shape if axis is None else [shape[i] for i in axis])
-
-
-def _wide(dtype: Any) -> Any:
-    """The dtype in which integers accumulate; None where the dtype itself will do."""
-    if dtype.kind not in "biu":
-        return None
-    return dtypes.uint64 if dtype == dtypes.uint64 else dtypes.int64
 
 
 def _on_cuda(function: str) -> Kernel:
@@ -215,7 +208,7 @@ def _reduction_samples(
 
 
 def _sum_forward(xp: Any, x: Any, *, axis: Axes, keepdims: bool) -> Any:
-    return reduce_array(xp, "sum", x, axis, keepdims, _wide(x.dtype))
+    return reduce_array(xp, "sum", x, axis, keepdims)
 
 
 SUM = Op(
@@ -278,7 +271,7 @@ def mean(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dtype: Any = N
 
 
 def _prod_forward(xp: Any, x: Any, *, axis: Axes, keepdims: bool) -> Any:
-    return reduce_array(xp, "prod", x, axis, keepdims, _wide(x.dtype))
+    return reduce_array(xp, "prod", x, axis, keepdims)
 
 
 def _prod_gradient(gy: Tensor, x: Tensor, axis: Axes) -> Tensor:
@@ -332,9 +325,7 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dtype: Any = N
 
 
 def _var_forward(xp: Any, x: Any, *, axis: Axes, keepdims: bool, correction: float) -> Any:
-    _, squares = mean_and_squares(xp, x, axis, keepdims)
-    degrees = _count(x.shape, axis) - correction
-    return squares / (degrees if degrees > 0 else 0)
+    return mean_and_variance(xp, x, axis, keepdims, correction)[1]
 
 
 def _deviation(x: Tensor, axis: Axes) -> Tensor:
@@ -897,7 +888,7 @@ _RUNNING = {dtypes.float32: dtypes.float64, dtypes.complex64: dtypes.complex128}
 def _accumulate(xp: Any, name: str, x: Any, axis: int) -> Any:
     # A running sum adds up its rounding errors: over a million numbers, float32 keeps four digits
     # and float64 all seven, for a fifth more time.
-    dtype = _RUNNING.get(x.dtype) or _wide(x.dtype)
+    dtype = _RUNNING.get(x.dtype) or accumulation_dtype(x.dtype)
     if xp is np:
         y = (np.add if name == "cumsum" else np.multiply).accumulate(x, axis, dtype)
     else:

@@ -430,3 +430,18 @@ def test_a_hundred_million_values() -> None:
         mean = x.reshape(shape).mean(axes)
         share = np.full(y.shape, float(np.float32(0.1)))
         assert roundings(mean, share, share) <= 4 * MOST[RANDOM]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int8", "int32", "uint64"])
+def test_integers_accumulate_in_int64_wherever_they_are_added(dtype):
+    x = gl.full((2, 3), 100, dtype=dtype)
+    wide = gl.uint64 if dtype == "uint64" else gl.int64
+    sums = (
+        x.sum(0),
+        x.sum_to_size((3,)),
+        gl.einsum("ij->j", x),
+        gl.einsum("ij,k->j", x, gl.ones(1, dtype=dtype)),
+    )
+    for y in sums:
+        assert y.dtype == wide
+        assert y.tolist() == [200, 200, 200]
