@@ -960,7 +960,7 @@ def _cross_entropy_backward(
 
 
 def _clear_ignored(xp: Any, g: Any, kept: Any) -> None:
-    """Set ignored rows to 0. A factor of 0 leaves NaN: in a mean of no rows all are divided by 0."""
+    """Set ignored rows to 0. A factor of 0 would leave NaN: the mean of no rows divides by 0."""
     if xp is np:
         np.moveaxis(g, 1, -1)[~kept] = 0
     else:  # an index made of a mask would wait for the device to count it
