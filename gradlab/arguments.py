@@ -47,9 +47,10 @@ def guarded(function: Any) -> Any:
     if hasattr(function, "__door__"):
         return function.__door__
     numbers = _number_parameters(function)
-    if not numbers and _is_thin(function):
+    renames = function in _RENAMED
+    if not numbers and not renames and _is_thin(function):
         return function
-    door = _with_numbers(function, numbers) if numbers else _plain(function)
+    door = _preparing(function, numbers) if numbers or renames else _plain(function)
     door.__door__ = function.__door__ = door  # type: ignore[attr-defined]
     return door
 
@@ -58,6 +59,32 @@ def _is_thin(function: FunctionType) -> bool:
     """Whether a function does nothing but hand its arguments to `apply`, which is a door itself."""
     names = [name for name in function.__code__.co_names if not name.isupper()]
     return names == ["apply"] and not hasattr(function, "__wrapped__")
+
+
+def accepts_dim(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let ``dim`` and ``keepdim``, PyTorch's names, stand for ``axis`` and ``keepdims``."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            _rename(kwargs)
+        return function(*args, **kwargs)
+
+    call.__accepts_dim__ = True  # type: ignore[attr-defined]
+    _RENAMED[call] = function
+    return call
+
+
+_RENAMED: dict[Callable[..., Any], Callable[..., Any]] = {}  # what is called with other names
+
+
+def _rename(kwargs: dict[str, Any]) -> None:
+    if "dim" in kwargs:
+        kwargs["axis"] = kwargs.pop("dim")
+    if "keepdim" in kwargs:
+        kwargs["keepdims"] = kwargs.pop("keepdim")
+    if kwargs.get("out", "") is None:  # np.sum(x) calls x.sum(axis=None, out=None)
+        del kwargs["out"]
 
 
 def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,24 +101,26 @@ def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
     return door
 
 
-def _with_numbers(function: Callable[..., Any], numbers: Mapping[int, str]) -> Callable[..., Any]:
-    """A door that also turns tensors given for numbers into numbers, before the call.
+def _preparing(function: Callable[..., Any], numbers: Mapping[int, str]) -> Callable[..., Any]:
+    """A door that renames ``dim``, and turns tensors given for numbers into numbers.
 
     An array function would take such a tensor, and the gradient would not pass through it.
     """
-    named = frozenset(numbers.values())
+    # One call instead of two: what `accepts_dim` does is done here.
+    inner = _RENAMED.get(function, function)
+    first = min(numbers, default=1 << 30)
+
+    def prepared(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        if inner is not function:
+            _rename(kwargs)
+        return _with_numbers(function, numbers, args, kwargs) if numbers else args
 
     @functools.wraps(function)
     def door(*args: Any, **kwargs: Any) -> Any:
         try:
-            for at in range(1, len(args)):
-                if at in numbers and hasattr(args[at], "_array"):
-                    number = _as_number(function, numbers[at], args[at])
-                    args = (*args[:at], number, *args[at + 1 :])
-            for name in kwargs:
-                if name in named and hasattr(kwargs[name], "_array"):
-                    kwargs[name] = _as_number(function, name, kwargs[name])
-            return function(*args, **kwargs)
+            if kwargs or len(args) > first:
+                args = prepared(args, kwargs)
+            return inner(*args, **kwargs)
         except Exception as error:
             found = _second_try(function, args, kwargs, error)
             if found is None:
@@ -99,6 +128,20 @@ def _with_numbers(function: Callable[..., Any], numbers: Mapping[int, str]) -> C
             return found[0]
 
     return door
+
+
+def _with_numbers(
+    function: Callable[..., Any],
+    numbers: Mapping[int, str],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[Any, ...]:
+    for at, name in numbers.items():
+        if at < len(args) and hasattr(args[at], "_array"):
+            args = (*args[:at], _as_number(function, name, args[at]), *args[at + 1 :])
+        if name in kwargs and hasattr(kwargs[name], "_array"):
+            kwargs[name] = _as_number(function, name, kwargs[name])
+    return args
 
 
 def _number_parameters(function: Callable[..., Any]) -> dict[int, str]:

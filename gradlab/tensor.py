@@ -32,6 +32,16 @@ if TYPE_CHECKING:
     from typing import Self
 
 
+_OPERATORS = frozenset(
+    f"__{prefix}{name}__"
+    for name in (
+        *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor"),
+        *("lt", "le", "eq", "ne", "ge", "gt"),
+    )
+    for prefix in ("", "r")
+)
+
+
 class Tensor(TensorMethods):
     """An array of numbers of one dtype on one device, which may record what made it.
 
@@ -93,7 +103,8 @@ class Tensor(TensorMethods):
     def _add_method(cls, name: str, function: Any) -> None:
         if name in cls.__dict__:
             raise ValueError(f"Tensor has a method {name!r} already")
-        setattr(cls, name, guarded(function))
+        # An operator gets one operand, from which `apply` makes a tensor or the error.
+        setattr(cls, name, function if name in _OPERATORS else guarded(function))
 
     # ------------------------------------------------------------------------- what it is
 

@@ -46,6 +46,7 @@ from gradlab.errors import (
     message,
 )
 from gradlab.kernels import ladder
+from gradlab.kernels.cpu import halves
 from gradlab.ops.samples import Sample
 from gradlab.tensor import Tensor, copied, describe, from_value
 
@@ -69,7 +70,8 @@ class Kernel(NamedTuple):
     ``accepts(*arrays, **attributes)`` is a cheap test of shape, dtype and layout; where it says
     no, the op's own forward runs. The arrays come promoted and widened as the forward gets them;
     a kernel with ``casts=False`` gets them as they are, a float16 as a float16, and gives its
-    result in the dtype that the op's rule asks for.
+    result in the dtype that the op's rule asks for. Where its first array has another dtype than
+    one of ``dtypes`` it is not even asked.
     """
 
     device: str
@@ -77,6 +79,7 @@ class Kernel(NamedTuple):
     accepts: Callable[..., bool]
     run: Callable[..., Any]
     casts: bool = True
+    dtypes: tuple[DType, ...] | None = None
 
 
 def ladder_kernel(family: str, function: str, name: str = "") -> Kernel:
@@ -615,7 +618,9 @@ def resolve(op: Op, key: tuple[Any, ...]) -> Callable[..., Any]:
         half = next(kind for kind in kinds if kind in dtypes.HALVES)
         widened = [dtypes.float32 if kind in dtypes.HALVES else None for kind in kinds]
         run = _with_casts(op, run, widened, half)
-    run = _behind_kernels(_kernels(op, device, casts=False), run)
+    kernels = _kernels(op, device, casts=False)
+    kernels = [each for each in kernels if each.dtypes is None or kinds[0] in each.dtypes]
+    run = _behind_kernels(kernels, run)
     run = op.table[key] = device.backend.bind(run)
     return run
 
@@ -675,8 +680,8 @@ def _with_promotion(op: Op, run: Callable[..., Any], kinds: list[Any]) -> Any:
         for kind in kinds
     ]
     final = None if op.dtype == BOOL or compute == result else result
-    if compute == dtypes.bfloat16 and isinstance(run, np.ufunc) and op.name not in _BY_BITS:
-        run = _wide_where_large(run)
+    if compute in dtypes.HALVES and isinstance(run, np.ufunc) and op.name not in _BY_BITS:
+        run = _wide_where_large(run, compute)
     if all(cast is None for cast in casts) and final is None:
         return run
     return _with_casts(op, run, casts, final)
@@ -742,20 +747,36 @@ def _order_of_ties(integers: Any, floats: Any, tie: Any) -> Any:
     return above.astype(np.int8) - below.astype(np.int8)
 
 
-# ml_dtypes computes in float32 too, an element at a time. NumPy on whole arrays takes half as long
-# for a sum and a tenth for a tanh, from here on; less for what only looks at bits.
-_LARGE_BFLOAT16 = 4096
+# NumPy and ml_dtypes compute halves in float32 too, an element at a time. Whole arrays that are
+# widened take half to a tenth of the time; less where an op only looks at bits.
 _BY_BITS = frozenset({"neg", "abs", "sign", "conj", "fmod"})
 
 
-def _wide_where_large(ufunc: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*arrays: Any) -> Any:
-        if all(array.size < _LARGE_BFLOAT16 for array in arrays):
-            return ufunc(*arrays)
-        y = ufunc(*[array.astype(dtypes.float32) for array in arrays])
-        return y.astype(dtypes.bfloat16) if y.dtype == dtypes.float32 else y
+def _wide_where_large(ufunc: np.ufunc, half: DType) -> Callable[..., Any]:
+    count = ufunc.nin
 
+    def run(*arrays: Any) -> Any:  # with one array more, into that
+        for array in arrays:
+            if array.__class__ not in _SCALARS and halves.is_large(array):
+                break
+        else:
+            return ufunc(*arrays)
+        y = halves.apply_wide(ufunc, arrays[:count], half)
+        if len(arrays) > count:
+            np.copyto(arrays[count], y)
+        return y
+
+    run.ufunc = ufunc  # type: ignore[attr-defined]
     return run
+
+
+def wide_kernel(ufunc: np.ufunc, *others: float) -> Kernel:
+    """A kernel for large arrays of halves, where the forward of an op is not the ufunc itself."""
+
+    def run(x: Any) -> Any:
+        return halves.apply_wide(ufunc, (x, *others), x.dtype)
+
+    return Kernel("cpu", "halves", halves.is_large, run, casts=False, dtypes=dtypes.HALVES)
 
 
 def _with_casts(
@@ -766,7 +787,7 @@ def _with_casts(
     def narrow(y: Any) -> Any:
         if y is None or final is None or y.dtype != dtypes.float32:
             return y
-        return y.astype(final)
+        return halves.cast(y, final)
 
     def cast_and_run(*arrays: Any, **attributes: Any) -> Any:
         given = [
@@ -774,7 +795,7 @@ def _with_casts(
             if to is None
             else to.type(array)
             if array.__class__ in _SCALARS
-            else array.astype(to, copy=False)
+            else halves.cast(array, to)
             for array, to in zip(arrays, casts, strict=True)
         ]
         y = run(*given, **attributes)
@@ -1116,7 +1137,8 @@ def _inplace_run(op: Op, key: list[Any]) -> Callable[..., Any] | None:
         run = resolve(op, tuple(key))
     except Exception:
         return None  # the general way reports it
-    return ufunc if same and run is ufunc and dtypes.result_type(own, *rest) == own else None
+    same = same and getattr(run, "ufunc", run) is ufunc
+    return run if same and dtypes.result_type(own, *rest) == own else None
 
 
 def write(x: Tensor, y: Tensor, name: str) -> None:

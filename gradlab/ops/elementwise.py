@@ -16,6 +16,7 @@ from gradlab.arguments import show
 from gradlab.autograd.modes import mode
 from gradlab.devices import cpu
 from gradlab.errors import DTypeError, GradientError, OptionError, message
+from gradlab.kernels.cpu import halves
 from gradlab.ops.core import (
     BOOL,
     FLOAT,
@@ -27,6 +28,7 @@ from gradlab.ops.core import (
     in_float32,
     mark_written,
     public,
+    wide_kernel,
     write,
 )
 from gradlab.ops.samples import Sample, binary, unary, values
@@ -592,7 +594,7 @@ def _exp(xp: Any, x: Any) -> Any:
 
 
 exp = _function("exp", _exp, lambda gy, y: gy * y, "Return e to the power ``x``.",
-                halves=True)  # fmt: skip
+                halves=True, kernels=[wide_kernel(np.exp)])  # fmt: skip
 expm1 = _function("expm1", "expm1", lambda gy, y: gy * (y + 1), "Return ``exp(x) - 1``, precise "
                   "near 0.", halves=True)  # fmt: skip
 exp2 = _function("exp2", "exp2", lambda gy, y: gy * y * math.log(2), "Return 2 to the power ``x``.",
@@ -761,6 +763,7 @@ RELU = _unary(
     kinds="iufV",
     gradients={"x": lambda gy, y: where(y != 0, gy, 0.0)},
     fused=RELU_BACKWARD,
+    kernels=[wide_kernel(np.maximum, 0.0)],
 )
 
 
@@ -1132,7 +1135,7 @@ def _astype_samples() -> Any:
 ASTYPE = Op(
     "astype",
     lambda xp, x, *, dtype: x.real.astype(dtype) if x.dtype.kind == "c" and dtype.kind != "c"
-    else x.astype(dtype),
+    else halves.cast(x, dtype, copy=True),
     gradients={"x": lambda gy: gy},
     samples=_astype_samples,
 )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.arguments import accepts_dim
 from gradlab.autograd.modes import mode
 from gradlab.errors import AxisError, DTypeError, ShapeError, message
 from gradlab.kernels.cuda import scatter as cuda
@@ -36,7 +37,7 @@ from gradlab.ops.core import (
 from gradlab.ops.elementwise import COPY, where
 from gradlab.ops.embedding import add_in_order
 from gradlab.ops.samples import Sample, values
-from gradlab.ops.shape import accepts_dim, broadcast_tensors, canonical_axis
+from gradlab.ops.shape import broadcast_tensors, canonical_axis
 from gradlab.tensor import Tensor, describe, from_value, value_for
 
 # ------------------------------------------------------------------------- the kinds of index

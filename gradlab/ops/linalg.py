@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.arguments import accepts_dim
 from gradlab.autograd.modes import mode as autograd_mode
 from gradlab.errors import (
     DTypeError,
@@ -47,7 +48,6 @@ from gradlab.ops.reduction import (
 from gradlab.ops.samples import Sample, values
 from gradlab.ops.shape import (
     Axis,
-    accepts_dim,
     broadcast_tensors,
     broadcast_to,
     canonical_axes,

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.arguments import accepts_dim
 from gradlab.autograd.modes import no_grad
 from gradlab.devices import cpu
 from gradlab.errors import OptionError, ShapeError, message
@@ -27,7 +28,7 @@ from gradlab.ops.elementwise import rsqrt
 from gradlab.ops.reducing import mean_and_variance, reduce_array
 from gradlab.ops.reduction import norm
 from gradlab.ops.samples import LARGE, Sample, values
-from gradlab.ops.shape import Axis, accepts_dim, sum_to
+from gradlab.ops.shape import Axis, sum_to
 from gradlab.tensor import Tensor, from_value
 
 Axes = tuple[int, ...]

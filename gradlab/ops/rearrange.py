@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.arguments import accepts_dim
 from gradlab.devices import DeviceLike, find_device
 from gradlab.errors import OptionError, ShapeError, message
 from gradlab.ops import shape
 from gradlab.ops.core import public, put_together
 from gradlab.ops.indexing import SLICE, take
-from gradlab.ops.shape import accepts_dim, canonical_axes, canonical_axis
+from gradlab.ops.shape import canonical_axes, canonical_axis
 from gradlab.tensor import Tensor, require_parts
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.arguments import accepts_dim
 from gradlab.devices import cpu
 from gradlab.errors import (
     AxisError,
@@ -45,7 +46,6 @@ from gradlab.ops.samples import LARGE, SIZES, Sample, distinct, layouts, values
 from gradlab.ops.shape import (
     EXPAND,
     Axis,
-    accepts_dim,
     canonical_axes,
     canonical_axis,
     cat,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.arguments import accepts_dim
 from gradlab.errors import AxisError, OptionError, ShapeError, message
 from gradlab.kernels.cuda import reduction as _reduction  # noqa: F401 - rungs
 from gradlab.ops.core import (
@@ -68,24 +68,6 @@ def canonical_axes(operation: str, axis: Axis, ndim: int) -> tuple[int, ...]:
 def _scalar(operation: str, axis: Any) -> tuple[int, ...]:
     canonical_axis(operation, axis, 0)
     return ()
-
-
-def accepts_dim(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let ``dim`` and ``keepdim``, PyTorch's names, stand for ``axis`` and ``keepdims``."""
-
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if kwargs:
-            if "dim" in kwargs:
-                kwargs["axis"] = kwargs.pop("dim")
-            if "keepdim" in kwargs:
-                kwargs["keepdims"] = kwargs.pop("keepdim")
-            if kwargs.get("out", "") is None:  # np.sum(x) calls x.sum(axis=None, out=None)
-                del kwargs["out"]
-        return function(*args, **kwargs)
-
-    call.__accepts_dim__ = True  # type: ignore[attr-defined]
-    return call
 
 
 def _sizes(shape: tuple[Any, ...], operation: str = "shape") -> tuple[int, ...]:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from gradlab.arguments import accepts_dim
 from gradlab.devices import cpu
 from gradlab.kernels.cuda import softmax as cuda  # noqa: F401 - its rungs of the ladder
 from gradlab.ops.core import FLOAT, Kernel, Op, apply, ladder_kernel, public
 from gradlab.ops.elementwise import TensorLike, exp
 from gradlab.ops.reducing import sum_along
 from gradlab.ops.samples import LARGE, Sample, values
-from gradlab.ops.shape import accepts_dim, canonical_axis, sum_to
+from gradlab.ops.shape import canonical_axis, sum_to
 from gradlab.tensor import Tensor, from_value
 
 # NumPy reduces rows one by one, at 40 ns each. Rows shorter than this are copied into columns

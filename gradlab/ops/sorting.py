@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.arguments import accepts_dim
 from gradlab.errors import DTypeError, OptionError, ShapeError, message
 from gradlab.ops.core import Op, apply, public
 from gradlab.ops.elementwise import isnan, where
 from gradlab.ops.indexing import GATHER, TAKE
 from gradlab.ops.reduction import ValuesAndIndices, gives_pair, operand
 from gradlab.ops.samples import LARGE, SIZES, Sample, distinct, layouts, rng, values
-from gradlab.ops.shape import accepts_dim, canonical_axis
+from gradlab.ops.shape import canonical_axis
 from gradlab.tensor import Tensor, from_value, is_integer, operand_beside, require_option
 
 _REAL = "biufV"

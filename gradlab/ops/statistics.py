@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 from gradlab import dtypes
+from gradlab.arguments import accepts_dim
 from gradlab.errors import DTypeError, OptionError, ShapeError, message
 from gradlab.ops import elementwise, reduction, sorting
 from gradlab.ops.core import in_float32, public, widened
 from gradlab.ops.reduction import ValuesAndIndices
-from gradlab.ops.shape import accepts_dim, canonical_axis, cat, movedim
+from gradlab.ops.shape import canonical_axis, cat, movedim
 from gradlab.tensor import Tensor, from_value, require_integer
 
 
