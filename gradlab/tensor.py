@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 _OPERATORS = frozenset(
     f"__{prefix}{name}__"
     for name in (
-        *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor"),
+        *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"),
         *("lt", "le", "eq", "ne", "ge", "gt"),
     )
-    for prefix in ("", "r")
+    for prefix in ("", "r", "i")
 )
 
 

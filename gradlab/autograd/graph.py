@@ -253,7 +253,7 @@ def run_backward(
         for node, gradient in roots:
             pending.add(node, gradient)
         while pending.queue:
-            node = pending.next()
+            node = pending.nodes[-heappop(pending.queue)]  # whose gradient is complete
             if pending.parts and pending.pass_part_on(node, targets, wanted, create_graph):
                 continue
             gy, fresh, owned = pending.take(node, create_graph)
@@ -293,9 +293,14 @@ def _step(
         if plan.picks is not None:
             pending.add_output(parent, plan.picks, gx)
             continue
-        if parent.shape is None:  # a leaf that is gone
+        shape, dtype = parent.shape, parent.dtype  # of a leaf, each is looked up
+        if shape is None:  # a leaf that is gone
             continue
-        gx = _as_its_input(node, gx, parent)
+        # Broadcasting in the forward pass is summation in the backward pass, for every op alike.
+        if gx._array.shape != shape:
+            gx = _fit(node, gx, shape)
+        if gx._array.dtype != dtype:
+            gx = gx.astype(dtype)
         # A gradient that an op passes on as it is, or that a user's function returned, may be in
         # use elsewhere; a leaf copies it rather than keep it as its own `grad`.
         fresh = gx is not gy and not plan.foreign
@@ -309,15 +314,6 @@ def _step(
 def _leads_on(node: Node | Leaf, wanted: Wanted) -> bool:
     assert wanted is not None
     return any(parent is not None and parent.number in wanted for parent in node.parents)
-
-
-def _as_its_input(node: Node, gx: Tensor, parent: Node | Leaf) -> Tensor:
-    """The gradient in the shape and dtype of the input it belongs to."""
-    shape, dtype = parent.shape, parent.dtype
-    # Broadcasting in the forward pass is summation in the backward pass, for every op alike.
-    if gx._array.shape != shape:
-        gx = _fit(node, gx, shape)
-    return gx if gx._array.dtype == dtype else gx.astype(dtype)
 
 
 def _fit(node: Node, gx: Tensor, shape: Any) -> Tensor:
@@ -360,7 +356,9 @@ class _Pending:
             if owned:
                 self.owned.add(number)
             self.gradients[number] = gradient
-            self._expect(node, number)
+            if number not in self.nodes:
+                self.nodes[number] = node
+                heappush(self.queue, -number)
 
     def _expect(self, node: Node | Leaf, number: int) -> None:
         if number not in self.nodes:
@@ -431,10 +429,6 @@ class _Pending:
             self._expect(node, number)
         slots = self.gradients[number]
         slots[index] = gradient if slots[index] is None else slots[index] + gradient
-
-    def next(self) -> Node | Leaf:
-        """The node to visit, whose gradient is complete."""
-        return self.nodes[-heappop(self.queue)]
 
     def take(self, node: Node | Leaf, create_graph: bool) -> tuple[Any, bool, bool]:
         """The gradient of a node, whether it is fresh, and whether it is owned."""

@@ -480,7 +480,7 @@ def apply(  # noqa: C901, PLR0915 - the hot path, unrolled: see the measurement 
     return y
 
 
-def collect(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...] | None:
+def collect(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...] | None:  # noqa: C901 - the hot path
     """Everything `apply` needs to know of any number of inputs; None if some must be converted,
     or moved."""
     device = None
@@ -515,13 +515,9 @@ def collect(op: Op, inputs: Sequence[Any]) -> tuple[Any, ...] | None:
         bit += bit
     if device is None:  # Python scalars only
         return None
-    return device, arrays, _key(op, key), nodes, mask, written
-
-
-def _key(op: Op, kinds: list[Any]) -> tuple[Any, ...]:
-    if len(kinds) > _FEW and op.dtype == OWN and not op.halves:  # nothing is cast: each kind once
-        return tuple(dict.fromkeys(kinds))
-    return tuple(kinds)
+    if len(key) > _FEW and op.dtype == OWN and not op.halves:  # nothing is cast: each kind once
+        key = list(dict.fromkeys(key))
+    return device, arrays, tuple(key), nodes, mask, written
 
 
 def record(
