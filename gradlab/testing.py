@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradlab import dtypes
-from gradlab.arguments import guard_namespace
+from gradlab.arguments import guard_namespace, show
 from gradlab.autograd import enable_grad, grad, no_grad
 from gradlab.devices import Device, find_device, is_available
 from gradlab.errors import GradientError, GradlabError, OptionError, message
@@ -187,6 +187,9 @@ class _Tolerances(NamedTuple):
     rtol: float
 
 
+_HIGHEST = 8  # each order takes several times as long as the one below
+
+
 def gradcheck(
     function: Callable[..., Any],
     inputs: Any,
@@ -216,8 +219,9 @@ def gradcheck(
 
     .. [1] W. Romberg, Vereinfachte numerische Integration, 1955.
     """
-    if order < 1:
-        raise OptionError(message("gradcheck", expected="order of 1 or more", got=str(order)))
+    if not 1 <= order <= _HIGHEST:
+        expected = f"order from 1 to {_HIGHEST}"
+        raise OptionError(message("gradcheck", expected=expected, got=show(order)))
     given = tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)
     random = np.random.default_rng(seed)
     tolerances = _Tolerances(eps, atol, rtol)
