@@ -277,6 +277,8 @@ def _bind(
 def _convert(operation: str, bound: inspect.BoundArguments) -> bool:
     """Make tensors of the values that were given for tensors; whether there were any."""
     found = False
+    # Whose device lists go to, and whose dtype the numbers in them take: see `from_value`.
+    beside = next((value for _, value in _given(bound) if hasattr(value, "_array")), None)
     for parameter, value in _given(bound):
         kinds = set(_alternatives(parameter.annotation))
         several = parameter.kind is parameter.VAR_POSITIONAL or "Sequence[Tensor]" in kinds
@@ -287,22 +289,24 @@ def _convert(operation: str, bound: inspect.BoundArguments) -> bool:
         changed: Any = value
         if several and isinstance(value, list | tuple):
             if not all(map(_is_tensor, value)):
-                changed = tuple(_as_tensor(operation, each) for each in value)
+                changed = tuple(_as_tensor(operation, each, beside) for each in value)
         elif not several and not ("TensorLike" in kinds and isinstance(value, _NUMBERS)):
-            changed = _as_tensor(operation, value)
+            changed = _as_tensor(operation, value, beside)
         if changed is not value:
             bound.arguments[parameter.name] = changed
             found = True
     return found
 
 
-def _as_tensor(operation: str, value: Any) -> Any:
+def _as_tensor(operation: str, value: Any, beside: Any) -> Any:
     from gradlab.devices import cpu
-    from gradlab.tensor import Tensor, from_value
+    from gradlab.tensor import Tensor, from_value, operand_beside
 
     if isinstance(value, Tensor) or not _holds_numbers(value):
         return value
-    return from_value(value, cpu, operation=operation)
+    if beside is None:
+        return from_value(value, cpu, operation=operation)
+    return operand_beside(beside, value, operation)
 
 
 _NUMBERS = (bool, int, float, complex, np.generic)

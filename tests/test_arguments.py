@@ -267,3 +267,13 @@ def test_show():
 
     assert "Mute" in show(Mute())
     assert show(itself())
+
+
+def test_numbers_in_a_list_take_the_dtype_and_the_device_of_the_tensor_they_meet(fake_cuda):
+    for device in ("cpu", "cuda"):
+        x = gl.ones(3, dtype=gl.float64, device=device)
+        for y in (gl.tensordot(x, [0.1, 0.1, 0.1], 1), gl.kron(x, [0.1]), gl.cross(x, [0.1, 0, 0])):
+            assert y.dtype == gl.float64
+            assert y.device == x.device
+        assert gl.kron([0.1], x).tolist() == [0.1, 0.1, 0.1]
+        assert gl.take(x, [0, 2]).tolist() == [1.0, 1.0]
