@@ -1,8 +1,9 @@
 """The folder of checkpoints, in which several runs may write, and any of them be killed.
 
 A name begins with a number that grows. Whoever writes a checkpoint claims its number by a hidden
-file, which no two processes can make, and holds a lock on it until the checkpoint is whole. What
-belongs to a claim that nobody holds was left by a process that is gone, whatever the clock says.
+file, which no two processes can make, and holds a lock on it until the checkpoint is whole; so does
+whoever removes one, until it is gone. What belongs to a claim that nobody holds was left by a
+process that is gone, whatever the clock says.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def _claim(folder: Path) -> tuple[int, Path, int]:
         number = max(taken, default=0) + 1
         claim = folder / f".{number:04d}.claim"
         try:
-            handle = os.open(claim, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            handle = _create(claim)
         except FileExistsError:
             continue
         lock(handle, wait=True)
@@ -87,19 +88,36 @@ def _claim(folder: Path) -> tuple[int, Path, int]:
         _give_back(claim, handle)
 
 
+def _create(claim: Path) -> int:
+    return os.open(claim, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+
+
 def _give_back(claim: Path, handle: int) -> None:
     if sys.platform == "win32":  # which removes no open file
         os.close(handle)
     with suppress(OSError):
-        claim.unlink()
+        # It may be another's by now, if it was taken for abandoned before it was locked.
+        if sys.platform == "win32" or os.path.samestat(os.stat(claim), os.fstat(handle)):
+            claim.unlink()
     if sys.platform != "win32":
         os.close(handle)
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Delete a checkpoint, its JSON first: what is left of a kill in between is no checkpoint."""
-    path.unlink(missing_ok=True)
-    path.with_suffix(".safetensors").unlink(missing_ok=True)
+    """Delete a checkpoint, its JSON first: what is left of a kill in between is no checkpoint.
+
+    A claim says meanwhile that the rest is to be removed as well.
+    """
+    claim, handle = path.with_name(f".{path.name.partition('-')[0]}.claim"), None
+    with suppress(OSError):  # one that was left is there, or the disk is full: go on without
+        handle = _create(claim)
+        lock(handle, wait=True)
+    try:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".safetensors").unlink(missing_ok=True)
+    finally:
+        if handle is not None:
+            _give_back(claim, handle)
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -109,7 +109,6 @@ def set_state(run: Run, state: dict[str, Any]) -> None:
     _check_groups(run.optimizers, state["optimizers"])
     place = state["position"]
     accumulated = _check_accumulated(run, state)
-    data_before = run.train_batches.state_dict()
     try:
         run.train_batches.load_state_dict(state["data"], place["batch"])
         # The model last, as it is the user's, and all else was made for this run; but what does not
@@ -123,7 +122,7 @@ def set_state(run: Run, state: dict[str, Any]) -> None:
         load_callback_states(run.callbacks, state["callbacks"])
         run.model.load_state_dict(state["model"])
     except GradlabError:
-        run.train_batches.load_state_dict(data_before, 0)
+        run.train_batches.take_back()
         raise
     if accumulated:
         for name, parameter in run.model.named_parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from support import Classifier, assert_same, loader, make_model, parameters, tra
 import gradlab as gl
 from gradlab import training
 from gradlab.errors import CheckpointError, FileError, NonFiniteLossError
-from gradlab.training import ModelCheckpoint, list_checkpoints, read_checkpoint
+from gradlab.training import ModelCheckpoint, folder, list_checkpoints, read_checkpoint
 from gradlab.training.folder import claimed, remove_abandoned, remove_checkpoint
 from refusals import refusal
 
@@ -235,6 +236,54 @@ def test_a_claim_of_a_whole_checkpoint(tmp_path):
     remove_abandoned(tmp_path)
     assert writer.last_path.read_bytes() == before
     assert len(os.listdir(tmp_path)) == 2
+
+
+def test_a_kill_in_the_middle_of_deleting(tmp_path, monkeypatch):
+    """The rest goes with the next run, which need not be the one that wrote it."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(path, missing_ok=False):
+        if path.suffix == ".safetensors":
+            raise Killed
+        os.unlink(path)
+
+    run(tmp_path, epochs=1, monitor=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", kill)
+        patch.setattr(folder, "_give_back", lambda claim, handle: os.close(handle))
+        with pytest.raises(Killed):
+            remove_checkpoint(list_checkpoints(tmp_path)[0])
+    assert sorted(os.listdir(tmp_path)) == [".0001.claim", "0001-epoch1-step6.safetensors"]
+    run(tmp_path, epochs=1, monitor=None)
+    assert [path.name[:4] for path in list_checkpoints(tmp_path)] == ["0001"]
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_deleting_needs_no_claim(tmp_path, monkeypatch):
+    """A full disk has no place for one."""
+
+    def refuse(claim):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run(tmp_path, epochs=1, monitor=None)
+    monkeypatch.setattr(folder, "_create", refuse)
+    remove_checkpoint(list_checkpoints(tmp_path)[0])
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks")
+def test_a_claim_of_another_stays(tmp_path):
+    """One that was taken for abandoned before it was locked, and whose number is taken again."""
+    claim = tmp_path / ".0001.claim"
+    handle = folder._create(claim)
+    claim.unlink()
+    another = folder._create(claim)
+    folder._give_back(claim, handle)
+    assert claim.exists()
+    folder._give_back(claim, another)
+    assert not claim.exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links")
