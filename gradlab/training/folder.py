@@ -68,6 +68,16 @@ def claimed(folder: Path, position: dict[str, Any]) -> Iterator[Path]:
         _give_back(claim, handle)
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder for checkpoints, and refuse one in which none can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _, claim, handle = _claim(folder)
+    except OSError as error:
+        raise cannot_write(OPERATION, folder, error, "nothing was trained") from None
+    _give_back(claim, handle)
+
+
 def _claim(folder: Path) -> tuple[int, Path, int]:
     while True:
         names = os.listdir(folder)

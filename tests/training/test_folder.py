@@ -304,6 +304,20 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         run(tmp_path / "file")
 
 
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_run(tmp_path, monkeypatch):
+    run(tmp_path, epochs=1)
+    before = contents(tmp_path)
+
+    def refuse(claim):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(folder, "_create", refuse)
+    with pytest.raises(FileError, match=r"cannot be written: Read-only .*; nothing was trained"):
+        run(tmp_path, epochs=2, resume="auto")
+    run(tmp_path, epochs=1, resume="auto")  # which is finished, and writes nothing
+    assert contents(tmp_path) == before
+
+
 def test_a_folder_that_is_gone_within_the_run(tmp_path):
     class Removing(training.Callback):
         def on_batch_end(self, run):

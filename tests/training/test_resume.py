@@ -397,6 +397,8 @@ def test_nothing_to_resume(tmp_path):
         trainer().fit(make_model(), loader(), resume=given)
     with pytest.raises(CheckpointError, match="resume: there is no checkpoint in the folder"):
         trainer().fit(make_model(), loader(), resume=tmp_path)
+    with pytest.raises(CheckpointError, match=r"resume: n+ cannot be read: File name too long"):
+        trainer().fit(make_model(), loader(), resume="n" * 300)
 
 
 @pytest.fixture
