@@ -123,7 +123,7 @@ def library() -> Any:
 def use(path: Path) -> None:
     """Compile with the library at ``path``, whatever the driver: for another machine.
 
-    ``path`` is a file, or a folder somewhere below which there is one (``pip install --target``).
+    ``path`` is a file, or a folder somewhere below which there is one, as pip's ``--target`` makes.
     Raises FileNotFoundError where there is none.
     """
     _chosen[:] = [str(each) for each in _libraries_below(path)] if path.is_dir() else [str(path)]

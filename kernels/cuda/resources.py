@@ -6,7 +6,7 @@ compiler reports them. A kernel that spills registers to memory, or draws a warn
 
 ``--keep DIR`` compiles them for another machine instead, which then has nothing to compile:
 ``--arch sm_90a --nvrtc FOLDER --keep DIR``. Its NVRTC has to have the version of the one that
-``FOLDER`` holds (``pip install --target FOLDER nvidia-cuda-nvrtc==13.0.88``).
+``FOLDER`` holds (pip puts it there: ``--target FOLDER nvidia-cuda-nvrtc==13.0.88``).
 """
 
 from __future__ import annotations
