@@ -13,6 +13,7 @@ import hashlib
 import json
 import platform
 import random
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -193,7 +194,9 @@ def _read_document(path: Path) -> dict[str, Any]:
 
 
 def _instead(path: Path) -> str:
-    found = list_checkpoints(path.parent)
+    found: list[Path] = []
+    with suppress(CheckpointError):  # a folder that may be read from, not listed
+        found = list_checkpoints(path.parent)
     earlier = found[: found.index(path)] if path in found else []
     return f"; the checkpoint before it is {printable(earlier[-1])}" if earlier else ""
 

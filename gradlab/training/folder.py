@@ -19,6 +19,7 @@ from typing import Any
 
 from gradlab.fields import Kind
 from gradlab.paths import as_path, cannot_write, lock
+from gradlab.serialization import explained
 
 _CHECKPOINT = r"(?P<number>\d{4,})-epoch\d+-step\d+\.(?P<kind>json|safetensors)"
 _NAME = re.compile(_CHECKPOINT)
@@ -40,10 +41,15 @@ def _number(name: str, *patterns: re.Pattern[str]) -> int | None:
 
 
 def list_checkpoints(folder: str | Path) -> list[Path]:
-    """The checkpoints in a folder, as the paths of their JSON files, the latest last."""
-    paths = as_path("list_checkpoints", folder, "a folder").glob("*.json")
-    found = [(number, path) for path in paths if (number := _number(path.name, _NAME)) is not None]
-    return [path for _, path in sorted(found)]
+    """The checkpoints in a folder, as the paths of their JSON files, the latest last.
+
+    None where there is no such folder; `CheckpointError` where it cannot be read.
+    """
+    folder, names = as_path("list_checkpoints", folder, "a folder"), []
+    with explained("list_checkpoints", folder), suppress(FileNotFoundError, NotADirectoryError):
+        names = [name for name in os.listdir(folder) if name.endswith(".json")]
+    found = [(number, name) for name in names if (number := _number(name, _NAME)) is not None]
+    return [folder / name for _, name in sorted(found)]
 
 
 @contextmanager

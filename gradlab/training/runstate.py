@@ -266,13 +266,16 @@ def choose_checkpoint(run: Run, resume: str | Path | None) -> dict[str, Any] | N
 
 def _read_latest(found: list[Path], fall_back: bool) -> tuple[Path, dict[str, Any]]:
     """The latest checkpoint; or the latest that can be read, saying why others are passed over."""
-    if not fall_back:
-        return found[-1], read_checkpoint(found[-1])
     errors: list[Exception] = []
     for path in reversed(found):
         try:
             state = read_checkpoint(path)
         except (CheckpointError, OSError) as error:
+            there = list_checkpoints(path.parent)
+            if there and path not in there:  # another run has deleted it, as it has written others
+                return _read_latest(there, fall_back)
+            if not fall_back:
+                raise
             errors.append(error)
             continue
         for each in errors:

@@ -178,6 +178,19 @@ def test_numbers_of_more_digits_come_later(tmp_path):
         read_checkpoint(tmp_path)
 
 
+def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path, monkeypatch):
+    assert list_checkpoints(tmp_path / "none") == []
+    run(tmp_path, epochs=1)
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    for resume in ("auto", "last", tmp_path):
+        with pytest.raises(CheckpointError, match=f"{tmp_path} cannot be read: Permission denied"):
+            run(tmp_path, epochs=1, resume=resume)
+
+
 def test_two_runs_at_a_time(tmp_path):
     class Both(training.Callback):
         """The second run within each step of the first."""
@@ -395,6 +408,21 @@ def test_auto_takes_the_one_before_a_damaged_one(stopped, suffix, how):
     # The next time, there are later ones.
     made, model = fit(folder, epochs=4)
     assert made.step == 24
+
+
+@pytest.mark.parametrize("resume", ["auto", "last"])
+def test_a_checkpoint_that_another_run_replaces_meanwhile(tmp_path, monkeypatch, resume):
+    run(tmp_path, epochs=1, monitor=None)
+    (first,) = list_checkpoints(tmp_path)
+
+    def read(path):
+        if path == first:
+            run(tmp_path, epochs=2, monitor=None)  # which writes 0002 and 0003
+            remove_checkpoint(first)
+        return read_checkpoint(path)
+
+    monkeypatch.setattr(training.runstate, "read_checkpoint", read)
+    assert run(tmp_path, epochs=2, monitor=None, resume=resume).last_path.name[:4] == "0003"
 
 
 def test_auto_takes_none_where_all_are_damaged(stopped):
