@@ -50,10 +50,12 @@ def pip_install(extra: str, *packages: str, options: str = "") -> str:
 
     It names the packages themselves rather than an extra of gradlab's: that works whether gradlab
     came from a checkout, a wheel or an index. ``extra`` is the extra that lists them (``"a,b"``:
-    either of two), ``""`` for what gradlab always needs. Without ``packages`` it is all of them.
+    either of two), ``""`` for what gradlab always needs. Without ``packages`` it is all of them;
+    where the metadata is missing, that takes a checkout.
     """
     listed = _requirements(extra)
     wanted = [listed.get(_normalized(name), name) for name in packages] or [*listed.values()]
+    wanted = wanted or [f".[{extra}]"]
     quoted = [f'"{each}"' if re.search(r"[^\w.-]", each) else each for each in wanted]
     return " ".join(["pip install", *options.split(), *quoted])
 

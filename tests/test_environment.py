@@ -100,6 +100,7 @@ def test_a_hint_names_the_package_in_the_version_we_ask_for():
 def test_a_hint_without_metadata_is_the_name(monkeypatch):
     monkeypatch.setattr(_environment, "DISTRIBUTION", "no-such-distribution")
     assert pip_install("viz", "matplotlib") == "pip install matplotlib"
+    assert pip_install("cuda12") == 'pip install ".[cuda12]"'
 
 
 def test_metadata_is_read_for_errors_alone():

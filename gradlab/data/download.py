@@ -137,21 +137,28 @@ def fetch(
     except ImportError:
         raise missing_dependency("pooch", "data", operation) from None
     target = folder / name
+    kind, _, digest = str(known_hash).partition(":")
     get = partial(_stream, url, target, timeout)
     quiet = _quiet(pooch.get_logger(), logging.getLogger("urllib3.connectionpool"))
     try:
         with suppress(FileNotFoundError):
             require_file(target, target.stat())
-        with quiet:  # pooch has no need of the address, which it would repeat
-            return str(pooch.retrieve(_shown(url), known_hash, name, folder, downloader=get))
+            if known_hash is None or pooch.file_hash(str(target), kind) == digest:
+                return str(target)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Not pooch's own temporary file, which stays for good where the process is killed.
+        with quiet, fresh_folder(target) as fresh:
+            # It has no need of the address, which it would repeat.
+            got = pooch.retrieve(_shown(url), known_hash, name, fresh, downloader=get)
+            os.replace(got, target)
     except OSError as error:
         place = target if folder.is_dir() else folder
         raise cannot_write(operation, place, error, "nothing was kept") from None
     except ValueError:  # how pooch reports a hash
-        kind, _, digest = str(known_hash).partition(":")
-    raise UnreachableError(
-        f"expected a file whose {kind.upper()} is {digest}, got another, which was not kept"
-    )
+        raise UnreachableError(
+            f"expected a file whose {kind.upper()} is {digest}, got another, which was not kept"
+        ) from None
+    return str(target)
 
 
 def _file_name(operation: str, url: Any) -> str:

@@ -32,6 +32,7 @@ _MAX_RATIO = 100
 _PIECE = 1 << 14
 
 _MAX_NAME, _MAX_PATH = 255, 4096  # bytes, of most file systems
+_MAX_DEPTH = 100  # folders; what lies deeper, not every library can remove again
 _MAX_LINKS = 40  # from link to link, as in Linux
 
 # What the libraries raise for bytes that they cannot read.
@@ -267,6 +268,8 @@ class Stage:
         too_long = max(sizes, default=0) > _MAX_NAME or sum(sizes) + len(parts) > _MAX_PATH
         if "\0" in name or too_long or (os.name == "nt" and ":" in name):
             raise outside(name, "a name that no file can have")
+        if len(parts) > _MAX_DEPTH:
+            raise outside(name, f"a path of more than {_MAX_DEPTH} parts")
         return parts
 
     def _add_to_count(self, count: int) -> None:

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, overload
 
-from gradlab.errors import AxisError, DTypeError, OptionError, StateError, message
+from gradlab.errors import AxisError, DTypeError, OptionError, StateError, message, printable
 from gradlab.nn.module import Module, _got, _instance_hint, listed
 from gradlab.nn.parameter import Parameter
 from gradlab.tensor import Tensor
@@ -336,7 +336,8 @@ def _repr(container: Module, named: Iterable[tuple[str, Tensor]]) -> str:
     return listed(
         type(container).__name__,
         [
-            f"({name}): Parameter containing: [{x.dtype.name} of size {'x'.join(map(str, x.shape))}"
+            f"({printable(name)}): Parameter containing: "
+            f"[{x.dtype.name} of size {'x'.join(map(str, x.shape))}"
             f"{'' if x.device.type == 'cpu' else f' ({x.device})'}]"
             for name, x in named
         ],

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gradlab import dtypes
 from gradlab.autograd.modes import no_grad
 from gradlab.devices import Device, DeviceLike, find_device
-from gradlab.errors import DTypeError, NameNotFoundError, OptionError, StateError, message
+from gradlab.errors import (
+    DTypeError,
+    NameNotFoundError,
+    OptionError,
+    StateError,
+    message,
+    printable,
+)
 from gradlab.nn import hooks as hooking, state as loading
 from gradlab.nn.hooks import Hook, Hooks
 from gradlab.nn.parameter import Parameter, UninitializedParameter
@@ -593,7 +600,8 @@ class Module:
         lines = extra.split("\n") if extra else []
         if len(lines) == 1 and not self._module_names:
             return f"{self._get_name()}({extra})"
-        lines += [f"({name}): {self.__dict__[name]!r}" for name in self._module_names]
+        # Names may come from a file.
+        lines += [f"({printable(name)}): {self.__dict__[name]!r}" for name in self._module_names]
         return listed(self._get_name(), lines)
 
 

@@ -109,7 +109,7 @@ class Elementwise:
         self._gradient = made
         return made
 
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
+    def __call__(self, /, *inputs: Any, **named: Any) -> Any:
         if named or len(inputs) != len(self._inputs):
             inputs = self._bind(inputs, named)
         results = tuple(apply(op, inputs) for op in self._ops)

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from gradlab.errors import OptionError, message
 from gradlab.fields import COUNT, FILE_NAME, NUMBER, Maybe, check_fields
-from gradlab.paths import as_path, cannot_write
+from gradlab.paths import as_path
 from gradlab.tensor import is_integer, require_integer
 from gradlab.training.checkpoint import write_checkpoint
 from gradlab.training.folder import (
     CHECKPOINT_NAME,
-    OPERATION,
     claimed,
     remove_abandoned,
     remove_checkpoint,
+    require_writable,
 )
 from gradlab.training.stopping import read_duration
 
@@ -303,10 +303,8 @@ class ModelCheckpoint(Callback):
         )
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(OPERATION, self.folder, error, "nothing was trained") from None
+        if not trainer.stopping.is_over(trainer.epoch, trainer.step):
+            require_writable(self.folder)
         remove_abandoned(self.folder)
         self._prune()  # what a run that is continued did not come to
         self._saved_position = trainer.position() if self.last_path else None

@@ -13,6 +13,7 @@ import hashlib
 import json
 import platform
 import random
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, cast
 import numpy as np
 
 from gradlab._environment import DISTRIBUTION
-from gradlab.errors import CheckpointError, FileError, printable
+from gradlab.errors import CheckpointError, FileError, MissingFileError, printable
 from gradlab.fields import (
     ANYTHING,
     COUNT,
@@ -86,6 +87,11 @@ def find_checkpoint(path: str | Path) -> Path:
     """The JSON file that ``path`` means: itself, the one beside a file of tensors, or the latest
     of a folder."""
     path = as_path("resume", path)
+    with explained("resume", path):
+        return _find(path)
+
+
+def _find(path: Path) -> Path:
     if path.is_dir():
         found = list_checkpoints(path)
         if not found:
@@ -119,12 +125,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     check_fields(start, document, _DOCUMENT, CheckpointError)
     tensors = path.parent / document["tensors"]["file"]
-    if not tensors.exists():
+    try:
+        content = read_arrays(tensors)
+    except MissingFileError:
         raise CheckpointError(
             f"resume: {printable(tensors)}, which holds the tensors of {printable(path)}, is "
             "missing"
-        )
-    content = read_arrays(tensors)
+        ) from None
     if content.digest != document["tensors"]["sha256"]:
         raise CheckpointError(
             f"resume: {printable(tensors)} is not the file that was written with "
@@ -187,7 +194,9 @@ def _read_document(path: Path) -> dict[str, Any]:
 
 
 def _instead(path: Path) -> str:
-    found = list_checkpoints(path.parent)
+    found: list[Path] = []
+    with suppress(CheckpointError):  # a folder that may be read from, not listed
+        found = list_checkpoints(path.parent)
     earlier = found[: found.index(path)] if path in found else []
     return f"; the checkpoint before it is {printable(earlier[-1])}" if earlier else ""
 

@@ -144,8 +144,10 @@ class Batches:
             raise self.empty()
         self._done = 0
         self._passes_over = False
+        self._before: Any = None  # what the loader said before it was given a place
 
     def __iter__(self) -> Iterator[Any]:
+        self._before = None
         batches = iter(self.loader)
         if self._passes_over:
             batches = islice(batches, self._done, None)
@@ -155,19 +157,21 @@ class Batches:
         return batches
 
     def finish_epoch(self) -> None:
-        """Let the loader count an epoch as over that ``limit`` cut short."""
+        """Let the loader count an epoch as over that ended early."""
         if hasattr(self.loader, "finish_epoch"):
             self.loader.finish_epoch()
 
     def first(self) -> Any:
         """The first batch, leaving the loader and the random numbers as they were."""
-        state, random = self.state_dict(), random_state()
+        random = random_state()
+        self.finish_epoch()  # else the place where an earlier loop left it would be gone on from
+        state = self.state_dict()
         try:
             for batch in self.loader:
                 return batch
             raise self.empty()
         finally:
-            self.load_state_dict(state, 0)
+            self._load(state)
             set_random_state(random)
 
     def state_dict(self) -> Any:
@@ -176,12 +180,24 @@ class Batches:
 
     def load_state_dict(self, state: Any, done: int) -> None:
         """Let the next iteration go on after ``done`` batches of the epoch."""
-        if state is not None and hasattr(self.loader, "load_state_dict"):
-            self.loader.load_state_dict(state)
-            self._passes_over = False
-        else:
-            self._passes_over = done > 0
-        self._done = done
+        self.finish_epoch()
+        before = self.state_dict()
+        self._passes_over = not self._load(state) and done > 0
+        self._done, self._before = done, before
+
+    def take_back(self) -> None:
+        """Let the loader be as before `load_state_dict`, unless an iteration went on from there.
+
+        A later loop over it would get the rest of an epoch for a whole one.
+        """
+        before, self._before = self._before, None
+        self._load(before)
+
+    def _load(self, state: Any) -> bool:
+        if state is None or not hasattr(self.loader, "load_state_dict"):
+            return False
+        self.loader.load_state_dict(state)
+        return True
 
     def empty(self) -> DataError:
         """The error for a loader that gives no batch."""

@@ -1,8 +1,9 @@
 """The folder of checkpoints, in which several runs may write, and any of them be killed.
 
 A name begins with a number that grows. Whoever writes a checkpoint claims its number by a hidden
-file, which no two processes can make, and holds a lock on it until the checkpoint is whole. What
-belongs to a claim that nobody holds was left by a process that is gone, whatever the clock says.
+file, which no two processes can make, and holds a lock on it until the checkpoint is whole; so does
+whoever removes one, until it is gone. What belongs to a claim that nobody holds was left by a
+process that is gone, whatever the clock says.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from gradlab.fields import Kind
 from gradlab.paths import as_path, cannot_write, lock
+from gradlab.serialization import explained
 
 _CHECKPOINT = r"(?P<number>\d{4,})-epoch\d+-step\d+\.(?P<kind>json|safetensors)"
 _NAME = re.compile(_CHECKPOINT)
@@ -39,10 +41,15 @@ def _number(name: str, *patterns: re.Pattern[str]) -> int | None:
 
 
 def list_checkpoints(folder: str | Path) -> list[Path]:
-    """The checkpoints in a folder, as the paths of their JSON files, the latest last."""
-    paths = as_path("list_checkpoints", folder, "a folder").glob("*.json")
-    found = [(number, path) for path in paths if (number := _number(path.name, _NAME)) is not None]
-    return [path for _, path in sorted(found)]
+    """The checkpoints in a folder, as the paths of their JSON files, the latest last.
+
+    None where there is no such folder; `CheckpointError` where it cannot be read.
+    """
+    folder, names = as_path("list_checkpoints", folder, "a folder"), []
+    with explained("list_checkpoints", folder), suppress(FileNotFoundError, NotADirectoryError):
+        names = [name for name in os.listdir(folder) if name.endswith(".json")]
+    found = [(number, name) for name in names if (number := _number(name, _NAME)) is not None]
+    return [folder / name for _, name in sorted(found)]
 
 
 @contextmanager
@@ -67,6 +74,16 @@ def claimed(folder: Path, position: dict[str, Any]) -> Iterator[Path]:
         _give_back(claim, handle)
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder for checkpoints, and refuse one in which none can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _, claim, handle = _claim(folder)
+    except OSError as error:
+        raise cannot_write(OPERATION, folder, error, "nothing was trained") from None
+    _give_back(claim, handle)
+
+
 def _claim(folder: Path) -> tuple[int, Path, int]:
     while True:
         names = os.listdir(folder)
@@ -74,7 +91,7 @@ def _claim(folder: Path) -> tuple[int, Path, int]:
         number = max(taken, default=0) + 1
         claim = folder / f".{number:04d}.claim"
         try:
-            handle = os.open(claim, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            handle = _create(claim)
         except FileExistsError:
             continue
         lock(handle, wait=True)
@@ -87,19 +104,36 @@ def _claim(folder: Path) -> tuple[int, Path, int]:
         _give_back(claim, handle)
 
 
+def _create(claim: Path) -> int:
+    return os.open(claim, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+
+
 def _give_back(claim: Path, handle: int) -> None:
     if sys.platform == "win32":  # which removes no open file
         os.close(handle)
     with suppress(OSError):
-        claim.unlink()
+        # It may be another's by now, if it was taken for abandoned before it was locked.
+        if sys.platform == "win32" or os.path.samestat(os.stat(claim), os.fstat(handle)):
+            claim.unlink()
     if sys.platform != "win32":
         os.close(handle)
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Delete a checkpoint, its JSON first: what is left of a kill in between is no checkpoint."""
-    path.unlink(missing_ok=True)
-    path.with_suffix(".safetensors").unlink(missing_ok=True)
+    """Delete a checkpoint, its JSON first: what is left of a kill in between is no checkpoint.
+
+    A claim says meanwhile that the rest is to be removed as well.
+    """
+    claim, handle = path.with_name(f".{path.name.partition('-')[0]}.claim"), None
+    with suppress(OSError):  # one that was left is there, or the disk is full: go on without
+        handle = _create(claim)
+        lock(handle, wait=True)
+    try:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".safetensors").unlink(missing_ok=True)
+    finally:
+        if handle is not None:
+            _give_back(claim, handle)
 
 
 def remove_abandoned(folder: Path) -> None:

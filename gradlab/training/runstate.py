@@ -109,7 +109,6 @@ def set_state(run: Run, state: dict[str, Any]) -> None:
     _check_groups(run.optimizers, state["optimizers"])
     place = state["position"]
     accumulated = _check_accumulated(run, state)
-    data_before = run.train_batches.state_dict()
     try:
         run.train_batches.load_state_dict(state["data"], place["batch"])
         # The model last, as it is the user's, and all else was made for this run; but what does not
@@ -123,7 +122,7 @@ def set_state(run: Run, state: dict[str, Any]) -> None:
         load_callback_states(run.callbacks, state["callbacks"])
         run.model.load_state_dict(state["model"])
     except GradlabError:
-        run.train_batches.load_state_dict(data_before, 0)
+        run.train_batches.take_back()
         raise
     if accumulated:
         for name, parameter in run.model.named_parameters():
@@ -267,13 +266,16 @@ def choose_checkpoint(run: Run, resume: str | Path | None) -> dict[str, Any] | N
 
 def _read_latest(found: list[Path], fall_back: bool) -> tuple[Path, dict[str, Any]]:
     """The latest checkpoint; or the latest that can be read, saying why others are passed over."""
-    if not fall_back:
-        return found[-1], read_checkpoint(found[-1])
     errors: list[Exception] = []
     for path in reversed(found):
         try:
             state = read_checkpoint(path)
         except (CheckpointError, OSError) as error:
+            there = list_checkpoints(path.parent)
+            if there and path not in there:  # another run has deleted it, as it has written others
+                return _read_latest(there, fall_back)
+            if not fall_back:
+                raise
             errors.append(error)
             continue
         for each in errors:

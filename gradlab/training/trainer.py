@@ -277,6 +277,7 @@ class Trainer(Run, HyperParameters):
             signals.release()
             self.is_running = False
             self.train_dataloader, self.val_dataloader = loaders
+            self.train_batches.take_back()  # where nothing was trained
             self._flush_board()
 
     def _run_epoch(self) -> None:

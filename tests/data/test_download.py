@@ -10,6 +10,7 @@ import io
 import math
 import os
 import re
+import subprocess
 import sys
 import tarfile
 import threading
@@ -446,6 +447,24 @@ def test_a_full_disk(server, tmp_path, monkeypatch):
     )
     monkeypatch.undo()
     assert files_in(tmp_path) == []
+
+
+KILLED = """
+import os, sys
+from gradlab.data import download
+sys.addaudithook(lambda event, given: event == "socket.connect" and os._exit(9))
+download(*sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks")
+def test_what_a_killed_download_left_goes_with_the_next(server, tmp_path):
+    url = server.url + "houses.csv"
+    done = subprocess.run([sys.executable, "-c", KILLED, url, str(tmp_path)], check=False)
+    assert done.returncode == 9
+    assert len(os.listdir(tmp_path)) == 1
+    download(url, tmp_path)
+    assert os.listdir(tmp_path) == ["houses.csv"]
 
 
 def test_names_with_control_characters(server, tmp_path):

@@ -207,6 +207,15 @@ def test_a_name_with_a_nul(tmp_path, refused):
     assert r"got 'a\x00b', a name that no file can have" in text or "is damaged" in text
 
 
+def test_folders_in_folders_without_end(tmp_path, refused, target):
+    """Libraries go down into each by a call, to remove them too."""
+    assert refused(tar(tmp_path / "a.tar", member("a/" * 1500 + "f", b"1"))).startswith(
+        "expected files that stay within the folder, got 'a/a/"
+    )
+    extract(tar(tmp_path / "b.tar", member("a/" * 99 + "f", b"1")), target)
+    assert (target / ("a/" * 99 + "f")).read_bytes() == b"1"
+
+
 def test_names_of_members_do_not_reach_the_terminal_raw(tmp_path, refused):
     assert r"got '../\x1b[2J'" in refused(zipped(tmp_path / "d.zip", {"../\x1b[2J": "1"}))
     assert r"got '../\x1b[2J'" in refused(tar(tmp_path / "d.tar", member("../\x1b[2J")))

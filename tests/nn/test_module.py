@@ -640,6 +640,14 @@ def test_repr():
     assert repr(module) == "Wordy(\n  one\n  two\n  (inner): ReLU()\n  (missing): None\n)"
 
 
+def test_names_in_a_repr_do_not_reach_the_terminal_raw():
+    hostile = "a\x1b[2J\n"
+    assert repr(nn.ModuleDict({hostile: nn.ReLU()})) == "ModuleDict(\n  (a\\x1b[2J\\n): ReLU()\n)"
+    assert repr(nn.ParameterDict({hostile: gl.ones(1)})).startswith(
+        "ParameterDict(\n  (a\\x1b[2J\\n): Parameter containing"
+    )
+
+
 def test_a_wrong_shape_inside_a_model_names_the_layer():
     with pytest.raises(
         ShapeError, match=r"^Linear\(3 -> 4\): expected an input whose last size is 3"

@@ -502,6 +502,11 @@ def test_any_name_may_be_that_of_an_input(imported):
     check_ops(ops_named_as_their_inputs(imported, NAMES), "cpu")
 
 
+def test_an_input_called_self():
+    doubled = gl.elementwise(lambda self, x=2.0: self * x)
+    assert doubled(self=gl.ones(1)).item() == 2.0
+
+
 def test_any_name_may_be_that_of_an_input_on_cuda(imported, fake_cuda):
     if missing():
         pytest.skip(missing())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from support import Classifier, assert_same, loader, make_model, parameters, tra
 import gradlab as gl
 from gradlab import training
 from gradlab.errors import CheckpointError, FileError, NonFiniteLossError
-from gradlab.training import ModelCheckpoint, list_checkpoints, read_checkpoint
+from gradlab.training import ModelCheckpoint, folder, list_checkpoints, read_checkpoint
 from gradlab.training.folder import claimed, remove_abandoned, remove_checkpoint
 from refusals import refusal
 
@@ -177,6 +178,19 @@ def test_numbers_of_more_digits_come_later(tmp_path):
         read_checkpoint(tmp_path)
 
 
+def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path, monkeypatch):
+    assert list_checkpoints(tmp_path / "none") == []
+    run(tmp_path, epochs=1)
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    for resume in ("auto", "last", tmp_path):
+        with pytest.raises(CheckpointError, match=f"{tmp_path} cannot be read: Permission denied"):
+            run(tmp_path, epochs=1, resume=resume)
+
+
 def test_two_runs_at_a_time(tmp_path):
     class Both(training.Callback):
         """The second run within each step of the first."""
@@ -237,6 +251,54 @@ def test_a_claim_of_a_whole_checkpoint(tmp_path):
     assert len(os.listdir(tmp_path)) == 2
 
 
+def test_a_kill_in_the_middle_of_deleting(tmp_path, monkeypatch):
+    """The rest goes with the next run, which need not be the one that wrote it."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(path, missing_ok=False):
+        if path.suffix == ".safetensors":
+            raise Killed
+        os.unlink(path)
+
+    run(tmp_path, epochs=1, monitor=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", kill)
+        patch.setattr(folder, "_give_back", lambda claim, handle: os.close(handle))
+        with pytest.raises(Killed):
+            remove_checkpoint(list_checkpoints(tmp_path)[0])
+    assert sorted(os.listdir(tmp_path)) == [".0001.claim", "0001-epoch1-step6.safetensors"]
+    run(tmp_path, epochs=1, monitor=None)
+    assert [path.name[:4] for path in list_checkpoints(tmp_path)] == ["0001"]
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_deleting_needs_no_claim(tmp_path, monkeypatch):
+    """A full disk has no place for one."""
+
+    def refuse(claim):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run(tmp_path, epochs=1, monitor=None)
+    monkeypatch.setattr(folder, "_create", refuse)
+    remove_checkpoint(list_checkpoints(tmp_path)[0])
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks")
+def test_a_claim_of_another_stays(tmp_path):
+    """One that was taken for abandoned before it was locked, and whose number is taken again."""
+    claim = tmp_path / ".0001.claim"
+    handle = folder._create(claim)
+    claim.unlink()
+    another = folder._create(claim)
+    folder._give_back(claim, handle)
+    assert claim.exists()
+    folder._give_back(claim, another)
+    assert not claim.exists()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="links")
 def test_claims_that_are_no_files(tmp_path):
     (tmp_path / ".0003.claim").mkdir()
@@ -253,6 +315,20 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match=r"checkpoint: .*/file: cannot be written: .*; nothing was"):
         run(tmp_path / "file")
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_run(tmp_path, monkeypatch):
+    run(tmp_path, epochs=1)
+    before = contents(tmp_path)
+
+    def refuse(claim):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(folder, "_create", refuse)
+    with pytest.raises(FileError, match=r"cannot be written: Read-only .*; nothing was trained"):
+        run(tmp_path, epochs=2, resume="auto")
+    run(tmp_path, epochs=1, resume="auto")  # which is finished, and writes nothing
+    assert contents(tmp_path) == before
 
 
 def test_a_folder_that_is_gone_within_the_run(tmp_path):
@@ -332,6 +408,21 @@ def test_auto_takes_the_one_before_a_damaged_one(stopped, suffix, how):
     # The next time, there are later ones.
     made, model = fit(folder, epochs=4)
     assert made.step == 24
+
+
+@pytest.mark.parametrize("resume", ["auto", "last"])
+def test_a_checkpoint_that_another_run_replaces_meanwhile(tmp_path, monkeypatch, resume):
+    run(tmp_path, epochs=1, monitor=None)
+    (first,) = list_checkpoints(tmp_path)
+
+    def read(path):
+        if path == first:
+            run(tmp_path, epochs=2, monitor=None)  # which writes 0002 and 0003
+            remove_checkpoint(first)
+        return read_checkpoint(path)
+
+    monkeypatch.setattr(training.runstate, "read_checkpoint", read)
+    assert run(tmp_path, epochs=2, monitor=None, resume=resume).last_path.name[:4] == "0003"
 
 
 def test_auto_takes_none_where_all_are_damaged(stopped):

@@ -331,6 +331,50 @@ def test_a_finished_run_says_so(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+# --------------------------------------------------------------------- what the loader is left as
+
+
+def stopped_within_an_epoch(folder, batches):
+    trainer(2, max_steps=8, checkpoint_dir=folder).fit(make_model(), batches)
+
+
+def test_a_finished_run_leaves_whole_epochs(tmp_path):
+    stopped_within_an_epoch(tmp_path, loader())
+    batches = loader()
+    again = trainer(2, max_steps=8, checkpoint_dir=tmp_path)
+    again.fit(make_model(), batches, resume="auto")
+    assert again.step == 8
+    assert len(list(batches)) == 6
+    # So does one that an error ends before its first batch.
+    wrong = trainer(2, callbacks=[Failing()], checkpoint_dir=tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        wrong.fit(make_model(), batches, resume="last")
+    assert len(list(batches)) == 6
+
+
+class Failing(training.Callback):
+    def on_fit_start(self, run):
+        raise ZeroDivisionError
+
+
+def test_a_refused_checkpoint_leaves_whole_epochs(tmp_path):
+    batches = loader()
+    stopped_within_an_epoch(tmp_path, batches)
+    with pytest.raises(StateError):
+        trainer(2).fit(make_model(Wider), batches, resume=tmp_path)
+    assert len(list(batches)) == 6
+
+
+def test_lazy_layers_begin_with_a_whole_epoch(tmp_path):
+    batches = loader()
+    stopped_within_an_epoch(tmp_path, batches)
+    model = make_model()
+    model.net = gl.nn.LazyLinear(3)
+    run = trainer(1)
+    run.fit(model, batches)
+    assert run.step == 6
+
+
 # ----------------------------------------------------------------------------------- messages
 
 
@@ -353,6 +397,8 @@ def test_nothing_to_resume(tmp_path):
         trainer().fit(make_model(), loader(), resume=given)
     with pytest.raises(CheckpointError, match="resume: there is no checkpoint in the folder"):
         trainer().fit(make_model(), loader(), resume=tmp_path)
+    with pytest.raises(CheckpointError, match=r"resume: n+ cannot be read: File name too long"):
+        trainer().fit(make_model(), loader(), resume="n" * 300)
 
 
 @pytest.fixture
