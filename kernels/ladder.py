@@ -23,9 +23,8 @@ OWN = "gradlab"
 
 # In the order of the ladder. The first two are written to be read, not to be fast.
 ORDER = ("numba_naive", "numba_tiled", OWN, "cublas", "cupy")
-READABLE = ORDER[:2]
 LIBRARIES = ORDER[3:]
-POLICIES = ("gradlab", "library", "fastest")
+POLICIES = ("gradlab", "library")
 
 
 class Rung(NamedTuple):
@@ -147,8 +146,6 @@ def _choose(family: str, function: str, arrays: Any, options: Any) -> Rung:
     preferred = _chosen.policy or _state.policy
     if preferred == "library":
         return _library(rungs, arrays, options) or rungs[OWN]
-    if preferred == "fastest":
-        return _fastest(rungs, arrays, options)
     return rungs[OWN]
 
 
@@ -169,19 +166,6 @@ def _library(rungs: dict[str, Rung], arrays: Any, options: Any) -> Rung | None:
         if name in rungs and not rungs[name].refuses(*arrays, **options):
             return rungs[name]
     return None
-
-
-def _fastest(rungs: dict[str, Rung], arrays: Any, options: Any) -> Rung:
-    candidates = {
-        name: each
-        for name, each in rungs.items()
-        if name not in READABLE and each.accepts(*arrays, **options)
-    }
-    if len(candidates) < 2:
-        return next(iter(candidates.values()), rungs[OWN])
-    from gradlab.kernels import fastest
-
-    return candidates[fastest.choose(candidates, arrays, options)]
 
 
 # ------------------------------------------------------------------------------------- choosing
@@ -225,16 +209,14 @@ class policy:
     """What computes matmul, softmax and reductions on CUDA where `use` names no rung.
 
     ``"gradlab"``: gradlab's own kernels (the default). ``"library"``: cuBLAS and CuPy where they
-    can compute the call. ``"fastest"``: the faster of the two, measured the first time a class of
-    shapes comes up and remembered on disk (in ``GRADLAB_CACHE_DIR``, or the platform's folder for
-    caches); sums may then be added in another order on another machine.
+    can compute the call.
 
     As a function it holds for the process, as a context manager inside the block and in its thread.
 
     >>> import gradlab as gl
     >>> gl.kernels.policy("gradlab")
     policy('gradlab')
-    >>> with gl.kernels.policy("fastest"):
+    >>> with gl.kernels.policy("library"):
     ...     pass
     """
 
