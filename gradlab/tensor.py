@@ -93,7 +93,10 @@ class Tensor(TensorMethods):
     def _add_method(cls, name: str, function: Any) -> None:
         if name in cls.__dict__:
             raise ValueError(f"Tensor has a method {name!r} already")
-        setattr(cls, name, guarded(function))
+        # An operator hands its operands to `apply`, which refuses what does not fit by itself; one
+        # that writes does more.
+        is_bare = name.startswith("__") and not name.startswith(("__i", "__set"))
+        setattr(cls, name, function if is_bare else guarded(function))
 
     # ------------------------------------------------------------------------- what it is
 
@@ -413,7 +416,10 @@ class Tensor(TensorMethods):
         return int(self.shape[0])
 
     def __contains__(self, value: Any) -> bool:
-        return bool((self == value).any())
+        equal: Any = self == value
+        if not isinstance(equal, Tensor):  # Python's own answer where no numbers meet
+            raise DTypeError(message("in", expected="a number or a tensor", got=show(value)))
+        return bool(equal.any())
 
     def __iter__(self) -> Iterator[Tensor]:
         if self.ndim == 0:

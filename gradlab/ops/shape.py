@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradlab import dtypes
+from gradlab.arguments import renamed
 from gradlab.errors import AxisError, OptionError, ShapeError, message
 from gradlab.kernels.cuda import reduction as _reduction  # noqa: F401 - rungs
 from gradlab.ops.core import (
@@ -76,14 +77,10 @@ def accepts_dim(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if kwargs:
-            if "dim" in kwargs:
-                kwargs["axis"] = kwargs.pop("dim")
-            if "keepdim" in kwargs:
-                kwargs["keepdims"] = kwargs.pop("keepdim")
-            if kwargs.get("out", "") is None:  # np.sum(x) calls x.sum(axis=None, out=None)
-                del kwargs["out"]
+            renamed(kwargs)
         return function(*args, **kwargs)
 
+    call.__renames__ = function  # type: ignore[attr-defined]
     call.__accepts_dim__ = True  # type: ignore[attr-defined]
     return call
 
