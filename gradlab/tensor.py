@@ -32,16 +32,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-_OPERATORS = frozenset(
-    f"__{prefix}{name}__"
-    for name in (
-        *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"),
-        *("lt", "le", "eq", "ne", "ge", "gt"),
-    )
-    for prefix in ("", "r", "i")
-)
-
-
 class Tensor(TensorMethods):
     """An array of numbers of one dtype on one device, which may record what made it.
 
@@ -103,8 +93,9 @@ class Tensor(TensorMethods):
     def _add_method(cls, name: str, function: Any) -> None:
         if name in cls.__dict__:
             raise ValueError(f"Tensor has a method {name!r} already")
-        # An operator gets one operand, from which `apply` makes a tensor or the error.
-        setattr(cls, name, function if name in _OPERATORS else guarded(function))
+        # An operator hands its operands to `apply`, which refuses what does not fit by itself.
+        is_bare = name.startswith("__") and name != "__setitem__"
+        setattr(cls, name, function if is_bare else guarded(function))
 
     # ------------------------------------------------------------------------- what it is
 
@@ -424,7 +415,10 @@ class Tensor(TensorMethods):
         return int(self.shape[0])
 
     def __contains__(self, value: Any) -> bool:
-        return bool((self == value).any())
+        equal: Any = self == value
+        if not isinstance(equal, Tensor):  # Python's own answer where no numbers meet
+            raise DTypeError(message("in", expected="a number or a tensor", got=show(value)))
+        return bool(equal.any())
 
     def __iter__(self) -> Iterator[Tensor]:
         if self.ndim == 0:

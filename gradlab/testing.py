@@ -208,7 +208,7 @@ def gradcheck(
     differences at ``eps``, ``eps/2`` and ``eps/4`` extrapolated to step 0 [1]_.
 
     Checked are the tensors in ``inputs`` that require a gradient, or, if none does, all floating
-    tensors and arrays. ``order=2`` also checks the gradient of the gradient, and so on.
+    tensors and arrays. ``order=2`` also checks the gradient of the gradient, and so on up to 10.
 
     Raises `CheckError` naming the input, the analytic and the numeric value; `KinkError` where the
     function has a kink or a jump so close that no numeric gradient exists.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 from decimal import Decimal
 from typing import Any
@@ -132,6 +133,9 @@ def test_a_list_that_holds_itself(call):
         lambda: gl.ones(3).reshape(10**400),
         lambda: gl.meshgrid(gl.ones(2), indexing=np.array(["ij", "xy"])),
         lambda: gl.ones(2).size("a"),
+        lambda: gl.linear(3, 10**400, (1, -1)),
+        lambda: gl.autograd.gradcheck(gl.exp, [gl.ones(2)], order=2**31),
+        lambda: None in gl.ones(2),
     ],
 )
 def test_refused(call):
@@ -277,3 +281,43 @@ def test_numbers_in_a_list_take_the_dtype_and_the_device_of_the_tensor_they_meet
             assert y.device == x.device
         assert gl.kron([0.1], x).tolist() == [0.1, 0.1, 0.1]
         assert gl.take(x, [0, 2]).tolist() == [1.0, 1.0]
+
+
+def test_a_wrapped_function_has_a_door_of_its_own():
+    def times(x: gl.Tensor, alpha: float = 1.0) -> gl.Tensor:
+        return x * alpha
+
+    def again(x: gl.Tensor, alpha: float = 1.0) -> gl.Tensor:
+        return times(x, alpha)
+
+    first = guarded(times)
+    assert guarded(times) is first
+    assert guarded(first) is first
+    copy_of = functools.update_wrapper(again, times)
+    assert guarded(copy_of) is not first
+    assert guarded(copy_of)(gl.ones(2), gl.tensor(3.0)).tolist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    "function", [gl.add, gl.reshape, F.softmax, F.leaky_relu, gl.nn.Linear.forward]
+)
+def test_a_door_has_the_parameters_of_its_function(function):
+    # Of any arguments it would be 0.2 µs slower, a sixth of an addition.
+    plain, door = function.__wrapped__.__code__, function.__code__
+    kinds = ("co_argcount", "co_posonlyargcount", "co_kwonlyargcount")
+    assert [getattr(door, kind) for kind in kinds] == [getattr(plain, kind) for kind in kinds]
+    assert function.__defaults__ == function.__wrapped__.__defaults__
+
+
+def test_operators_have_no_door():
+    for name in ("__add__", "__matmul__", "__getitem__"):
+        assert not hasattr(getattr(gl.Tensor, name), "__wrapped__"), name
+
+
+def test_defaults_are_not_shown():
+    with pytest.raises(GradlabError) as caught:
+        gl.unflatten(gl.ones(2, 3), 1, "ab")
+    assert "keepdim" not in str(caught.value)
+    with pytest.raises(GradlabError) as caught:
+        gl.nn.Linear("a", 2)
+    assert "device" not in str(caught.value)

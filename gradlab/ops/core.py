@@ -1243,26 +1243,34 @@ def update(op: Op, tensors: Sequence[Sequence[Tensor]], attributes: dict[str, An
     An optimizer updates all parameters of a group in one such call: ``tensors`` holds one list per
     input of the op (parameters, gradients, states), equally long.
     """
-    first = tensors[0]
-    if not first:
+    if not tensors[0]:
         return
-    device = first[0].device
-    for group in tensors:
-        for x in group:
-            if x.device is not device:
-                raise mixed_devices(op.name, [first[0], x])
+    device = _only_device(op, tensors)
     key = (device,)
     run = op.table.get(key)
     if run is None:
         run = op.table[key] = device.backend.bind(implementation(op, device))
     try:
-        mode.run(run, *[[x._array for x in group] for group in tensors], **attributes)
+        mode.quietly(run, *[[x._array for x in group] for group in tensors], **attributes)
     except _FAILURES as error:
+        if mode.refused_reentry():
+            mode.reentrantly(update, op, tensors, attributes)
+            return
         raise device.backend.explain(op.name, error) from None
     for name, group in zip(op.inputs, tensors, strict=True):
         if name in op.mutates:
             for x in group:
                 mark_written(x, op.name)
+
+
+def _only_device(op: Op, tensors: Sequence[Sequence[Tensor]]) -> Device:
+    first = tensors[0][0]
+    device = first.device
+    for group in tensors:
+        for x in group:
+            if x.device is not device:
+                raise mixed_devices(op.name, [first, x])
+    return device
 
 
 # ------------------------------------------------------------------------------------- errors

@@ -288,6 +288,9 @@ SLICE.function = INDEX.function = getitem
 # there each write of a place brings the value that is to stay.
 
 
+_ALL = slice(None)
+
+
 def _last_writes(xp: Any, shape: tuple[int, ...], index: Any) -> tuple[Any, Any]:
     """The numbers of the writes that an index says, and that of the last to the same place."""
     kind = np.int64 if xp is np else np.uint64  # which every CuPy has a maximum.at for
@@ -302,6 +305,12 @@ def _last_writes(xp: Any, shape: tuple[int, ...], index: Any) -> tuple[Any, Any]
 
 
 def _survivors(xp: Any, shape: tuple[int, ...], index: Any) -> Any:
+    """Which writes stay, in a shape that broadcasts with what is written."""
+    arrays = [i for i, item in enumerate(index) if not (type(item) is slice and item == _ALL)]
+    if len(arrays) == 1 and hasattr(index[arrays[0]], "dtype"):  # whole slices, each by its number
+        at = arrays[0]
+        numbers, last = _last_writes(xp, shape[at : at + 1], (index[at],))
+        return (numbers == last).reshape(*[1] * at, *numbers.shape, *[1] * (len(shape) - at - 1))
     numbers, last = _last_writes(xp, shape, index)
     return numbers == last
 
@@ -745,7 +754,16 @@ def index_copy(x: Tensor, axis: int, index: Tensor, source: Tensor) -> Tensor:
     tensor([4., 0., 1.])
     """
     at, places = _whole_slices("index_copy", x, axis, index, source)
-    return _scatter("index_copy", x, at, places, source, add=False)
+    if not x.ndim:
+        return _scatter("index_copy", x, at, places, source, add=False)
+    vector = from_value(index, x.device, operation="index_copy").reshape(-1)
+    check_range("index_copy", vector, x.shape[at], at)
+    if vector.dtype.kind not in "iu":
+        raise DTypeError(message("index_copy", expected="an integer index", got=vector.dtype.name))
+    # A slice at a time. An op, as x[index] = v on a GPU does not say which of several slices stays.
+    where_to = (_ALL,) * at + (vector._array,)
+    v = value_for(x, source, "index_copy").astype(x.dtype, copy=False)
+    return apply(WRITE_INDEX, (x, v), {"index": _owned(x, where_to)})
 
 
 @public(None, "index_fill")
