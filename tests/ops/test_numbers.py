@@ -12,6 +12,7 @@ import pytest
 import gradlab as gl
 import gradlab.nn.functional as F
 from gradlab import distributions
+from gradlab.arguments import guarded
 from gradlab.errors import DTypeError, GradlabError
 from gradlab.ops.core import REGISTRY
 from gradlab.tensor import Tensor
@@ -206,8 +207,7 @@ def test_a_number_beside_float64(name: str):
     # Where the default dtype is float64 nothing can get lost.
     f = FUNCTIONS[name]
     expected = _results(f, NUMBER, gl.float64, recorded=True)
-    left = name.endswith("reflected")  # np.float64 / x is NumPy's ufunc, which comes first
-    for v in (NUMBER,) if left else (NUMBER, np.float64(NUMBER)):
+    for v in (NUMBER, np.float64(NUMBER)):
         for recorded in (False, True):
             found = _results(f, v, gl.float32, recorded)
             for a, b in zip(found, expected, strict=False):
@@ -221,12 +221,7 @@ def test_a_number_is_as_good_as_a_tensor(name: str):
     for v in (np.array(NUMBER), gl.tensor(np.array(NUMBER))):
         try:
             (found,) = _results(f, v, gl.float32, recorded=False)
-        except (
-            GradlabError,
-            TypeError,
-            AttributeError,
-            RuntimeError,
-        ):  # this parameter takes numbers alone
+        except GradlabError:  # this parameter takes numbers alone
             continue
         (expected,) = _results(f, NUMBER, gl.float32, recorded=False)
         np.testing.assert_allclose(found, expected, rtol=4e-16, atol=1e-300)
@@ -243,6 +238,8 @@ def _of(value: Any) -> Any:
 def _operands() -> Any:
     """Calls of ops in which one operand, an array, becomes a number."""
     for op in REGISTRY.values():
+        if op.function == op._call:  # no function of its own
+            continue
         for sample in () if op.samples is None else op.samples():
             floats = [
                 i
@@ -258,12 +255,12 @@ def _operands() -> Any:
 def test_a_number_for_an_operand(op: Any, sample: Any, place: int):
     def call(v: Any) -> Any:
         args = [v if i == place else _of(each) for i, each in enumerate(sample.args)]
-        return op.function(*args, **_of_all(sample.kwargs))
+        return guarded(op.function)(*args, **_of_all(sample.kwargs))
 
     try:
         expected = call(gl.tensor(np.array(0.3)))
         found = call(0.3)
-    except (GradlabError, AttributeError, TypeError, IndexError):
+    except GradlabError:
         pytest.skip("takes no number there")
     for a, b in zip(_leaves(found), _leaves(expected), strict=True):
         assert a.dtype == b.dtype
