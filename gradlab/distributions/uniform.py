@@ -61,7 +61,10 @@ class Uniform(Distribution):
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
         shape = self._extended_shape(sample_shape)
         u = rand(shape, dtype=self.low.dtype, device=self.low.device)
-        return self.low + u * (self.high - self.low)
+        y = self.low + u * (self.high - self.low)
+        # What rounding brings up to ``high`` has the chance that ``low`` lacks: it is half of what
+        # the numbers between have.
+        return where(y < self.high, y, self.low)
 
     def log_prob(self, value: Any) -> Tensor:
         x = self._value("log_prob", value)

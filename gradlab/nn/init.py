@@ -85,12 +85,13 @@ def trunc_normal_(
     """Fill with draws from N(mean, std²) that lie in [a, b]; the bounds are values, not multiples.
 
     By inversion of the distribution function: ``mean + std·Φ⁻¹(u)``, u uniform between the two
-    values that Φ takes at the bounds.
+    values that Φ takes at the bounds. Raises `OptionError` for bounds without a number between.
     """
-    random.require_std("trunc_normal_", std)
-    random.require_all("trunc_normal_", "a finite mean", random.is_finite, mean)
-    if not a <= b:
-        raise OptionError(message("trunc_normal_", expected="a <= b", got=f"a={a} and b={b}"))
+    random.require_moments("trunc_normal_", mean, std, dtypes.float64)
+    largest = dtypes.finfo(random.floating("trunc_normal_", tensor.dtype)).max
+    if not (a <= b and a <= largest and b >= -largest):
+        expected, got = f"a <= b, and {tensor.dtype.name} numbers between", f"a={a} and b={b}"
+        raise OptionError(message("trunc_normal_", expected=expected, got=got))
     # Loaded at the first use: SciPy takes longer to import than all of gradlab.
     from scipy.special import log_ndtr, ndtr, ndtri, ndtri_exp
 

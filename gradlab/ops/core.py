@@ -672,8 +672,8 @@ def _with_promotion(op: Op, run: Callable[..., Any], kinds: list[Any]) -> Any:
     # float64 of it (log(2.0)), and bfloat16, a dtype from outside NumPy, does not know the rule.
     weak = isinstance(op.forward, str) and compute != dtypes.bfloat16
     casts = [
-        None if kind == compute or (weak and not isinstance(kind, np.dtype)) else compute
-        for kind in kinds
+        None if (kind == compute if isinstance(kind, np.dtype) else weak) else compute
+        for kind in kinds  # a type of Python's is no dtype, though float == np.dtype("float64")
     ]
     final = None if op.dtype == BOOL or compute == result else result
     if compute in dtypes.HALVES and isinstance(run, np.ufunc) and op.name not in _BY_BITS:

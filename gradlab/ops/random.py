@@ -340,14 +340,13 @@ def _described(x: Tensor) -> str:
     return str(x.detach().tolist()) if x.numel() <= 4 else f"a tensor of shape {x.shape}"
 
 
-def is_finite(x: Any) -> Any:
-    """`isfinite` of a number or an array."""
-    return abs(x) < math.inf
-
-
-def require_std(operation: str, std: Any) -> None:
-    """Refuse what is no standard deviation."""
-    require_all(operation, "a finite std of 0 or more", lambda s: (s >= 0) & (s < math.inf), std)
+def require_moments(operation: str, mean: Any, std: Any, dtype: DType) -> None:
+    """Refuse what is no mean or no standard deviation, or lies beyond the draws' dtype."""
+    largest = float(dtypes.finfo(dtype).max)
+    finite = f"finite in {dtype.name}"
+    expected = f"a std of 0 or more, {finite}"
+    require_all(operation, expected, lambda s: (s >= 0) & (s <= largest), std)
+    require_all(operation, f"a mean {finite}", lambda m: abs(m) <= largest, mean)
 
 
 def _require_bounds(operation: str, low: Any, high: Any, dtype: Any) -> None:
@@ -438,18 +437,21 @@ def normal(
     dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Draw from normal distributions; without ``size``, one value per element of the tensors
-    ``mean`` and ``std``.
+    ``mean`` and ``std``, whose dtype is that of the draws unless one is given.
 
-    Raises `OptionError` for a mean that is not finite, and a std that is not or is below 0 (of
+    Raises `OptionError` for a mean or std that is not finite in the dtype, and a std below 0 (of
     tensors on the CPU; on a GPU a look at the values would wait for them).
 
     >>> normal(0, 1, (2, 3)).shape
     (2, 3)
     """
+    tensors = [each for each in (mean, std) if isinstance(each, Tensor)]
     if size is None:
-        tensors = [each for each in (mean, std) if isinstance(each, Tensor)]
         size = np.broadcast_shapes(*(each.shape for each in tensors))
         device = tensors[0].device if tensors and device is None else device
+    floats = [each.dtype for each in tensors if each.is_floating_point()]
+    if dtype is None and floats:
+        dtype = dtypes.result_type(*floats)
     made = draw_normal("normal", mean, std, size, generator, dtype, device)
     return made.requires_grad_() if requires_grad else made
 
@@ -459,11 +461,10 @@ def draw_normal(
     device: DeviceLike,
 ) -> Tensor:  # fmt: skip
     """`normal` of a given size, under the name of ``operation``."""
-    require_std(operation, std)
-    require_all(operation, "a finite mean", is_finite, mean)
     wanted = floating(operation, dtype)
+    require_moments(operation, mean, std, wanted)
     z = _draw(DRAW_NORMAL, _shape(operation, (size,)), wanted, device, generator)
-    return z * std + mean
+    return (z * std + mean).astype(wanted, copy=False)
 
 
 def randint(

@@ -65,6 +65,12 @@ def choose(weights: Tensor, u: Tensor) -> Tensor:
     return apply(CHOOSE, tuple(x.detach().astype(dtypes.float64) for x in (weights, u)))
 
 
+def _wide(x: Tensor) -> np.ndarray:
+    """The array of a tensor on the CPU, halves as float32: NumPy warns of a NaN among bfloat16."""
+    array: np.ndarray = x._array
+    return array.astype(np.float32) if x.dtype in dtypes.HALVES else array
+
+
 def require_weights(
     operation: str, weights: Tensor, distinct: int | None = None, hint: str = ""
 ) -> None:
@@ -79,7 +85,7 @@ def require_weights(
         raise _too_many(operation, weights.shape[-1], distinct)
     if weights.device.type != "cpu" or not weights.numel():
         return
-    array = weights._array
+    array = _wide(weights)
     if not (array.min() >= 0 and array.max() < math.inf):
         place = tuple(map(int, np.argwhere(~((array >= 0) & (array < math.inf)))[0]))
         got = f"{array[place]} at {list(place)}"
@@ -157,7 +163,7 @@ def require_probabilities(operation: str, p: Any) -> None:
             raise DTypeError(message(operation, expected="real probabilities", got=p.dtype.name))
         if p.device.type != "cpu":
             return
-        array = p._array
+        array = _wide(p)
     else:
         array = np.asarray(p)
     good = (array >= 0) & (array <= 1)
@@ -172,9 +178,9 @@ def toss(
 ) -> Tensor:
     """True with probability ``p``, of the given shape."""
     require_probabilities(operation, p)
-    # A uniform of float32 is below 2⁻²⁵ as often as below 2⁻²⁴.
-    wide = isinstance(p, Tensor) and p.dtype == dtypes.float64
-    dtype = dtypes.float64 if wide else dtypes.float32
+    # A uniform of float32 is below 2⁻²⁵ as often as below 2⁻²⁴; a number of Python's is a float64.
+    narrow = isinstance(p, Tensor) and p.dtype != dtypes.float64
+    dtype = dtypes.float32 if narrow else dtypes.float64
     return rand(shape, generator=generator, dtype=dtype, device=device) < p
 
 

@@ -153,11 +153,13 @@ def test_refused():
         init.kaiming_normal_(gl.empty(2, 2), nonlinearity="step")
     with refuses(OptionError, "calculate_gain: expected a number as slope, got True"):
         init.calculate_gain("leaky_relu", True)
-    with refuses(OptionError, "normal_: expected a finite std of 0 or more, got -1"):
+    with refuses(OptionError, "normal_: expected a std of 0 or more, finite in float32, got -1"):
         init.normal_(x, std=-1)
     with refuses(OptionError, "uniform_: expected low <= high, finite"):
         init.uniform_(x, 1, 0)
-    with refuses(OptionError, "trunc_normal_: expected a <= b, got a=1 and b=0"):
+    with refuses(
+        OptionError, "trunc_normal_: expected a <= b, and float32 numbers between, got a=1 and b=0"
+    ):
         init.trunc_normal_(x, a=1, b=0)
     with refuses(OptionError, "sparse_: expected sparsity from 0 to 1, got 2"):
         init.sparse_(gl.empty(2, 2), 2)

@@ -238,6 +238,8 @@ def _of(value: Any) -> Any:
 def _operands() -> Any:
     """Calls of ops in which one operand, an array, becomes a number."""
     for op in REGISTRY.values():
+        if op.function == op._call:  # no function of its own
+            continue
         for sample in () if op.samples is None else op.samples():
             floats = [
                 i

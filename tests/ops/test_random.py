@@ -193,6 +193,24 @@ def test_gradient_of_dropout_has_its_mask() -> None:
     assert x.grad.tolist() == y.tolist()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_normals_of_tensors_are_drawn_in_their_dtype(dtype: str) -> None:
+    z = gl.randn(1000, dtype=dtype, generator=Generator(1))
+    zeros, ones = gl.zeros(1000, dtype=dtype), gl.ones(1000, dtype=dtype)
+    for mean, std in (
+        (zeros, ones),
+        (zeros, 1),
+        (0.0, ones),
+        (zeros, gl.ones(1000, dtype="int64")),
+    ):
+        x = gl.normal(mean, std, generator=Generator(1))
+        assert x.dtype == z.dtype
+        assert x.tolist() == z.tolist()
+    assert gl.normal(zeros, ones, dtype="float32").dtype == gl.float32
+    whole = gl.normal(gl.zeros(3, dtype="int64"), 1.0)
+    assert whole.dtype == gl.float32
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "text"),
     [
@@ -216,7 +234,7 @@ def test_gradient_of_dropout_has_its_mask() -> None:
         (
             lambda: gl.normal(0.0, -1.0, (2,)),
             OptionError,
-            "normal: expected a finite std of 0 or more, got -1.0",
+            "normal: expected a std of 0 or more, finite in float32, got -1.0",
         ),
         (
             lambda: gl.dropout(gl.ones(2), 1.5),

@@ -135,6 +135,14 @@ def test_a_small_probability_of_float64():
     assert sum(gl.bernoulli(p, generator=Generator(i)).sum().item() for i in range(10)) == 0
 
 
+def test_a_number_as_probability_is_a_float64():
+    u = gl.rand(3, dtype="float64", generator=Generator(1)).numpy()
+    for p, drawn in ((u[0], 0), (np.nextafter(u[0], 1), 1)):
+        for dtype in ("float32", "float64", "int64"):
+            x = gl.empty(3, dtype=dtype).bernoulli_(float(p), generator=Generator(1))
+            assert x[0].item() == drawn
+
+
 # ---------------------------------------------------------------------------------- refusals
 
 ONES = [1.0, 1.0]
@@ -148,6 +156,7 @@ X = gl.zeros(3)
     lambda w: gl.multinomial(gl.stack([gl.tensor(ONES), w]), 1),
     lambda w: w.multinomial(1),
     lambda w: gl.multinomial(w.astype("float16"), 1),
+    lambda w: gl.multinomial(w.astype("bfloat16"), 1),
     lambda w: WeightedRandomSampler(w, 1),
     lambda w: WeightedRandomSampler(w, 1, replacement=False),
     lambda w: Categorical(w),
@@ -170,6 +179,7 @@ REFUSED = {
     "bernoulli 2": lambda: gl.bernoulli(gl.tensor([0.5, 2.0])),
     "bernoulli -1": lambda: gl.bernoulli(-1.0),
     "bernoulli nan": lambda: gl.bernoulli(gl.tensor(NAN)),
+    "bernoulli bfloat16": lambda: gl.bernoulli(gl.tensor([NAN, 0.5], dtype="bfloat16")),
     "bernoulli_ 2": lambda: X.bernoulli_(2),
     "bernoulli_ nan": lambda: X.bernoulli_(NAN),
     "bernoulli_ tensor": lambda: X.bernoulli_(gl.tensor([0.0, 1.0, 1.5])),
@@ -179,6 +189,9 @@ REFUSED = {
     "normal inf": lambda: gl.normal(0.0, INF, (2,)),
     "normal mean": lambda: gl.normal(NAN, 1.0, (2,)),
     "normal tensor": lambda: gl.normal(0.0, gl.tensor([1.0, -1.0])),
+    "normal beyond the dtype": lambda: gl.normal(0.0, 1e39, (2,)),
+    "normal of halves": lambda: gl.normal(gl.tensor([0.0, 7e4]), 1.0, dtype="float16"),
+    "normal_ beyond the dtype": lambda: X.normal_(1e39),
     "normal_ -1": lambda: X.normal_(0, -1),
     "normal_ nan": lambda: X.normal_(0, NAN),
     "normal_ mean": lambda: X.normal_(INF),
@@ -226,6 +239,10 @@ REFUSED = {
     "init.trunc_normal_": lambda: init.trunc_normal_(X, 0, INF),
     "init.trunc_normal_ mean": lambda: init.trunc_normal_(X, NAN),
     "init.trunc_normal_ bounds": lambda: init.trunc_normal_(X, 0, 1, NAN, 2),
+    "init.trunc_normal_ at infinity": lambda: init.trunc_normal_(X, 0, 1, INF, INF),
+    "init.trunc_normal_ of halves": lambda: init.trunc_normal_(
+        gl.zeros(2, dtype="float16"), 0, 1, 7e4, INF
+    ),
     "init.xavier_uniform_": lambda: init.xavier_uniform_(gl.zeros(2, 2), NAN),
     "init.xavier_normal_": lambda: init.xavier_normal_(gl.zeros(2, 2), -1),
     "random_split": lambda: gl.data.random_split(range(4), [0.5, NAN]),
@@ -310,6 +327,9 @@ def test_uniforms_stay_below_their_upper_bound():
     for dtype in ("float32", "float16", "bfloat16"):
         x = gl.uniform(1000.0, 1001.0, (200_000,), dtype=dtype, generator=Generator(1))
         assert 1000 <= x.min().item() <= x.max().item() < 1001
+        low, high = gl.tensor([1.0, -1.0], dtype=dtype), gl.tensor([2.0, 1.0], dtype=dtype)
+        x = Uniform(low, high).sample((200_000,))
+        assert bool(((x >= low) & (x < high)).all())
     assert gl.uniform(3.0, 3.0, (2,)).tolist() == [3, 3]
 
 
