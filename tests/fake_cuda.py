@@ -200,6 +200,9 @@ class Array:
         _check_current(seen)
         if _selects(chosen) and isinstance(value, Array) and value.values.ndim:
             _wait()
+        if isinstance(given, int | float):  # CuPy casts a number as a kernel does, without a look
+            with np.errstate(all="ignore"):
+                given = np.asarray(given).astype(self.values.dtype)
         self.values[chosen] = given
 
     def __len__(self) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from gradlab import dtypes
 from gradlab.arguments import accepts_dim
 from gradlab.autograd.modes import mode
+from gradlab.devices import cpu
 from gradlab.errors import AxisError, DTypeError, ShapeError, message
 from gradlab.kernels.cuda import scatter as cuda
 from gradlab.kernels.cuda.driver import current
@@ -419,7 +420,10 @@ def zero_(x: Tensor) -> Tensor:
 
 def _assign(x: Tensor, index: Any, basic: bool, value: Any, name: str) -> Tensor:
     v: Any = value
-    if value.__class__ not in (int, float, bool):
+    if value.__class__ in (int, float, bool):
+        if x.device is not cpu and dtypes.is_integer(x.dtype):  # CuPy would let it wrap around
+            v = from_value(value, cpu, dtype=x.dtype, operation=name).item()
+    else:
         v = value_for(x, value, name)
         if v.device is not x.device:
             if v.shape:

@@ -978,7 +978,11 @@ def _cumprod_gradient(gy: Tensor, x: Tensor, axis: int) -> Tensor:
     # ∂y_j/∂x_i for j >= i is the product of x_0 … x_j without x_i, hence
     #     gx_i = (x_0 ⋯ x_{i-1}) · r_i,    r_i = gy_i + x_{i+1} · r_{i+1}.
     # Nothing is divided, so zeros need no care. The recurrence is solved in log₂ n steps, each of
-    # which doubles the number of terms that r holds (Hillis and Steele, CACM 29, 1986).
+    # which doubles the number of terms that r holds (Hillis and Steele, CACM 29, 1986). Products of
+    # so many factors are computed as widely as in the forward.
+    wide = _RUNNING.get(x.dtype)
+    if wide is not None:
+        return _cumprod_gradient(gy.astype(wide), x.astype(wide), axis).astype(x.dtype)
     r, factor = gy, _shifted(x, axis, 1)
     steps = 1
     while steps < x.shape[axis]:

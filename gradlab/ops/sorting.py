@@ -16,13 +16,14 @@ import numpy as np
 from gradlab import dtypes
 from gradlab.arguments import accepts_dim
 from gradlab.errors import DTypeError, OptionError, ShapeError, message
+from gradlab.ops import elementwise
 from gradlab.ops.core import Op, apply, public
 from gradlab.ops.elementwise import isnan, where
 from gradlab.ops.indexing import GATHER, TAKE
 from gradlab.ops.reduction import ValuesAndIndices, gives_pair, operand
 from gradlab.ops.samples import LARGE, SIZES, Sample, distinct, layouts, rng, values
 from gradlab.ops.shape import canonical_axis
-from gradlab.tensor import Tensor, from_value, is_integer, operand_beside, require_option
+from gradlab.tensor import Tensor, from_value, is_integer, require_option
 
 _REAL = "biufV"
 
@@ -572,19 +573,58 @@ def searchsorted(
     """
     require_option("searchsorted", "side", side, ("left", "right"))
     x1 = operand("searchsorted", sorted_sequence)
-    # Beside integers a number stays as it is: a float32 would not hold it.
-    is_number = isinstance(values, int | float) and not x1.is_floating_point()
-    x2 = values if is_number else operand_beside(x1, values, "searchsorted")
-    shape = x2.shape if isinstance(x2, Tensor) else ()
-    if not x1.ndim or (x1.ndim > 1 and x1.shape[:-1] != shape[:-1]):
+    # Beside integers a float is a float64: a float32 would not hold it.
+    beside = x1.dtype if x1.is_floating_point() else dtypes.float64
+    x2 = from_value(values, x1.device, beside=beside, operation="searchsorted")
+    if not x1.ndim or (x1.ndim > 1 and x1.shape[:-1] != x2.shape[:-1]):
         raise ShapeError(
             message(
                 "searchsorted",
                 expected="a sorted vector, or rows for the rows of the values",
-                got=f"shapes {x1.shape} and {shape}",
+                got=f"shapes {x1.shape} and {x2.shape}",
             )
         )
-    return apply(SEARCHSORTED, (x1, x2), {"side": "right" if right else side})
+    side = "right" if right else side
+    kinds = {x1.dtype.kind, x2.dtype.kind}
+    if {x1.dtype, x2.dtype} & {dtypes.int64, dtypes.uint64} and len(kinds - {"b"}) == 2:
+        return _search_as_integers(x1, x2, side)
+    return apply(SEARCHSORTED, (x1, x2), {"side": side})
+
+
+def _search_as_integers(x1: Tensor, x2: Tensor, side: str) -> Tensor:
+    """Search 64-bit integers for floats, or the other way, or uint64 for signed ones: no dtype
+    holds both. For integers n, ``x <= n`` is ``ceil(x) <= n`` and ``n <= x`` is ``n <= floor(x)``.
+    """
+    right = side == "right"
+    count = x1.shape[-1]
+    if dtypes.is_integer(x1.dtype):
+        x2, below, above = _as_integers(
+            x2, x1.dtype, elementwise.floor if right else elementwise.ceil
+        )
+        found = apply(SEARCHSORTED, (x1, x2), {"side": side})
+        return where(below, 0, where(above, count, found))
+    x1, below, above = _as_integers(x1, x2.dtype, elementwise.ceil if right else elementwise.floor)
+    found = apply(SEARCHSORTED, (x1, x2), {"side": side})
+    rows = x1.ndim > 1
+    first, last = below.sum(-1, keepdims=rows), count - above.sum(-1, keepdims=rows)
+    return elementwise.clip(found, first, last)
+
+
+def _as_integers(x: Tensor, dtype: Any, round_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """``x`` as integers of a dtype, the nearest that it holds, and which lie below and above them:
+    NaN above, as it is sorted."""
+    limits = dtypes.iinfo(dtype)
+    low: float = limits.min
+    high: float = limits.max
+    if x.is_floating_point():
+        x = round_(x.astype(dtypes.float64))
+        low, high = float(low), float(high)
+        high = high if high <= limits.max else math.nextafter(high, 0)
+    else:
+        own = dtypes.iinfo(x.dtype)
+        low, high = max(low, own.min), min(high, own.max)
+    below, above = x < low, ~(x <= high)
+    return where(below, low, where(above, high, x)).astype(dtype), below, above
 
 
 def bucketize(x: Any, boundaries: Tensor, *, right: bool = False) -> Tensor:

@@ -189,6 +189,9 @@ def _is_among(x: Tensor, among: Tensor) -> Tensor:
         # Floats as the integers they are: several integers may become one float.
         fits = (x >= float(limits.min)) & (x < float(limits.max + 1)) & (x == elementwise.floor(x))
         return fits & _is_among(elementwise.where(fits, x, 0).astype(among.dtype), among)
+    if dtypes.uint64 in (x.dtype, among.dtype) and "i" in (x.dtype.kind, among.dtype.kind):
+        natural = among[among >= 0].astype(dtypes.uint64)  # no dtype holds both
+        return (x >= 0) & _is_among(x.astype(dtypes.uint64), natural)
     shared = dtypes.result_type(x.dtype, among.dtype)
     mixed = dtypes.is_floating(shared) and not x.is_floating_point()
     wide = dtypes.int64 if shared == dtypes.bool_ else dtypes.float64 if mixed else shared

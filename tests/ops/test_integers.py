@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import copy
 import itertools
 import math
@@ -220,6 +221,49 @@ LISTS = {
 def test_lists(name, dtype):
     f, exact = LISTS[name]
     check(f(made(VALUES[dtype], dtype)), exact(VALUES[dtype]), dtype)
+
+
+EDGES = [0, 1, 2**53, 2**53 + 1, 2**53 + 2, 2**62 + 1, 2**63 - 1]
+SORTED = {
+    "int64": [-(2**63), -(2**63) + 1, -1, *EDGES],
+    "uint64": [*EDGES, 2**63, 2**63 + 1, 2**64 - 1],
+    "int32": [-(2**31), -1, 0, 7, 2**31 - 1],
+    "float64": [
+        -math.inf, -(2.0**63), -1.5, 0.5, 2.0**53, 2.0**63 - 1024, 2.0**63, 2.0**64, math.inf
+    ],
+    "float16": [-math.inf, -1.5, 0.5, 2048.0, math.inf],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("left", SORTED)
+@pytest.mark.parametrize("right", SORTED)
+def test_searches_among_numbers_without_a_common_dtype(left, right):
+    ordered, values = SORTED[left], SORTED[right]
+    rows = gl.stack([gl.tensor(ordered, dtype=left)] * 2)
+    x = gl.stack([gl.tensor(values, dtype=right)] * 2)
+    for side, place in (("left", bisect.bisect_left), ("right", bisect.bisect_right)):
+        expected = [place(ordered, value) for value in values]
+        assert gl.searchsorted(rows[0], x[0], side).tolist() == expected
+        assert gl.searchsorted(rows, x, side).tolist() == [expected, expected]
+        if left != "float16":  # beside floats a number is rounded to their dtype
+            assert [gl.searchsorted(rows[0], value, side).item() for value in values] == expected
+
+
+def test_nan_is_searched_for_behind_all_integers():
+    assert gl.searchsorted(made([0, 2**63 - 1], "int64"), math.nan).item() == 2
+    boundaries = gl.tensor([0.5, math.nan])
+    assert gl.searchsorted(boundaries, made([0, 1, 2**63 - 1], "int64")).tolist() == [0, 1, 1]
+
+
+def test_members_among_integers_without_a_common_dtype():
+    some = [0, 3, 2**63, 2**64 - 1]
+    x = made(some, "uint64")
+    for others in (3, -1, [-1, 3], 2**63, [0.5, 3.0], True):
+        among = others if isinstance(others, list) else [others]
+        assert gl.isin(x, others).tolist() == [a in among for a in some]
+    signed = [0, -1, 3, -(2**63)]
+    assert gl.isin(made(signed, "int64"), x).tolist() == [True, False, True, False]
+    assert gl.isin(x, made(signed, "int64")).tolist() == [True, True, False, False]
 
 
 @both

@@ -300,14 +300,33 @@ def test_integers_are_written_exactly(name: str):
         assert int(v) in np.ravel(y.numpy()).tolist()
 
 
+BEYOND = [
+    ("int64", 2**63), ("int64", math.nan), ("int64", math.inf), ("int64", 2.0**63),
+    ("uint8", 256), ("uint8", 256.0), ("uint8", -1), ("int8", 1e300),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", WRITES)
 def test_what_integers_do_not_hold_is_refused(name: str):
-    for dtype, v in (
-        ("int64", 2**63), ("int64", math.nan), ("int64", math.inf), ("int64", 2.0**63),
-        ("uint8", 256), ("uint8", 256.0), ("uint8", -1), ("int8", 1e300),
-    ):  # fmt: skip
+    for dtype, v in BEYOND:
         with pytest.raises(DTypeError, match=rf"fit.* {dtype}"):
             WRITES[name](gl.zeros(2, 3, dtype=dtype), v)
+
+
+def test_what_integers_do_not_hold_is_refused_on_a_gpu(fake_cuda: Any):
+    for write in (
+        lambda x, v: x.fill_(v),
+        lambda x, v: x.copy_(v),
+        lambda x, v: x.__setitem__(0, v),
+        lambda x, v: x.__setitem__([0, 1], v),
+        lambda x, v: x.index_put_((gl.tensor([1], device="cuda"),), v),
+        lambda x, v: x.masked_fill_(gl.ones(3, dtype="bool", device="cuda"), v),
+    ):
+        for dtype, v in BEYOND:
+            x = gl.ones(3, dtype=dtype, device="cuda")
+            with pytest.raises(DTypeError, match=rf"fit.* {dtype}"):
+                write(x, v)
+            assert x.tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("name", WRITES)

@@ -408,6 +408,16 @@ def test_ties_are_counted_exactly() -> None:
 
 
 @pytest.mark.slow
+def test_gradients_of_long_running_products() -> None:
+    x = (1 + 1e-3 * np.random.default_rng(0).uniform(-0.5, 0.5, (20_000, 3))).astype(np.float32)
+    found = []
+    for dtype in ("float32", "float64"):
+        t = gl.tensor(x, dtype=dtype, requires_grad=True)
+        gl.cumprod(t, 0).sum().backward()
+        found.append(t.grad.numpy())
+    assert np.abs(found[0] - found[1]).max() < 1e-7 * np.abs(found[1]).max()
+
+
 def test_bias_of_twenty_million_rows() -> None:
     layer = gl.nn.Linear(1, 2)
     layer(gl.zeros(20_000_000, 1)).sum().backward()
