@@ -5,8 +5,10 @@ Methods that compute come from the op registry; here stands only what a tensor *
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -798,10 +800,14 @@ def is_integer(value: Any) -> bool:
 
 def require_integer(operation: str, name: str, value: Any, least: int = 1) -> int:
     """Return a value as an int; refuse what is no integer of ``least`` or more."""
-    if not is_integer(value) or value < least:
+    number = value
+    if not isinstance(value, bool):
+        with suppress(TypeError, ValueError):  # a tensor or an array of one integer is one
+            number = operator.index(value)
+    if not is_integer(number) or number < least:
         expected = f"an integer {name} of {least} or more"
         raise OptionError(message(operation, expected=expected, got=show(value)))
-    return int(value)
+    return int(number)
 
 
 def require_number(operation: str, value: Any, role: str = "") -> float:
