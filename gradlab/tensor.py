@@ -17,6 +17,7 @@ from gradlab import dtypes
 from gradlab._methods import TensorMethods
 from gradlab.arguments import guard_methods, guarded, show
 from gradlab.autograd.graph import Hooks, Leaf, Node, Version
+from gradlab.autograd.modes import mode
 from gradlab.devices import Device, DeviceLike, cpu, find_device
 from gradlab.dtypes import DType
 from gradlab.errors import (
@@ -566,8 +567,8 @@ def from_value(
     elif array.dtype != wanted and not _has_dtype(value):
         _check_fits(array, wanted, operation)
     if array.dtype != wanted:
-        with np.errstate(all="ignore"):  # 1e300 is infinite in float32, without a word
-            array = array.astype(dtypes.as_dtype(wanted))
+        # 1e300 is infinite in float32, without a word.
+        array = mode.run(array.astype, dtypes.as_dtype(wanted))
     return Tensor._wrap(device.backend.from_host(array), device)
 
 
@@ -713,7 +714,7 @@ def _long_integers(value: Any, array: np.ndarray, wanted: DType | None) -> np.nd
     """The array of ``value``, whose integers it holds exactly, or as floats where such are
     ``wanted``; Python objects where no dtype holds them."""
     if array.dtype != object:
-        if not (np.abs(array) >= 2.0**63).any():
+        if _begins_with_a_float(value) or not (np.abs(array) >= 2.0**63).any():
             return array
         array = np.asarray(value, dtype=object)
     if not all(isinstance(each, int) for each in array.flat):
@@ -723,6 +724,12 @@ def _long_integers(value: Any, array: np.ndarray, wanted: DType | None) -> np.nd
         return array.astype(np.uint64)
     floats = wanted is not None and dtypes._level(wanted) > 1
     return array.astype(np.float64) if floats and -(2**1023) < low <= high < 2**1023 else array
+
+
+def _begins_with_a_float(value: Any) -> bool:
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    return isinstance(value, float)
 
 
 def _kind_name(array: np.ndarray) -> str:
