@@ -5,8 +5,10 @@ Methods that compute come from the op registry; here stands only what a tensor *
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from gradlab import dtypes
 from gradlab._methods import TensorMethods
 from gradlab.arguments import guard_methods, guarded, show
 from gradlab.autograd.graph import Hooks, Leaf, Node, Version
+from gradlab.autograd.modes import mode
 from gradlab.devices import Device, DeviceLike, cpu, find_device
 from gradlab.dtypes import DType
 from gradlab.errors import (
@@ -563,8 +566,8 @@ def from_value(
     elif array.dtype != wanted and not _has_dtype(value):
         _check_fits(array, wanted, operation)
     if array.dtype != wanted:
-        with np.errstate(all="ignore"):  # 1e300 is infinite in float32, without a word
-            array = array.astype(dtypes.as_dtype(wanted))
+        # 1e300 is infinite in float32, without a word.
+        array = mode.run(array.astype, dtypes.as_dtype(wanted))
     return Tensor._wrap(device.backend.from_host(array), device)
 
 
@@ -710,7 +713,7 @@ def _long_integers(value: Any, array: np.ndarray, wanted: DType | None) -> np.nd
     """The array of ``value``, whose integers it holds exactly, or as floats where such are
     ``wanted``; Python objects where no dtype holds them."""
     if array.dtype != object:
-        if not (np.abs(array) >= 2.0**63).any():
+        if _begins_with_a_float(value) or not (np.abs(array) >= 2.0**63).any():
             return array
         array = np.asarray(value, dtype=object)
     if not all(isinstance(each, int) for each in array.flat):
@@ -720,6 +723,12 @@ def _long_integers(value: Any, array: np.ndarray, wanted: DType | None) -> np.nd
         return array.astype(np.uint64)
     floats = wanted is not None and dtypes._level(wanted) > 1
     return array.astype(np.float64) if floats and -(2**1023) < low <= high < 2**1023 else array
+
+
+def _begins_with_a_float(value: Any) -> bool:
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    return isinstance(value, float)
 
 
 def _kind_name(array: np.ndarray) -> str:
@@ -797,10 +806,14 @@ def is_integer(value: Any) -> bool:
 
 def require_integer(operation: str, name: str, value: Any, least: int = 1) -> int:
     """Return a value as an int; refuse what is no integer of ``least`` or more."""
-    if not is_integer(value) or value < least:
+    number = value
+    if not isinstance(value, bool):
+        with suppress(TypeError, ValueError):  # a tensor or an array of one integer is one
+            number = operator.index(value)
+    if not is_integer(number) or number < least:
         expected = f"an integer {name} of {least} or more"
         raise OptionError(message(operation, expected=expected, got=show(value)))
-    return int(value)
+    return int(number)
 
 
 def require_number(operation: str, value: Any, role: str = "") -> float:

@@ -14,6 +14,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gradlab import dtypes
+from gradlab.arguments import show
 from gradlab.autograd.modes import no_grad
 from gradlab.devices import Device, DeviceLike, find_device
 from gradlab.errors import (
@@ -540,7 +541,9 @@ class Module:
 
     # ------------------------------------------------------------------------------- hooks
 
-    def _own_hooks(self) -> Hooks:
+    def _hooks_for(self, name: str, hook: Any) -> Hooks:
+        if not callable(hook):
+            raise OptionError(message(name, expected="a function", got=show(hook)))
         if self._hooks is None:
             self._hooks = Hooks()
         return self._hooks
@@ -553,7 +556,7 @@ class Module:
         With ``with_kwargs`` it is called as ``hook(module, args, kwargs)`` and returns a pair of
         both, or None. The handle's ``remove()`` takes the hook away.
         """
-        hooks = self._own_hooks().before
+        hooks = self._hooks_for("register_forward_pre_hook", hook).before
         handle = RemovableHook(hooks, (hook, with_kwargs))  # type: ignore[arg-type]
         if prepend:
             hooking.first(hooks)
@@ -567,7 +570,7 @@ class Module:
         None leaves it as it is. With ``with_kwargs`` the hook is called as
         ``hook(module, args, kwargs, output)``.
         """
-        hooks = self._own_hooks().after
+        hooks = self._hooks_for("register_forward_hook", hook).after
         handle = RemovableHook(hooks, (hook, with_kwargs))  # type: ignore[arg-type]
         if prepend:
             hooking.first(hooks)
@@ -580,7 +583,7 @@ class Module:
         for each output, None where there is no gradient. What the hook returns, if not None,
         replaces ``grad_input``. A module that changes its input in place is refused.
         """
-        hooks = self._own_hooks().backward
+        hooks = self._hooks_for("register_full_backward_hook", hook).backward
         handle = RemovableHook(hooks, hook)
         if prepend:
             hooking.first(hooks)

@@ -31,7 +31,7 @@ from gradlab.kernels.cuda import random as cuda
 from gradlab.ops.core import Kernel, Op, apply, public, update
 from gradlab.ops.samples import LARGE, Sample, values
 from gradlab.ops.shape import new_shape as _shape
-from gradlab.tensor import Tensor, is_integer
+from gradlab.tensor import Tensor, is_integer, require_integer
 
 __all__ = [
     "Generator",
@@ -504,11 +504,10 @@ def randperm(
     n: int, *, generator: Generator | None = None, dtype: Any = None, device: DeviceLike = None
 ) -> Tensor:
     """Draw a random order of the integers 0 … n - 1, which ``dtype`` (int64) must hold exactly."""
-    if not is_integer(n) or n < 0:
-        raise OptionError(message("randperm", expected="an integer n of 0 or more", got=repr(n)))
+    count = require_integer("randperm", "n", n, 0)
     wanted = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
-    _require_integers("randperm", wanted, 0, int(n))
-    return _draw(DRAW_PERMUTATION, (int(n),), wanted, device, generator)
+    _require_integers("randperm", wanted, 0, count)
+    return _draw(DRAW_PERMUTATION, (count,), wanted, device, generator)
 
 
 def rand_like(input: Tensor, **options: Any) -> Tensor:

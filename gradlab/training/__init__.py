@@ -44,5 +44,6 @@ __all__ = [
     "try_gpu",
 ]
 
-# The methods of the Trainer are compared with those of a subclass, to see what was replaced.
+# The methods have no doors: the Trainer compares its own with a subclass's, to see what was
+# replaced, and save_hyperparameters reads the frame that calls it.
 guard_namespace(globals(), methods=False)

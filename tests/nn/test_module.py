@@ -676,3 +676,14 @@ def test_names_of_a_state_dict_are_shown_and_need_not_be_strings(change, text):
         model.load_state_dict(change)
     keys = model.load_state_dict(state, strict=False)
     assert keys.unexpected_keys == list(change)
+
+
+@pytest.mark.parametrize(
+    "register",
+    ["register_forward_pre_hook", "register_forward_hook", "register_full_backward_hook"],
+)
+def test_a_hook_is_a_function(register):
+    layer = nn.Linear(1, 1)
+    with pytest.raises(OptionError, match=f"{register}: expected a function, got 3"):
+        getattr(layer, register)(3)
+    layer(gl.ones(1, 1)).sum().backward()

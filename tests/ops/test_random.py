@@ -269,3 +269,12 @@ def test_messages(call: object, kind: type[Exception], text: str) -> None:
     with pytest.raises(kind) as caught:
         call()  # type: ignore[operator]
     assert str(caught.value) == text
+
+
+def test_counts_may_be_tensors_and_arrays():
+    assert sorted(gl.randperm(gl.tensor(3)).tolist()) == [0, 1, 2]
+    assert len(gl.randperm(np.array(2))) == 2
+    assert gl.multinomial(gl.ones(3), gl.tensor(2)).shape == (2,)
+    for wrong in (gl.tensor(2.0), gl.tensor([1, 2]), True, "2", 2.0):
+        with pytest.raises(OptionError, match="randperm: expected an integer n of 0 or more"):
+            gl.randperm(wrong)
