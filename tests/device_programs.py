@@ -10,20 +10,26 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import gradlab as gl
-from gradlab import nn, optim, training
+from gradlab import dtypes, nn, optim, training
 from gradlab.autograd import grad
 from gradlab.backends import cuda
 from gradlab.data import DataLoader, TensorDataset
 from gradlab.errors import GradlabError
 from gradlab.nn.utils import clip_grad_norm_, clip_grad_value_
+
+sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are a package of the checkout
+
+from benchmarks.gpu import programs
 
 PROGRAMS: dict[str, Callable[[Any], Any]] = {}
 
@@ -384,6 +390,29 @@ class _Classifier(training.Module):
 # ------------------------------------------------------------------------------- numbers, printing
 
 
+LAYOUTS: tuple[Callable[[gl.Tensor], gl.Tensor], ...] = (
+    lambda x: x, lambda x: x.T, lambda x: x[::2], lambda x: x[:, ::-1], lambda x: x[0],
+    lambda x: x[:, 1], lambda x: x[1, 2], lambda x: x[:0], lambda x: x[:1].expand(5, x.shape[1]),
+    lambda x: x.diagonal(), lambda x: x[:, None, ::2].transpose(0, 2), lambda x: x * 2,
+    lambda x: (x * 2).T,
+)  # fmt: skip
+
+
+@program
+def printing_of_every_layout(device: Any) -> Any:
+    """Values and the edges of large tensors, whatever the strides are."""
+    for dtype in dtypes.ALL:
+        for shape in ((4, 3), (1500, 3), (3, 1500)):
+            plain = gl.zeros(*shape, dtype=dtype, device=device)
+            for x in (plain, plain.requires_grad_() if dtypes.is_floating(dtype) else plain):
+                for lay in LAYOUTS:
+                    y, there = lay(x), lay(x.detach().cpu())
+                    assert repr(y).rpartition("]")[0] == repr(there).rpartition("]")[0]
+                    assert f"device='{device}'" in str(y)
+                    assert y.tolist() == there.tolist()
+    return matrix(device).T
+
+
 @program
 def numbers_and_printing(device: Any) -> Any:
     x, large = matrix(device), gl.zeros(2000, 3, device=device)
@@ -417,3 +446,9 @@ def linear_algebra(device: Any) -> Any:
     linalg = gl.linalg
     return [linalg.det(a), linalg.inv(a), linalg.qr(a), linalg.svd(a), linalg.cholesky(a),
             linalg.eigh(a), linalg.norm(a), linalg.pinv(a)]  # fmt: skip
+
+
+# What `benchmarks.gpu --check` compares with the CPU, but for moves from and to it.
+for _name, _checked in programs.PROGRAMS.items():
+    if _name != "moves":
+        PROGRAMS[f"checked {_name}"] = partial(_checked, many=300)

@@ -429,8 +429,8 @@ class Ufunc:
         _run(self._ufunc.at, (array, indices, *b), {}, [])
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
+        if name not in ("reduce", "accumulate", "reduceat"):
+            raise AttributeError(f"'cupy._core._kernel.ufunc' object has no attribute '{name}'")
         if name not in REDUCE.get(self.__name__, ()):
             raise NotImplementedError(f"`cupy_{self.__name__}.{name}` is not supported yet")
         method = getattr(self._ufunc, name)
@@ -448,6 +448,17 @@ def _without_bfloat16(function: Any) -> Callable[..., Any]:
         if any(isinstance(each, Array) and each.dtype == BFLOAT16 for each in args):
             raise TypeError(f"cupy.{function.__name__}: unsupported dtype bfloat16")
         return _run(function, args, kwargs, [])
+
+    return run
+
+
+def _in_float32(function: Any) -> Callable[..., Any]:
+    """A reduction that CuPy computes in float32 for float16."""
+
+    def run(x: Any, *args: Any, **kwargs: Any) -> Any:
+        if getattr(x, "dtype", None) != np.float16 or args or kwargs.get("dtype") is not None:
+            return _run(function, (x, *args), kwargs, [])
+        return _run(function, (x,), {**kwargs, "dtype": np.float32}, []).astype(np.float16)
 
     return run
 
@@ -487,6 +498,8 @@ class Namespace:
             return found
         if getattr(found, "__name__", "") in NO_BFLOAT16.split():
             return _without_bfloat16(found)
+        if found in (np.sum, np.prod):
+            return _in_float32(found)
         return lambda *args, **kwargs: _run(found, args, kwargs, [])
 
     def where(self, condition: Any, *chosen: Any) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ import gradlab as gl
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # the benchmarks are a package of the checkout, not of the wheel
 
+from gradlab.kernels import ladder  # noqa: E402
 from gradlab.kernels.cuda import resources  # noqa: E402
 from gradlab.kernels.cuda.driver import Properties  # noqa: E402
 
@@ -27,6 +30,8 @@ from benchmarks.gpu import (  # noqa: E402
     cases,
     checks,
     judges,
+    programs,
+    rungs,
     sections,
     table,
     variants,
@@ -336,6 +341,99 @@ def test_a_wrong_product_is_no_ceiling(machine, clock, monkeypatch):
         assert not found.get("bytes_per_second")
 
 
+REACHED = """
+from benchmarks.gpu import sections
+from benchmarks.gpu.machine import Machine
+from gradlab.ops.core import REGISTRY
+
+machine = Machine(dry=True)
+for _, work in sections.operations(machine):
+    assert not (found := work())["failures"], found
+for op in REGISTRY.values():
+    if not any(key[0].type == "cuda" for key in op.table):
+        print(op.name)
+"""
+
+
+def test_every_op_that_there_is_runs_on_the_device():
+    """By its samples, by the gradient of another one, or in a program."""
+    if not shutil.which("g++"):
+        pytest.skip("no C++ compiler")
+    command = [sys.executable, "-c", REACHED]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRADLAB_QUIET": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    # A move between devices asks no dispatcher; a program of its own makes some.
+    assert "transfer" in done.stdout.split()
+    missing = set(done.stdout.split()) - {"transfer"}
+    assert not missing, f"no sample and no program of benchmarks.gpu.programs runs {missing}"
+
+
+@pytest.mark.parametrize("name", programs.PROGRAMS)
+def test_a_program_gives_what_it_gives_on_the_cpu(name, machine):
+    with verify.poisoned(machine):
+        found = checks.check_program(name, 3000)
+    assert found["failures"] == []
+    assert found["checks"] > 0 or name == "functions_of_numbers"
+
+
+def test_a_program_that_goes_wrong_on_the_device_is_found(machine, monkeypatch):
+    right = programs.PROGRAMS["moves"]
+
+    def wrong(device, many):
+        x, *rest = right(device, many)
+        return [x if device.type == "cpu" else x * 1.001, *rest]
+
+    monkeypatch.setitem(programs.PROGRAMS, "moves", wrong)
+    (failure,) = checks.check_program("moves", 9)["failures"]
+    assert failure.startswith("result 0: assert_close: 12 of 12 elements differ")
+
+
+def test_integers_are_compared_digit_by_digit(machine):
+    large = gl.tensor([2**53 + 1, -(2**63)], device="cuda")
+    checks._compare("x", large, large.cpu())
+    with pytest.raises(AssertionError, match="1 of 2 elements differs"):
+        checks._compare("x", large - gl.tensor([1, 0], device="cuda"), large.cpu())
+    with pytest.raises(AssertionError, match="1 of 1 elements differs"):
+        checks._compare("x", gl.tensor([1 + 2j], device="cuda"), gl.tensor([1 + 1j]))
+
+
+@pytest.mark.parametrize("rung", rungs.rungs(), ids=rungs.title)
+def test_every_rung_is_right(rung, machine):
+    found = rungs.check(machine, rung)
+    if why := found.get("left_out_because"):
+        pytest.skip(why)
+    assert found["failures"] == []
+    assert found["checks"] > 0
+
+
+def test_every_rung_has_its_turn(machine):
+    known = {
+        (family, function, name)
+        for family, functions in ladder.RUNGS.items()
+        for function, each in functions.items()
+        for name in each
+    }
+    alone = {
+        (family, function, ladder.OWN)
+        for family, functions in ladder.RUNGS.items()
+        for function, each in functions.items()
+        if list(each) == [ladder.OWN]  # its modules are forced, and its op has samples
+    }
+    assert {(r.family, r.function, r.name) for r in rungs.rungs()} == known - alone
+    assert any(title == "softmax by cupy" for title, _ in sections.kernels(machine))
+
+
+def test_a_rung_that_is_wrong_is_found(machine):
+    (rung,) = [each for each in rungs.rungs() if rungs.title(each) == "max by cupy"]
+    wrong = rung._replace(run=lambda x, **options: rung.run(x, **options) * 1.05)
+    assert len(rungs.check(machine, wrong)["failures"]) == 18
+    refusing = rung._replace(refuses=lambda *_, **__: "not today")
+    assert rungs.check(machine, refusing)["failures"] == ["it took no call: not today"]
+
+
 def test_operations_are_checked_on_the_device(machine):
     ops = {op.name: op for op in checks.sampled()}
     assert len(ops) > 60
@@ -618,6 +716,18 @@ def test_what_failed_is_listed_and_fails_the_run():
     unclean = results({"title": "memcheck", "clean": False, "said": ["Invalid write"], "took": 1.0})
     assert table.wrong(unclean)
     assert "memcheck: Invalid write" in table.text(unclean)
+
+
+def test_what_could_not_be_run_is_said_and_is_no_success_by_itself():
+    absent = {"title": "memcheck", "left_out_because": "compute-sanitizer is not on the PATH"}
+    nothing = results(absent, {**absent, "title": "racecheck"})
+    said = "softmax: 2 of 2 left out: compute-sanitizer is not on the PATH"
+    assert table.text(nothing).splitlines()[-1] == said
+    line = table.section_line("softmax", nothing["sections"]["softmax"])
+    assert line.endswith("0 done, 2 need what is not here")
+    assert table.wrong(nothing)
+    assert not table.wrong({**nothing, "dry_run": True})
+    assert not table.wrong(results(case(), absent))  # a rung without Numba, among others
 
 
 def test_what_was_not_checked_meets_no_target():

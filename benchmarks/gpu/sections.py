@@ -545,27 +545,36 @@ def _ignoring_number(call: Callable[[Any], Any], x: Any, i: int) -> Any:
 
 
 def kernels(machine: Machine) -> Iterator[Piece]:
-    """Every module of every kernel that this GPU can be asked for, forced, against float64."""
-    from benchmarks.gpu import variants
+    """Every module of every kernel that this GPU can be asked for, forced, against float64; and
+    what else may take a kernel's place."""
+    from benchmarks.gpu import rungs, variants
 
     for variant in variants.wanted(machine):
         work = partial(variants.force, machine, variant, machine.seed)
         yield variants.title(variant), work
+    for rung in rungs.rungs():
+        yield rungs.title(rung), partial(rungs.check, machine, rung)
 
 
 def operations(machine: Machine) -> Iterator[Piece]:
-    """Every op on its samples, in several dtypes, against the CPU; and its gradients."""
-    from benchmarks.gpu import checks
+    """Every op on its samples, in several dtypes, against the CPU; its gradients; and programs
+    with the ops that have no samples."""
+    from benchmarks.gpu import checks, programs
 
     for op in checks.sampled():
-        yield op.name, partial(_operation, machine, op)
+        yield op.name, partial(_in_poison, machine, checks.check, op, machine.dry)
+    for name in programs.PROGRAMS:
+        terms = 3000 if machine.dry else LONG
+        work = partial(_in_poison, machine, checks.check_program, name, terms)
+        yield f"program {name.replace('_', ' ')}", work
 
 
-def _operation(machine: Machine, op: Any) -> Record:
-    from benchmarks.gpu import checks
+LONG = 20_000_000  # terms of a sum: beyond 2²⁴, up to which float32 counts
 
+
+def _in_poison(machine: Machine, work: Callable[..., Record], *arguments: Any) -> Record:
     with poisoned(machine):
-        return checks.check(op, machine.dry)
+        return work(*arguments)
 
 
 def sanitizer(machine: Machine) -> Iterator[Piece]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,19 +64,32 @@ def records(found: Found) -> Iterator[Found]:
 
 
 def wrong(found: Found) -> bool:
-    """Whether something failed: an op, a case, a process, a check of memory; or was left out."""
+    """Whether something failed: an op, a case, a process, a check of memory; or was left out for
+    lack of time; or nothing of a section could be run at all."""
     sections = found["sections"].values()
-    return any(each["crashes"] or each["left_out"] for each in sections) or any(
+    if any(each["crashes"] or each["left_out"] for each in sections):
+        return True
+    if not found.get("dry_run") and any(map(_ran_nothing, sections)):
+        return True
+    return any(
         record.get("failed") or record.get("failures") or record.get("clean") is False
         for record in records(found)
     )
 
 
+def _ran_nothing(section: Found) -> bool:
+    """Whether all of a section needs what is not there, as compute-sanitizer."""
+    found = section["records"]
+    return bool(found) and all("left_out_because" in record for record in found)
+
+
 def section_line(name: str, section: Found) -> str:
     """A section in one line, as it ends."""
     bad = [r for r in section["records"] if r.get("failed") or r.get("failures")]
-    parts = [f"{len(section['records'])} done"]
+    absent = sum("left_out_because" in record for record in section["records"])
+    parts = [f"{len(section['records']) - absent} done"]
     parts += [f"{len(bad)} with failures"] if bad else []
+    parts += [f"{absent} need what is not here"] if absent else []
     parts += [f"{section['left_out']} left out for lack of time"] if section["left_out"] else []
     parts += [f"{len(section['crashes'])} crashes"] if section["crashes"] else []
     return f"{name:14} {section['seconds']:6.1f} s  {', '.join(parts)}"
@@ -157,7 +171,7 @@ def text(found: Found, most: int = MOST) -> str:
     headlines come before other rows, and the file has everything.
     """
     copy, peaks = ceilings(found)
-    problems = _shortened(list(_all_problems(found)), most // 2)
+    problems = _shortened([*_absent(found), *_all_problems(found)], most // 2)
     head = f"ceilings: {_ceiling_text(copy, peaks)}" if copy or peaks else ""
     left = most - sum(len(line) + 1 for line in (head, *problems))
     tables: list[str] = []
@@ -194,6 +208,15 @@ def _shortened(lines: list[str], most: int) -> list[str]:
             return [*found, f"and {len(lines) - i} more problems in the file"]
         found.append(line)
     return found
+
+
+def _absent(found: Found) -> Iterator[str]:
+    """What was left out since something is not installed, a line for each reason."""
+    for name, section in found["sections"].items():
+        reasons = Counter(r["left_out_because"] for r in section["records"]
+                          if "left_out_because" in r)  # fmt: skip
+        for reason, count in reasons.items():
+            yield f"{name}: {count} of {len(section['records'])} left out: {reason}"
 
 
 def _all_problems(found: Found) -> Iterator[str]:

@@ -640,10 +640,13 @@ def random_cu(lab: Lab, defines: dict[str, Any]) -> Iterator[Check]:
             # The host rounds its normals to the dtype, too.
             yield Check(f"{size} × {name}", got, exact, Limit(slack=2.0))
         x = lab.normal(size, dtype)
-        got = random.dropout(lab.put(x), 0.3, chosen, call)
         generator = Generator().set_state({"seed": chosen, "calls": call})
-        exact = gl.dropout(gl.tensor(x), 0.3, generator=generator).numpy()
-        yield Check(f"dropout of {size}", got, wide(exact), Limit(slack=2.0))
+        exact = np.zeros(size)
+        while not exact.any():  # zeros alone are no reference, and of one value it may be dropped
+            number = generator.get_state()["calls"]
+            exact = wide(gl.dropout(gl.tensor(x), 0.3, generator=generator).numpy())
+        got = random.dropout(lab.put(x), 0.3, chosen, number)
+        yield Check(f"dropout of {size}", got, exact, Limit(slack=2.0))
 
 
 def _on_host(draw: Callable[..., Any], chosen: int, call: int) -> np.ndarray:
@@ -708,11 +711,10 @@ def _clipping(lab: Lab, dtype: str, shapes: Any) -> Iterator[Check]:
         flat = np.concatenate([wide(g).reshape(-1) for g in grads])
         norm = np.linalg.norm(flat, order)
         yield Check(f"norm of order {order}", total, np.asarray(norm), Limit(terms=count))
-        # The factor is rounded to the dtype as well.
         update.clip_norm(arrays, total, float(norm) / 3)
         got = lab.xp.concatenate([x.reshape(-1) for x in arrays])
         yield Check(f"clipped by norm {order}", got, flat * (norm / 3 / (norm + 1e-6)),
-                    Limit(terms=count, scale=1e-3, slack=2.2))  # fmt: skip
+                    Limit(terms=count, scale=1e-3))  # fmt: skip
         clipped = np.clip(wide(lab.machine.host(got)), -0.1, 0.1)
         update.clip_value(arrays, 0.1)
         got = lab.xp.concatenate([x.reshape(-1) for x in arrays])
