@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import numbers
 import operator
 import reprlib
 import sys
@@ -46,10 +47,10 @@ def guarded(function: Any) -> Any:
         return function
     if hasattr(function, "__door__"):
         return function.__door__
-    numbers = _number_parameters(function)
-    if not numbers and _is_thin(function):
+    places = _number_parameters(function)
+    if not places and _is_thin(function):
         return function
-    door = _with_numbers(function, numbers) if numbers else _plain(function)
+    door = _with_numbers(function, places) if places else _plain(function)
     door.__door__ = function.__door__ = door  # type: ignore[attr-defined]
     return door
 
@@ -74,22 +75,23 @@ def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
     return door
 
 
-def _with_numbers(function: Callable[..., Any], numbers: Mapping[int, str]) -> Callable[..., Any]:
-    """A door that also turns tensors given for numbers into numbers, before the call.
+def _with_numbers(function: Callable[..., Any], places: Mapping[int, str]) -> Callable[..., Any]:
+    """A door that also turns what is given for a number into one of Python's, before the call.
 
-    An array function would take such a tensor, and the gradient would not pass through it.
+    An array function would take a tensor, and the gradient would not pass through it; and a number
+    of NumPy's, or a fraction, would give the result its own dtype.
     """
-    named = frozenset(numbers.values())
+    named = frozenset(places.values())
 
     @functools.wraps(function)
     def door(*args: Any, **kwargs: Any) -> Any:
         try:
             for at in range(1, len(args)):
-                if at in numbers and hasattr(args[at], "_array"):
-                    number = _as_number(function, numbers[at], args[at])
+                if at in places and args[at].__class__ not in _PLAIN_NUMBERS:
+                    number = _as_number(function, places[at], args[at])
                     args = (*args[:at], number, *args[at + 1 :])
             for name in kwargs:
-                if name in named and hasattr(kwargs[name], "_array"):
+                if name in named and kwargs[name].__class__ not in _PLAIN_NUMBERS:
                     kwargs[name] = _as_number(function, name, kwargs[name])
             return function(*args, **kwargs)
         except Exception as error:
@@ -113,7 +115,16 @@ def _number_parameters(function: Callable[..., Any]) -> dict[int, str]:
     }
 
 
+_PLAIN_NUMBERS = frozenset({float, int, bool, type(None)})
+
+
 def _as_number(function: Callable[..., Any], name: str, value: Any) -> Any:
+    if not _is_tensor(value):
+        if isinstance(value, np.ndarray) and value.size == 1:
+            value = value.reshape(-1)[0]
+        if isinstance(value, np.bool_ | numbers.Integral):
+            return int(value)
+        return float(value) if isinstance(value, numbers.Real) else value
     if value.requires_grad or value.numel() != 1:
         got = f"a tensor of shape {value.shape}"
         hint = "take its .item()" if value.numel() == 1 else "take one of its elements"

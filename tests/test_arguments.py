@@ -83,7 +83,7 @@ def test_a_list_of_another_kind():
         (
             lambda: gl.randperm(float("inf")),
             OptionError,
-            "randperm: expected n as an integer, got inf",
+            "randperm: expected an integer n of 0 or more, got inf",
         ),
         (
             lambda: gl.nn.CELU((1, 2)),
