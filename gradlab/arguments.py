@@ -17,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
+from numbers import Integral, Real
 from types import CodeType, FrameType, FunctionType, TracebackType
 from typing import Any
 
@@ -97,9 +98,9 @@ def made(_function):
 
 
 def _door_before(function: FunctionType, numbers: Mapping[int, str]) -> Any:
-    """A door that also turns tensors given for numbers into numbers, before the call.
+    """A door that also turns what is given for a number into one of Python's, before the call.
 
-    An array function would take such a tensor, and the gradient would not pass through it.
+    An array function would take a tensor, and the gradient would not pass through it.
     """
     code = function.__code__
     if code.co_flags & inspect.CO_VARKEYWORDS:
@@ -167,8 +168,12 @@ _PLAIN = frozenset({float, int, bool, type(None)})
 
 
 def _as_number(function: Callable[..., Any], name: str, value: Any) -> Any:
-    if not _is_tensor(value):
-        return value
+    if not _is_tensor(value):  # NumPy's numbers and fractions would give a result their own dtype
+        if isinstance(value, np.ndarray) and value.size == 1:
+            value = value.reshape(-1)[0]
+        if isinstance(value, np.bool_ | Integral):
+            return int(value)
+        return float(value) if isinstance(value, Real) else value
     if value.requires_grad or value.numel() != 1:
         got = f"a tensor of shape {value.shape}"
         hint = "take its .item()" if value.numel() == 1 else "take one of its elements"

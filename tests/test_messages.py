@@ -457,7 +457,11 @@ MISTAKES = [
         "div: expected rounding_mode one of None, 'floor', 'trunc', got 'up'",
     ),
     ("x.clip()", errors.OptionError, "clip: expected min, max or both, got neither"),
-    ('x.clip(min="a")', errors.OptionError, "clip: expected numbers or tensors as bounds, got 'a'"),
+    (
+        'x.clip(min="a")',
+        errors.DTypeError,
+        "clip: expected numbers, got str holding text; convert it to a numeric dtype first",
+    ),
     (
         'x.masked_fill(x > 1, "a")',
         errors.DTypeError,

@@ -1119,17 +1119,22 @@ def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """
     if min is None and max is None:
         raise OptionError("clip: expected min, max or both, got neither")
+    min, max = (_bound(x, m) for m in (min, max))
     if isinstance(min, Tensor) or isinstance(max, Tensor):
         # Not maximum and minimum, which would share the gradient of x where it equals a bound.
         x = x if min is None else where((x < min) | (min != min), min, x)
         return x if max is None else where((x > max) | (max != max), max, x)
-    for bound in (min, max):
-        if not isinstance(bound, int | float | np.generic | None):
-            got = repr(bound)
-            raise OptionError(message("clip", expected="numbers or tensors as bounds", got=got))
-    min, max = (m.item() if isinstance(m, np.generic) else m for m in (min, max))
     dtype = dtypes.result_type(x.dtype, *(type(m) for m in (min, max) if m is not None))
     return apply(CLIP, (x if dtype == x.dtype else x.astype(dtype),), {"min": min, "max": max})
+
+
+def _bound(x: Tensor, value: Any) -> Any:
+    """A bound of `clip`: a number of Python's, a tensor, or None."""
+    if value is None or value.__class__ in (bool, int, float) or isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.generic) and value.dtype in dtypes.ALL:
+        return value.item()
+    return operand_beside(x, value, "clip")
 
 
 clamp = clip

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
+from enum import IntEnum
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 
 import gradlab as gl
 import gradlab.nn.functional as F
-from gradlab import distributions
+from gradlab import arguments, distributions
 from gradlab.arguments import guarded
 from gradlab.errors import DTypeError, GradlabError
 from gradlab.ops.core import REGISTRY
@@ -273,6 +276,57 @@ def _of_all(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def _leaves(y: Any) -> list[Tensor]:
     return list(y) if isinstance(y, tuple) else [y]
+
+
+def _with_a_number() -> Any:
+    """Calls of functions that take a number which is no operand, by its name and value."""
+    for op in REGISTRY.values():
+        if op.function == op._call or op.name == "dropout":  # which draws with each call
+            continue
+        plain = inspect.unwrap(op.function)
+        names = arguments._number_parameters(plain).values()
+        for sample in () if op.samples is None else op.samples():
+            try:
+                bound = inspect.signature(plain).bind(*sample.args, **sample.kwargs)
+            except TypeError:
+                continue
+            bound.apply_defaults()
+            for name in names:
+                if isinstance(bound.arguments[name], int | float) and not sample.large:
+                    yield pytest.param(op, bound, name, id=f"{op.name}-{name}")
+            break
+
+
+@pytest.mark.parametrize(("op", "bound", "name"), list(_with_a_number()))
+def test_a_number_in_any_form_leaves_the_dtype(op: Any, bound: Any, name: str):
+    def call(number: Any) -> Any:
+        given = bound.signature.bind(*bound.args, **bound.kwargs)
+        given.arguments[name] = number
+        args = [x.float() if x.__class__ is Tensor and x.is_floating_point() else x
+                for x in map(_of, given.args)]  # fmt: skip
+        return _leaves(guarded(op.function)(*args, **given.kwargs))
+
+    number = bound.arguments[name]
+    forms: list[Any] = [np.float64, np.float32, np.longdouble, np.array, lambda v: np.array([v])]
+    if math.isfinite(number):
+        forms.append(Fraction)
+    for form in forms:
+        for found, expected in zip(call(form(number)), call(number), strict=True):
+            assert found.dtype == expected.dtype
+            np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-6)
+
+
+def test_bounds_in_any_form():
+    class Number(float):
+        pass
+
+    x = gl.tensor([0.0, 2.0])
+    for bound in (Number(0.5), np.float64(0.5), gl.tensor(0.5), [0.5, 0.5]):
+        y = x.clip(max=bound)
+        assert y.dtype == gl.float32
+        assert y.tolist() == [0, 0.5]
+    assert x.clip(max=np.array(0.5)).tolist() == [0, 0.5]
+    assert gl.tensor([0]).clip(min=IntEnum("Bound", {"LOW": 2**53 + 1}).LOW).tolist() == [2**53 + 1]
 
 
 WRITES: dict[str, Callable[[Tensor, Any], Tensor]] = {
