@@ -546,9 +546,13 @@ def gather(x: Tensor, axis: int, index: Tensor) -> Tensor:
     return apply(GATHER, (x, places), {"axis": at})
 
 
-def _check_places(operation: str, x: Tensor, axis: int, index: Tensor) -> None:
+def _require_integers(operation: str, index: Tensor) -> None:
     if index.dtype.kind not in "iu":
         raise DTypeError(message(operation, expected="an integer index", got=index.dtype.name))
+
+
+def _check_places(operation: str, x: Tensor, axis: int, index: Tensor) -> None:
+    _require_integers(operation, index)
     if index.ndim != x.ndim or any(
         n > m for i, (n, m) in enumerate(zip(index.shape, x.shape, strict=True)) if i != axis
     ):
@@ -715,20 +719,25 @@ def scatter_add(x: Tensor, axis: int, index: Tensor, src: Any) -> Tensor:
     return _scatter("scatter_add", x, axis, index, src, add=True)
 
 
-def _whole_slices(operation: str, x: Tensor, axis: int, index: Any, source: Any) -> Any:
-    """The axis, and for each element of ``source`` its place along it."""
+def _whole_slices(
+    operation: str, x: Tensor, axis: int, index: Any, source: Any
+) -> tuple[int, Tensor]:
+    """The axis, and the vector of the numbers of slices along it that ``source`` is for."""
     at = canonical_axis(operation, axis, x.ndim)
-    places = from_value(index, x.device, operation=operation)
-    if places.ndim > 1 or source.shape != (*x.shape[:at], places.numel(), *x.shape[at + 1 :]):
+    numbers = from_value(index, x.device, operation=operation)
+    count = numbers.numel()
+    shape = (*x.shape[:at], count, *x.shape[at + 1 :])
+    if not x.ndim or numbers.ndim > 1 or source.shape != shape:
         raise ShapeError(
             message(
                 operation,
                 expected=f"a vector of indices and as many slices of shape {x.shape} on axis {at}",
-                got=f"indices of shape {places.shape}, values of shape {source.shape}",
+                got=f"indices of shape {numbers.shape}, values of shape {source.shape}",
             )
         )
-    along = [1] * at + [places.numel()] + [1] * (x.ndim - at - 1)
-    return at, places.reshape(along).expand(source.shape)
+    _require_integers(operation, numbers)
+    check_range(operation, numbers, x.shape[at], at)
+    return at, numbers.reshape(-1)
 
 
 @public(None, "index_add")
@@ -740,11 +749,9 @@ def index_add(x: Tensor, axis: int, index: Tensor, source: Tensor, *, alpha: flo
     >>> index_add(gl.zeros(3), 0, gl.tensor([2, 2]), gl.tensor([1.0, 4.0]))
     tensor([0., 0., 5.])
     """
-    at, _ = _whole_slices("index_add", x, axis, index, source)
-    places = from_value(index, x.device, operation="index_add").reshape(-1)
-    check_range("index_add", places, x.shape[at], at)
+    at, numbers = _whole_slices("index_add", x, axis, index, source)
     scaled = (source if alpha == 1 else alpha * source).astype(x.dtype, copy=False)
-    return x + spread(scaled, TAKE, {"axis": at}, x.shape, places)
+    return x + spread(scaled, TAKE, {"axis": at}, x.shape, numbers)
 
 
 @public(None, "index_copy")
@@ -757,15 +764,9 @@ def index_copy(x: Tensor, axis: int, index: Tensor, source: Tensor) -> Tensor:
     >>> index_copy(gl.zeros(3), 0, gl.tensor([2, 0]), gl.tensor([1.0, 4.0]))
     tensor([4., 0., 1.])
     """
-    at, places = _whole_slices("index_copy", x, axis, index, source)
-    if not x.ndim:
-        return _scatter("index_copy", x, at, places, source, add=False)
-    vector = from_value(index, x.device, operation="index_copy").reshape(-1)
-    check_range("index_copy", vector, x.shape[at], at)
-    if vector.dtype.kind not in "iu":
-        raise DTypeError(message("index_copy", expected="an integer index", got=vector.dtype.name))
-    # A slice at a time. An op, as x[index] = v on a GPU does not say which of several slices stays.
-    where_to = (_ALL,) * at + (vector._array,)
+    at, numbers = _whole_slices("index_copy", x, axis, index, source)
+    # One op: on a GPU ``x[index] = v`` does not say which of several slices stays.
+    where_to = (_ALL,) * at + (numbers._array,)
     v = value_for(x, source, "index_copy").astype(x.dtype, copy=False)
     return apply(WRITE_INDEX, (x, v), {"index": _owned(x, where_to)})
 
