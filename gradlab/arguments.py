@@ -335,7 +335,7 @@ def _convert(operation: str, bound: inspect.BoundArguments) -> bool:
     """Make tensors of the values that were given for tensors; whether there were any."""
     found = False
     # Whose device lists go to, and whose dtype the numbers in them take: see `from_value`.
-    beside = next((value for _, value in _given(bound) if hasattr(value, "_array")), None)
+    beside = next((value for _, value in _given(bound) if _is_tensor(value)), None)
     for parameter, value in _given(bound):
         kinds = set(_alternatives(parameter.annotation))
         several = parameter.kind is parameter.VAR_POSITIONAL or "Sequence[Tensor]" in kinds

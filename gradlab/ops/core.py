@@ -316,10 +316,8 @@ def _in_float32(gradient: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def widened(x: Any) -> Any:
-    """A tensor of float16 or bfloat16 as float32; anything else as it is."""
-    if not isinstance(x, Tensor) or x.dtype not in dtypes.HALVES:
-        return x
-    return x.astype(dtypes.float32)
+    """A tensor or an array of float16 or bfloat16 as float32; anything else as it is."""
+    return x.astype(dtypes.float32) if getattr(x, "dtype", None) in dtypes.HALVES else x
 
 
 def in_float32(function: F) -> F:
@@ -612,8 +610,8 @@ def resolve(op: Op, key: tuple[Any, ...]) -> Callable[..., Any]:
         run = _with_promotion(op, run, kinds)
     elif op.halves and any(kind in dtypes.HALVES for kind in kinds):
         half = next(kind for kind in kinds if kind in dtypes.HALVES)
-        widened = [dtypes.float32 if kind in dtypes.HALVES else None for kind in kinds]
-        run = _with_casts(op, run, widened, half)
+        casts = [dtypes.float32 if kind in dtypes.HALVES else None for kind in kinds]
+        run = _with_casts(op, run, casts, half)
     kernels = _kernels(op, device, casts=False)
     kernels = [each for each in kernels if each.dtypes is None or kinds[0] in each.dtypes]
     run = _behind_kernels(kernels, run)

@@ -33,7 +33,7 @@ from gradlab.errors import (
     message,
 )
 from gradlab.kernels.cuda.driver import current
-from gradlab.ops.core import PROMOTE, Op, apply, public
+from gradlab.ops.core import PROMOTE, Op, apply, public, widened
 from gradlab.ops.elementwise import abs as absolute, where
 from gradlab.ops.matmul import diag_embed, einsum
 from gradlab.ops.reduction import (
@@ -112,8 +112,7 @@ def _explain(
     """A check that tells which of the matrices NumPy refused: the first ``function`` refuses."""
 
     def check(x: Tensor, *_: Any, **__: Any) -> None:
-        array = x.numpy(force=True)
-        array = array.astype(np.float32) if array.dtype in dtypes.HALVES else array
+        array = widened(x.numpy(force=True))
         require_finite(operation, x)
         for index in np.ndindex(array.shape[:-2]):
             if _fails(function, array[index]):

@@ -28,6 +28,7 @@ from gradlab.ops.reducing import (
     reduce_array,
     stacked_matmul,
     sum_along,
+    without_added_axes,
 )
 from gradlab.ops.samples import Sample, values
 from gradlab.ops.shape import canonical_axes, canonical_axis, permute, reshape, sum_to
@@ -83,10 +84,7 @@ def _product_accepts(x1: Any, x2: Any) -> bool:
 
 
 def _product_run(x1: Any, x2: Any) -> Any:
-    y = ladder.run("matmul", "matmul", *matrices(x1, x2))
-    if x1.ndim == 1:
-        y = y[..., 0, :]
-    return y[..., 0] if x2.ndim == 1 else y
+    return without_added_axes(ladder.run("matmul", "matmul", *matrices(x1, x2)), x1, x2)
 
 
 def _same(*arrays: Any) -> bool:

@@ -11,7 +11,6 @@ as given, so that only ``g·r`` is left.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -23,9 +22,9 @@ from gradlab.autograd.modes import no_grad
 from gradlab.devices import cpu
 from gradlab.errors import OptionError, ShapeError, message
 from gradlab.kernels.cuda import normalization as cuda
-from gradlab.ops.core import FLOAT, PROMOTE, Kernel, Op, apply, apply_, in_float32, public
+from gradlab.ops.core import FLOAT, PROMOTE, Kernel, Op, apply, apply_, in_float32, public, widened
 from gradlab.ops.elementwise import rsqrt
-from gradlab.ops.reducing import mean_and_variance, reduce_array
+from gradlab.ops.reducing import count_of, kept_shape, mean_and_variance, reduce_array
 from gradlab.ops.reduction import norm
 from gradlab.ops.samples import LARGE, Sample, values
 from gradlab.ops.shape import Axis, sum_to
@@ -41,17 +40,13 @@ def _is_one(weight: Any) -> bool:
 
 def _mean(xp: Any, x: Any, axes: Axes) -> Any:
     """The mean over some axes, which stay with size 1; of no values it is NaN."""
-    count = math.prod([x.shape[i] for i in axes])
+    count = count_of(x.shape, axes)
     total = reduce_array(xp, "sum", x, axes, True)
     return xp.divide(total, count, out=total)
 
 
-def _kept(shape: Sequence[int], axes: Axes) -> tuple[int, ...]:
-    return tuple(1 if i in axes else size for i, size in enumerate(shape))
-
-
 def _tensor_mean(x: Tensor, axes: Axes) -> Tensor:
-    return sum_to(x, _kept(x.shape, axes)) / math.prod([x.shape[i] for i in axes])
+    return sum_to(x, kept_shape(x.shape, axes)) / count_of(x.shape, axes)
 
 
 def _normalized(x: Tensor, axes: Axes, eps: float, centred: bool = True) -> tuple[Tensor, Tensor]:
@@ -384,11 +379,6 @@ def _layout(ndim: int) -> tuple[int, ...]:
     return (1, -1) + (1,) * (ndim - 2)
 
 
-def _wide(x: Any) -> Any:
-    """float16 and bfloat16 as float32. The statistics stay float32, so the cast is made here."""
-    return x.astype(dtypes.float32) if x.dtype in dtypes.HALVES else x
-
-
 def _statistics_forward(xp: Any, x: Any, *, dtype: Any) -> Any:
     axes = _batch_axes(x.ndim)
     x = x.astype(dtype, copy=False)
@@ -426,7 +416,7 @@ def _batch_norm_forward(
     eps: float,
 ) -> Any:  # fmt: skip
     layout = _layout(x.ndim)
-    h = _wide(x) - mean.reshape(layout)
+    h = widened(x) - mean.reshape(layout)  # as the statistics, which stay float32
     h *= _reciprocal_root(xp, var, eps).reshape(layout)
     return _affine(h, weight, bias, layout).astype(x.dtype, copy=False)
 
@@ -438,10 +428,10 @@ def _batch_norm_backward(
     layout = _layout(x.ndim)
     others = _batch_axes(x.ndim)
     r = _reciprocal_root(xp, var, eps).reshape(layout)
-    h = _wide(x) - mean.reshape(layout)
+    h = widened(x) - mean.reshape(layout)
     h *= r
     gx, gweight, gbias = _backward(
-        xp, _wide(gy), h, r, weight, (needs[0], *needs[3:]), axes=others if training else (),
+        xp, widened(gy), h, r, weight, (needs[0], *needs[3:]), axes=others if training else (),
         others=others, layout=layout,
     )  # fmt: skip
     gradients = (gx, None, None, gweight, gbias)
@@ -470,7 +460,12 @@ def _batch_norm_gweight(
     weight_shape: tuple[int, ...],
 ) -> Tensor:  # fmt: skip
     h, _ = _batch_norm_h(x, mean, var, training, eps)
-    return sum_to(gy * h, _kept(gy.shape, _batch_axes(gy.ndim))).reshape(weight_shape)
+    return _per_channel(gy * h, weight_shape)
+
+
+def _per_channel(g: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The sum for each channel, in the shape of a parameter."""
+    return sum_to(g, kept_shape(g.shape, _batch_axes(g.ndim))).reshape(shape)
 
 
 def _batch_norm_samples() -> Iterator[Sample]:
@@ -493,9 +488,7 @@ BATCH_NORM = Op(
     gradients={
         "x": _batch_norm_gx,
         "weight": _batch_norm_gweight,
-        "bias": lambda gy, bias_shape: sum_to(gy, _kept(gy.shape, _batch_axes(gy.ndim))).reshape(
-            bias_shape
-        ),
+        "bias": lambda gy, bias_shape: _per_channel(gy, bias_shape),
     },
     fused=Op(
         "batch_norm_backward",

@@ -13,7 +13,7 @@ BLAS computes faster than NumPy adds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -51,6 +51,18 @@ _RUN_IN_CACHE = 256  # the same where all of the array is in the cache
 _RUN_JUST_WRITTEN = 1024  # the same for what was computed a moment ago
 
 
+def kept_shape(shape: Sequence[int], axis: Axes) -> tuple[int, ...]:
+    """The shape with the reduced axes in place, of size 1."""
+    if axis is None:
+        return (1,) * len(shape)
+    return tuple([1 if i in axis else n for i, n in enumerate(shape)])
+
+
+def count_of(shape: Sequence[int], axis: Axes) -> int:
+    """How many elements each result is made of."""
+    return math.prod(shape if axis is None else [shape[i] for i in axis])
+
+
 def accumulation_dtype(dtype: Any) -> Any:
     """The dtype in which integers accumulate; None where the dtype itself will do."""
     if dtype.kind not in "biu":
@@ -82,7 +94,7 @@ def reduce_array(
     else:
         y = _reduce_strided(reduce, x, axis)
     if keepdims:
-        return y.reshape([1 if i in axis else n for i, n in enumerate(x.shape)])
+        return y.reshape(kept_shape(x.shape, axis))
     # As NumPy does, a number rather than an array without axes.
     return y.reshape([n for i, n in enumerate(x.shape) if i not in axis])[()]
 
@@ -233,8 +245,7 @@ def _reduce_repeated(reduce: Any, x: Any, axes: tuple[int, ...]) -> Any:
     count = math.prod([x.shape[i] for i in repeated if i in axes])
     if reduce is _ADD and count != 1:
         y = y * count
-    kept = [1 if i in axes else n for i, n in enumerate(x.shape)]
-    return np.broadcast_to(y, kept).copy()
+    return np.broadcast_to(y, kept_shape(x.shape, axes)).copy()
 
 
 def _repeated(x: Any) -> list[int]:
@@ -274,6 +285,13 @@ def matrices(x1: Any, x2: Any) -> tuple[Any, Any]:
     return x1[None, :] if x1.ndim == 1 else x1, x2[:, None] if x2.ndim == 1 else x2
 
 
+def without_added_axes(y: Any, x1: Any, x2: Any) -> Any:
+    """The product of what `matrices` made of ``x1`` and ``x2``, without the axes that it added."""
+    if x1.ndim == 1:
+        y = y[..., 0, :]
+    return y[..., 0] if x2.ndim == 1 else y
+
+
 def _is_long(x1: Any, x2: Any) -> bool:
     """True for arrays whose product needs to be cut."""
     k = x1.shape[-1]
@@ -301,9 +319,7 @@ def _product_in_pieces(x1: Any, x2: Any) -> Any:
     y = reduce_array(np, "sum", y, (y.ndim - 3,))
     if rest:
         y += np.matmul(left[..., whole:], right[..., whole:, :])
-    if x1.ndim == 1:
-        y = y[..., 0, :]
-    return y[..., 0] if x2.ndim == 1 else y
+    return without_added_axes(y, x1, x2)
 
 
 def _for_blas(x: Any) -> Any:
@@ -337,7 +353,7 @@ def mean_and_variance(
     Without degrees of freedom the variance is infinite, or NaN.
     """
     axes = tuple(range(x.ndim)) if axis is None else axis
-    count = math.prod([x.shape[i] for i in axes])
+    count = count_of(x.shape, axes)
     mean = reduce_array(xp, "sum", x, axis, True) / count
     options = {"axis": axis, "keepdims": keepdims, "correction": correction}
     if xp is not np and ladder.accepts("reduction", "var", x, **options):

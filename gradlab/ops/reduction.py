@@ -41,7 +41,14 @@ from gradlab.ops.elementwise import (
     where,
 )
 from gradlab.ops.indexing import take_along_axis
-from gradlab.ops.reducing import Axes, accumulation_dtype, mean_and_variance, reduce_array
+from gradlab.ops.reducing import (
+    Axes,
+    accumulation_dtype,
+    count_of,
+    kept_shape,
+    mean_and_variance,
+    reduce_array,
+)
 from gradlab.ops.samples import LARGE, SIZES, Sample, distinct, layouts, values
 from gradlab.ops.shape import (
     EXPAND,
@@ -58,18 +65,6 @@ from gradlab.tensor import Tensor, from_value, is_integer
 
 _REAL = "biufV"
 _INEXACT = "fcV"
-
-
-def _kept_shape(shape: tuple[int, ...], axis: Axes) -> tuple[int, ...]:
-    """The shape with the reduced axes in place."""
-    if axis is None:
-        return (1,) * len(shape)
-    return tuple([1 if i in axis else size for i, size in enumerate(shape)])
-
-
-def _count(shape: tuple[int, ...], axis: Axes) -> int:
-    """How many elements each result is made of."""
-    return math.prod(shape if axis is None else [shape[i] for i in axis])
 
 
 def _on_cuda(function: str) -> Kernel:
@@ -105,14 +100,14 @@ def _reduce(
 
 def _kept(y: Tensor, axis: Axes, x_shape: tuple[int, ...]) -> Tensor:
     """``y`` with the reduced axes in place, so that it broadcasts against ``x``."""
-    return y if y.ndim == len(x_shape) else y.reshape(_kept_shape(x_shape, axis))
+    return y if y.ndim == len(x_shape) else y.reshape(kept_shape(x_shape, axis))
 
 
 def _stretch_forward(xp: Any, x: Any, *, axis: Axes, shape: tuple[int, ...], count: int) -> Any:
     if count != 1:
         x = xp.true_divide(x, count)
     if axis is not None and x.ndim != len(shape):
-        x = x.reshape(_kept_shape(shape, axis))
+        x = x.reshape(kept_shape(shape, axis))
     y = xp.empty(shape, x.dtype)
     y[...] = x
     return y
@@ -140,7 +135,7 @@ _COPIED = 8192  # elements, up to which copying takes less time than np.broadcas
 def _stretch(gy: Tensor, axis: Axes, shape: tuple[int, ...], count: int = 1) -> Tensor:
     if gy.device is cpu and math.prod(shape) <= _COPIED:
         return apply(STRETCH, (gy,), {"axis": axis, "shape": shape, "count": count})
-    kept = _kept_shape(shape, axis)
+    kept = kept_shape(shape, axis)
     divided = apply(STRETCH, (gy,), {"axis": axis, "shape": kept, "count": count})
     return apply(EXPAND, (divided,), {"shape": shape})
 
@@ -238,14 +233,14 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dtype: Any = No
 
 
 def _mean_forward(xp: Any, x: Any, *, axis: Axes, keepdims: bool) -> Any:
-    return reduce_array(xp, "sum", x, axis, keepdims) / _count(x.shape, axis)
+    return reduce_array(xp, "sum", x, axis, keepdims) / count_of(x.shape, axis)
 
 
 MEAN = Op(
     "mean",
     _mean_forward,
     gradients={
-        "x": lambda gy, axis, x_shape: _stretch(gy, axis, x_shape, _count(x_shape, axis)),
+        "x": lambda gy, axis, x_shape: _stretch(gy, axis, x_shape, count_of(x_shape, axis)),
     },
     kinds=_INEXACT,
     halves=True,
@@ -280,7 +275,7 @@ def _prod_gradient(gy: Tensor, x: Tensor, axis: Axes) -> Tensor:
     axes = tuple(range(x.ndim)) if axis is None else axis
     kept = tuple(i for i in range(x.ndim) if i not in axes)
     moved = x.permute((*kept, *axes))
-    rows = moved.reshape(*(x.shape[i] for i in kept), _count(x.shape, axes))
+    rows = moved.reshape(*(x.shape[i] for i in kept), count_of(x.shape, axes))
     after = flip(_product_before(flip(rows, -1), -1), -1)
     others = (_product_before(rows, -1) * after).reshape(moved.shape)
     back = tuple(sorted(range(x.ndim), key=(*kept, *axes).__getitem__))
@@ -333,7 +328,7 @@ def _deviation(x: Tensor, axis: Axes) -> Tensor:
 
 
 def _per_degree(shape: tuple[int, ...], axis: Axes, correction: float) -> float:
-    degrees = _count(shape, axis) - correction
+    degrees = count_of(shape, axis) - correction
     return 1 / degrees if degrees > 0 else math.inf
 
 
@@ -417,7 +412,7 @@ def _std_samples() -> Iterator[Sample]:
         axes = None if axis is None else canonical_axes("std", axis, len(shape))
         if sample.name.startswith("broadcast") and axes == (0,):
             continue  # equal values: what rounding leaves of the 0 differs by dtype
-        sample.smooth = _count(shape, axes) > 1  # one value: 0, the kink of the root
+        sample.smooth = count_of(shape, axes) > 1  # one value: 0, the kink of the root
         yield sample
 
 
@@ -459,7 +454,7 @@ def std(
 
 
 def _ties_forward(xp: Any, x: Any, y: Any, *, axis: Axes) -> Any:
-    chosen = x == y.reshape(_kept_shape(x.shape, axis))
+    chosen = x == y.reshape(kept_shape(x.shape, axis))
     if x.dtype.kind in "fV":
         chosen |= x != x  # one NaN makes the result NaN, and owns its gradient
     # Counted as integers: float32 does not count beyond 2^24.
@@ -833,7 +828,7 @@ def nanmean(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dtype: Any 
 
 
 def _logsumexp_forward(xp: Any, x: Any, *, axis: Axes, keepdims: bool) -> Any:
-    if not _count(x.shape, axis):
+    if not count_of(x.shape, axis):
         return xp.log(reduce_array(xp, "sum", x, axis, keepdims))  # no terms: log(0) = -inf
     largest = reduce_array(xp, "max", x, axis, True)
     # An infinite maximum would make inf - inf; without a shift exp is 0 or inf, which is right.
@@ -1034,7 +1029,7 @@ def _vector_norm_forward(xp: Any, x: Any, *, axis: Axes, keepdims: bool, ord: fl
         return reduce_array(xp, "sum", size, axis, keepdims)
     if ord == 2:
         return xp.sqrt(reduce_array(xp, "sum", size * size, axis, keepdims))
-    if not _count(x.shape, axis):
+    if not count_of(x.shape, axis):
         return reduce_array(xp, "sum", size, axis, keepdims)
     # Taking out what weighs most, the largest, keeps high powers within range.
     scale = reduce_array(xp, "max" if ord > 0 else "min", size, axis, True)

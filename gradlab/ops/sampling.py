@@ -15,7 +15,7 @@ import numpy as np
 from gradlab import dtypes
 from gradlab.devices import find_device
 from gradlab.errors import DTypeError, OptionError, ShapeError, message
-from gradlab.ops.core import Op, apply, public
+from gradlab.ops.core import Op, apply, public, widened
 from gradlab.ops.elementwise import where
 from gradlab.ops.random import Generator, rand
 from gradlab.ops.samples import Sample, values
@@ -65,12 +65,6 @@ def choose(weights: Tensor, u: Tensor) -> Tensor:
     return apply(CHOOSE, tuple(x.detach().astype(dtypes.float64) for x in (weights, u)))
 
 
-def _wide(x: Tensor) -> np.ndarray:
-    """The array of a tensor on the CPU, halves as float32: NumPy warns of a NaN among bfloat16."""
-    array: np.ndarray = x._array
-    return array.astype(np.float32) if x.dtype in dtypes.HALVES else array
-
-
 def require_weights(
     operation: str, weights: Tensor, distinct: int | None = None, hint: str = ""
 ) -> None:
@@ -85,7 +79,7 @@ def require_weights(
         raise _too_many(operation, weights.shape[-1], distinct)
     if weights.device.type != "cpu" or not weights.numel():
         return
-    array = _wide(weights)
+    array = widened(weights._array)  # NumPy warns of a NaN among bfloat16
     if not (array.min() >= 0 and array.max() < math.inf):
         place = tuple(map(int, np.argwhere(~((array >= 0) & (array < math.inf)))[0]))
         got = f"{array[place]} at {list(place)}"
@@ -163,7 +157,7 @@ def require_probabilities(operation: str, p: Any) -> None:
             raise DTypeError(message(operation, expected="real probabilities", got=p.dtype.name))
         if p.device.type != "cpu":
             return
-        array = _wide(p)
+        array = widened(p._array)
     else:
         array = np.asarray(p)
     good = (array >= 0) & (array <= 1)
