@@ -1,6 +1,8 @@
-"""float16 on the CPU: large arrays, cast by compiled kernels, hold what small ones do."""
+"""Halves on the CPU: large arrays, computed as float32, hold what small ones do."""
 
 from __future__ import annotations
+
+import time
 
 import numpy as np
 import pytest
@@ -9,8 +11,16 @@ from gradlab.kernels.cpu import halves
 import gradlab as gl
 
 COUNT = halves.LARGE + 7
-BINARY = ("add", "sub", "mul", "div", "maximum", "minimum", "fmod", "eq", "ne", "lt", "le", "gt")
-UNARY = ("sqrt", "square", "reciprocal", "floor", "trunc", "neg", "abs", "sign", "isnan", "relu")
+# Of each dtype: elements of a large array and of a small one, and the exponents of ten in them.
+SIZES = {"float16": (COUNT, 10_000, (-8, 5)), "bfloat16": (5000, 100, (-30, 30))}
+BINARY = (
+    *("add", "sub", "mul", "div", "maximum", "minimum", "fmod"),
+    *("eq", "ne", "lt", "le", "gt", "ge"),
+)
+UNARY = (
+    *("sqrt", "square", "reciprocal", "floor", "ceil", "trunc", "neg", "abs", "sign"),
+    *("isnan", "isinf", "relu"),
+)
 
 needs_kernels = pytest.mark.skipif(not halves.are_fast(), reason="no compiled casts here")
 
@@ -50,19 +60,21 @@ def test_layouts(x):
     np.testing.assert_array_equal(y, x)
 
 
+@pytest.mark.parametrize("dtype", SIZES)
 @pytest.mark.parametrize("name", BINARY + UNARY)
-def test_large_and_small_arrays_hold_the_same(name):
+def test_large_and_small_arrays_hold_the_same(name, dtype):
+    count, part, exponents = SIZES[dtype]
     rng = np.random.default_rng(0)
-    values = rng.standard_normal((2, COUNT)) * 10.0 ** rng.integers(-8, 5, (2, COUNT))
+    values = rng.standard_normal((2, count)) * 10.0 ** rng.integers(*exponents, (2, count))
     values[:, ::50] = [[np.nan], [np.inf]]
     values[:, 1::50] = 0
-    x, y = (gl.tensor(each, dtype=gl.float16) for each in values)
+    x, y = (gl.tensor(each, dtype=dtype) for each in values)
     function = getattr(gl, name)
     large = function(x, y) if name in BINARY else function(x)
-    parts = zip(x.split(10_000), y.split(10_000), strict=True)
+    parts = zip(x.split(part), y.split(part), strict=True)
     small = gl.cat([function(a, b) if name in BINARY else function(a) for a, b in parts])
     assert large.dtype == small.dtype
-    np.testing.assert_array_equal(large.numpy(), small.numpy())
+    np.testing.assert_array_equal(*(each.astype("float64").numpy() for each in (large, small)))
 
 
 def test_exponentials():
@@ -70,7 +82,7 @@ def test_exponentials():
     np.testing.assert_allclose(gl.exp(x).numpy(), np.exp(x.numpy().astype("f8")), rtol=1e-3)
 
 
-def test_with_a_number_and_in_place():
+def test_float16_with_a_number_and_in_place():
     x = gl.ones(COUNT, dtype=gl.float16)
     assert (x + 0.1).dtype == gl.float16
     assert (x + 0.1)[:3].tolist() == (x[:3] + 0.1).tolist()
@@ -84,3 +96,23 @@ def test_without_numba(monkeypatch):
     x = gl.full((COUNT,), 1.5, dtype=gl.float16)
     assert (x + x)[:2].tolist() == [3.0, 3.0]
     assert x.float()[:2].tolist() == [1.5, 1.5]
+
+
+def test_bfloat16_with_a_number():
+    x = gl.arange(5000, dtype=gl.bfloat16)
+    assert (x + 1.5).dtype == gl.bfloat16
+    assert (x + 1.5)[:9].tolist() == (x[:9] + 1.5).tolist()
+
+
+def test_tanh_of_bfloat16_takes_no_time():
+    x = gl.rand(500_000).astype("bfloat16")
+
+    def seconds(x):
+        best = float("inf")
+        for _ in range(3):
+            start = time.process_time()
+            gl.tanh(x)
+            best = min(best, time.process_time() - start)
+        return best
+
+    assert seconds(x) < 30 * seconds(x.astype("float32"))  # 80 times, an element at a time
