@@ -186,6 +186,13 @@ def lock(handle: int, wait: bool = False) -> bool:
     return True
 
 
+def lock_abandoned(handle: int) -> bool:
+    """Lock a file or folder of this user that no process holds; False for any other."""
+    found = os.fstat(handle)
+    is_plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+    return is_plain and found.st_uid == os.geteuid() and lock(handle)
+
+
 def keep_permissions(handle: int, before: os.stat_result) -> None:
     """Give a new file the owner, the group and the mode of the one that it replaces."""
     mode = stat.S_IMODE(before.st_mode) & 0o777
@@ -241,9 +248,7 @@ def _remove_unlocked(path: str) -> None:
     access = os.O_RDONLY if is_folder else os.O_RDWR
     handle = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        found = os.fstat(handle)
-        mine = found.st_uid == os.geteuid() and (is_folder or stat.S_ISREG(found.st_mode))
-        if mine and lock(handle):
+        if lock_abandoned(handle):
             shutil.rmtree(path) if is_folder else os.unlink(path)
     finally:
         os.close(handle)

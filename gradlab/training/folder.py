@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.fields import Kind
-from gradlab.paths import as_path, cannot_write, lock
+from gradlab.paths import as_path, cannot_write, lock, lock_abandoned
 from gradlab.serialization import explained
 
 _CHECKPOINT = r"(?P<number>\d{4,})-epoch\d+-step\d+\.(?P<kind>json|safetensors)"
@@ -43,7 +42,8 @@ def _number(name: str, *patterns: re.Pattern[str]) -> int | None:
 def list_checkpoints(folder: str | Path) -> list[Path]:
     """The checkpoints in a folder, as the paths of their JSON files, the latest last.
 
-    None where there is no such folder; `CheckpointError` where it cannot be read.
+    The list is empty where there is no such folder. Raises `CheckpointError` where it cannot be
+    read.
     """
     folder, names = as_path("list_checkpoints", folder, "a folder"), []
     with explained("list_checkpoints", folder), suppress(FileNotFoundError, NotADirectoryError):
@@ -155,7 +155,7 @@ def _remove_if_abandoned(claim: Path, left: list[Path]) -> None:
     else:
         handle = os.open(claim, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        if handle >= 0 and not _is_ours(handle):
+        if handle >= 0 and not lock_abandoned(handle):
             return
         for path in left:
             if path.suffix == ".tmp" or not path.with_suffix(".json").exists():
@@ -164,9 +164,3 @@ def _remove_if_abandoned(claim: Path, left: list[Path]) -> None:
     finally:
         if handle >= 0:
             os.close(handle)
-
-
-def _is_ours(handle: int) -> bool:
-    """Whether a claim is a file of this user that nobody holds; if so it is locked now."""
-    found = os.fstat(handle)
-    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and lock(handle)
