@@ -115,7 +115,7 @@ def warning(results: list[Result]) -> str:
 
 
 CAVEAT = (
-    "PyTorch's times of training steps and programs are too long: OpenBLAS's threads go on "
+    "PyTorch's times of training steps and programs are too long: OpenBLAS's threads keep "
     "spinning after gradlab's turn, and take a core from PyTorch's."
 )
 

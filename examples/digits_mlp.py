@@ -1,7 +1,7 @@
 """Train a multilayer perceptron on handwritten digits, and look at what it gets wrong.
 
 Run it with `make demo`, or `python examples/digits_mlp.py --help` for its options. Ctrl-C ends the
-training with a checkpoint; running it again goes on from there, and once it is done shows the
+training with a checkpoint; running it again continues from there, and once it is done shows the
 result. For a new run, give another folder with --out.
 """
 

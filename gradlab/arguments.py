@@ -4,7 +4,7 @@ A public function is written for the arguments that its annotations name. `guard
 before it, which costs a call that succeeds nothing but the way through. Where a call fails, the
 door looks at the arguments: lists, arrays and numbers that were given for tensors are converted
 and the call repeated; for all else the error says in the user's terms what was expected. Errors
-that come out of the user's own code, a callback or a method of an object, pass as they are.
+raised in user code, such as a callback or a method of a user's object, pass through unchanged.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def made(_function):
 
 
 def _door_before(function: FunctionType, numbers: Mapping[int, str]) -> Any:
-    """A door that also turns what is given for a number into one of Python's, before the call.
+    """A door that also converts what is given for a number to a Python number, before the call.
 
     An array function would take a tensor, and the gradient would not pass through it.
     """
@@ -202,7 +202,7 @@ def _with_numbers(
 
 
 def accepts_dim(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let ``dim`` and ``keepdim``, PyTorch's names, stand for ``axis`` and ``keepdims``."""
+    """Accept PyTorch's ``dim`` and ``keepdim`` for ``axis`` and ``keepdims``."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -295,7 +295,7 @@ def _second_try(
 
 
 def _passes(error: Exception) -> bool:
-    """Whether an error says what it has to say, or comes out of the user's own code."""
+    """Whether an error needs no explanation, or was raised in user code."""
     return isinstance(error, _PASSING) or _is_of_the_user(error.__traceback__)
 
 

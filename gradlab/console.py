@@ -1,4 +1,4 @@
-"""Writing to people: what is shown beside the work must not end it."""
+"""Output for people. Failing to show it must not end the work."""
 
 from __future__ import annotations
 

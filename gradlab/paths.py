@@ -21,7 +21,7 @@ if sys.platform != "win32":
 
 
 def as_path(operation: str, path: Any, expected: str = "a path") -> Path:
-    """What a user gave as a path, a string or anything like a path; refuses what is none."""
+    """Return a path from a string or path-like object; refuse anything else."""
     if not isinstance(path, str | os.PathLike):
         raise OptionError(message(operation, expected=expected, got=type(path).__name__))
     try:
@@ -42,7 +42,7 @@ def as_path(operation: str, path: Any, expected: str = "a path") -> Path:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a file for reading, never waiting for a writer, and raise `OSError` for what is none.
+    """Open a file for reading without waiting for a writer; raise `OSError` if it is not a file.
 
     A pipe or a device may never end, and would block where nobody writes to it.
     """
@@ -104,7 +104,7 @@ def replacing(
 
 def cannot_write(operation: str, path: Any, error: OSError, state: str) -> FileError:
     """The error for a file or folder that the system does not let us write."""
-    # What the operating system calls it; a file that another name stands for is not ours to name.
+    # The system's words for it; they name no file, as a link may hide which one it is.
     reason = error.strerror or str(error) or type(error).__name__
     hint = _REMEDIES.get(error.errno or 0, "")
     made = FileError(

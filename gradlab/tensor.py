@@ -547,7 +547,7 @@ def from_value(
     of an array on the same device is shared unless ``copy``. A tensor on another device stays
     there, for the operation to refuse, unless ``move``.
 
-    ``beside`` is the dtype of the tensor that ``value`` is computed with: numbers of Python's take
+    ``beside`` is the dtype of the tensor that ``value`` is computed with: Python numbers take
     it, as in ``x + 0.1``, and the default of their kind where it is of another kind. So labels
     stay integers beside floating scores, and promotion rounds them once.
     """
@@ -593,7 +593,7 @@ def operand_beside(x: Tensor, value: Any, operation: str) -> Tensor:
 def value_for(x: Tensor, value: Any, operation: str) -> Tensor:
     """``value`` as a tensor to be written into ``x``.
 
-    Numbers of Python's are rounded once, to the dtype of ``x``, and refused where it does not hold
+    Python numbers are rounded once, to the dtype of ``x``, and refused where it does not hold
     them; tensors and arrays keep theirs, which the write casts.
     """
     dtype = None if _has_dtype(value) else x.dtype
@@ -742,7 +742,7 @@ def _kind_name(array: np.ndarray) -> str:
 def _common_dtype(value: Any, array: np.ndarray, beside: DType | None) -> DType:
     """The dtype of ``value``, whose numbers are in ``array``: that which its numbers share.
 
-    A number of Python's counts as what it is ``beside`` a tensor, or without one as the default
+    A Python number counts as what it is ``beside`` a tensor, or without one as the default
     dtype of its kind, so that ``[np.float32(1), 2.0]`` is float32, as in PyTorch.
     """
     if hasattr(value, "dtype") or hasattr(value, "dtypes"):
@@ -761,7 +761,7 @@ def _common_dtype(value: Any, array: np.ndarray, beside: DType | None) -> DType:
 
 
 def _number_dtype(dtype: DType, beside: DType | None) -> DType:
-    """The dtype of Python's numbers that are of ``dtype`` in NumPy."""
+    """The dtype of Python numbers that NumPy gives ``dtype``."""
     exact = dtype.kind in "biu"
     if beside is None or (exact and dtypes._level(beside) != dtypes._level(dtype)):
         return dtypes.default_for(dtype)

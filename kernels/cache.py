@@ -33,7 +33,7 @@ class Cache:
         self.what, self.variable, self.wanted = what, variable, wanted
 
     def get(self, name: str) -> bytes | None:
-        """An entry; None where there is none that is whole."""
+        """A whole entry; None where there is none."""
         for folder, _ in self._folders():
             found = read(folder / name)
             if found is not None:

@@ -54,7 +54,7 @@ class ScalarFunction:
         """The function's syntax, without decorators, annotations and defaults.
 
         None where there is no source, or none that compiles to this very function: its file has
-        changed since it was imported, or it is not the function that stands there.
+        changed since it was imported, or it is not the function found there.
         """
         try:
             module = ast.parse("".join(self._lines))
@@ -202,7 +202,7 @@ _FIELDS = (
 
 
 def _same_code(one: CodeType, other: CodeType) -> bool:
-    """Whether two code objects do the same, wherever they stand."""
+    """Whether two code objects do the same, wherever they are in a file."""
     if any(getattr(one, field) != getattr(other, field) for field in _FIELDS):
         return False
     return len(one.co_consts) == len(other.co_consts) and all(

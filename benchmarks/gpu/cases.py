@@ -142,7 +142,7 @@ def matmul(machine: Machine) -> Iterator[Case]:
 
 
 def _sums(n: int) -> Limit:
-    """Of sums of n products of standard normal numbers: they are about √n."""
+    """The typical size of a sum of n products of standard normal numbers: √n."""
     return Limit(terms=n, scale=math.sqrt(n))
 
 

@@ -20,7 +20,7 @@ Step = Callable[[int], Any]
 
 
 class Machine:
-    """One GPU. ``dry`` stands for the emulator: tiny sizes, no peers, no times.
+    """One GPU. ``dry`` selects the emulator: tiny sizes, no peers, no times.
 
     ``seed`` is of the run: its random inputs are those of no other one.
     """

@@ -39,7 +39,7 @@ class Section(NamedTuple):
     """``pieces(machine)`` yields titles and functions; ``seconds`` is the most it may take.
 
     A piece that takes longer than ``patience`` is taken to hang: its process is ended, and another
-    goes on with the next piece. ``part`` is the part of a run that it belongs to: check, time or
+    continues with the next piece. ``part`` is the part of a run that it belongs to: check, time or
     sanitize.
     """
 

@@ -40,7 +40,7 @@ def add_shares(found: Found) -> None:
 
 
 def is_checked(record: Found, peer: str = "gradlab") -> bool:
-    """Whether a result was compared with float64, and right: without that a time is none."""
+    """Whether a result was compared with float64 and right; without that there is no time."""
     return peer in (record.get("checked") or {}) and not record.get("failures")
 
 

@@ -314,7 +314,7 @@ def softmax_cu(lab: Lab, defines: dict[str, Any]) -> Iterator[Check]:
 
 
 def _softmax_scale(operation: str, n: int) -> float:
-    """What sums of so many terms are about, as the result has them in it."""
+    """The typical size of sums of that many terms."""
     return {"softmax": 1 / n, "log_softmax": 1.0, "softmax_backward": 1 / n}.get(operation, 1.0)
 
 

@@ -213,8 +213,8 @@ class DataLoader:
         """Count the epoch under way as over, although batches of it are left.
 
         For a loop that ends its epochs early: without it, `state_dict` describes the place where
-        the loop stopped, and a resumed run would go on from there. A place that `load_state_dict`
-        has set stays: no loop has been there yet.
+        the loop stopped, and a resumed run would continue from there. A place that
+        `load_state_dict` has set stays: no loop has been there yet.
         """
         if self._under_way() and not self._resumed:
             self._position.finished = True  # type: ignore[union-attr]

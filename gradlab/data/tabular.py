@@ -260,7 +260,7 @@ class _File:
             file = unzipped(file)
         try:
             return io.TextIOWrapper(file, encoding=self.encoding, newline="")
-        except LookupError:  # an encoding that is none
+        except LookupError:  # no such encoding
             file.close()
             raise
 

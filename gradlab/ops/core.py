@@ -671,7 +671,7 @@ def _with_promotion(op: Op, run: Callable[..., Any], kinds: list[Any]) -> Any:
     weak = isinstance(op.forward, str) and compute != dtypes.bfloat16
     casts = [
         None if (kind == compute if isinstance(kind, np.dtype) else weak) else compute
-        for kind in kinds  # a type of Python's is no dtype, though float == np.dtype("float64")
+        for kind in kinds  # a Python type is no dtype, though float == np.dtype("float64")
     ]
     final = None if op.dtype == BOOL or compute == result else result
     if compute in dtypes.HALVES and isinstance(run, np.ufunc) and op.name not in _BY_BITS:

@@ -290,7 +290,7 @@ def pow(x1: TensorLike, x2: TensorLike) -> Tensor:
 
 
 def _tie_half(gy: Tensor, beaten: Tensor, tie: Tensor) -> Tensor:
-    # Asked for what is beaten: NaN is not, and its gradient goes on.
+    # Ask which is beaten: NaN is not, so its gradient passes through.
     return where(tie, gy * 0.5, where(beaten, 0.0, gy))
 
 
@@ -1129,7 +1129,7 @@ def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
 
 
 def _bound(x: Tensor, value: Any) -> Any:
-    """A bound of `clip`: a number of Python's, a tensor, or None."""
+    """A bound of `clip`: a Python number, a tensor, or None."""
     if value is None or value.__class__ in (bool, int, float) or isinstance(value, Tensor):
         return value
     if isinstance(value, np.generic) and value.dtype in dtypes.ALL:

@@ -45,7 +45,7 @@ _SHORT = 16  # rows, up to which none are read as one
 _NARROW = 512  # elements of a row, below which several are read as one
 _WIDE = 2048  # elements of a row that is long enough for BLAS to read rows from memory
 _FOLDED, _FOLDED_IN_CACHE = 1024, 4096  # elements of a row that is made of several
-_SCRATCH = 31 * 1024  # elements, up to which memory is not asked for anew from the system
+_SCRATCH = 31 * 1024  # elements, up to which malloc reuses memory instead of asking the system
 _RUN = 64  # neighbours in memory that are better added by a product than pairwise
 _RUN_IN_CACHE = 256  # the same where all of the array is in the cache
 _RUN_JUST_WRITTEN = 1024  # the same for what was computed a moment ago
@@ -385,7 +385,7 @@ def _sum_of_squares(xp: Any, x: Any, mean: Any, count: int, axes: tuple[int, ...
 
 # Squares of the mean over the variance, up to which its rounding costs the variance no digit.
 _FAR = 1 << 18
-_SLAB = 1 << 17  # elements gone through at a time, so that temporaries stay in the cache
+_SLAB = 1 << 17  # elements processed at a time, so that temporaries stay in the cache
 
 
 def _drift(xp: Any, x: Any, mean: Any, axes: tuple[int, ...]) -> Any:

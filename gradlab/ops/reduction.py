@@ -974,7 +974,7 @@ def _cumprod_gradient(gy: Tensor, x: Tensor, axis: int) -> Tensor:
     #     gx_i = (x_0 ⋯ x_{i-1}) · r_i,    r_i = gy_i + x_{i+1} · r_{i+1}.
     # Nothing is divided, so zeros need no care. The recurrence is solved in log₂ n steps, each of
     # which doubles the number of terms that r holds (Hillis and Steele, CACM 29, 1986). Products of
-    # so many factors are computed as widely as in the forward.
+    # many factors are computed as widely as in the forward.
     wide = _RUNNING.get(x.dtype)
     if wide is not None:
         return _cumprod_gradient(gy.astype(wide), x.astype(wide), axis).astype(x.dtype)

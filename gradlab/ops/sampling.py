@@ -172,7 +172,7 @@ def toss(
 ) -> Tensor:
     """True with probability ``p``, of the given shape."""
     require_probabilities(operation, p)
-    # A uniform of float32 is below 2⁻²⁵ as often as below 2⁻²⁴; a number of Python's is a float64.
+    # A uniform of float32 is below 2⁻²⁵ as often as below 2⁻²⁴; a Python number is a float64.
     narrow = isinstance(p, Tensor) and p.dtype != dtypes.float64
     dtype = dtypes.float32 if narrow else dtypes.float64
     return rand(shape, generator=generator, dtype=dtype, device=device) < p

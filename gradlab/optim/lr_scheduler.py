@@ -247,7 +247,7 @@ class LRScheduler:
                     f"{name}: expected options of a {type(self).__name__}, got some that give no "
                     f"rate for epoch {epoch:g} ({error})"
                 ) from None
-            except Exception:  # of a function of the user's, say, which is told at that step
+            except Exception:  # raised in a user's function, say, and reported at that step
                 return
 
 

@@ -290,7 +290,7 @@ class ModelCheckpoint(Callback):
         self.best = Best("ModelCheckpoint", mode)
         self.best_path: Path | None = None
         self.last_path: Path | None = None
-        # Whether the run goes on with what another wrote here, rather than with a copy of it.
+        # Whether the run continues what another wrote here, rather than a copy of it.
         self.continues = False
         self._written: list[str] = []  # what may be deleted, the latest last
         self._saved_position: Any = None

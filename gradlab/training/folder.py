@@ -125,7 +125,7 @@ def remove_checkpoint(path: Path) -> None:
     A claim says meanwhile that the rest is to be removed as well.
     """
     claim, handle = path.with_name(f".{path.name.partition('-')[0]}.claim"), None
-    with suppress(OSError):  # one that was left is there, or the disk is full: go on without
+    with suppress(OSError):  # one that was left is there, or the disk is full: continue without
         handle = _create(claim)
         lock(handle, wait=True)
     try:

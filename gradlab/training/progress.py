@@ -37,7 +37,7 @@ class ProgressBar(Callback):
     mode: ``"terminal"``, ``"notebook"``, ``"log"``, or ``"auto"``, which finds out.
     every: time between two lines within an epoch in a log, as seconds, a timedelta or ``"30s"``.
     stream: where a terminal's bar or a log's lines are written; by default ``sys.stderr``. What it
-        does not take, being closed for example, is not shown, and the run goes on.
+        does not take, being closed for example, is not shown, and the run continues.
     """
 
     def __init__(

@@ -77,7 +77,7 @@ def get_state(run: Run) -> dict[str, Any]:
 
 
 def require_finite(run: Run) -> None:
-    """Refuse to go on, or to end, with a trained parameter that is NaN or infinite."""
+    """Refuse to continue, or to end, with a trained parameter that is NaN or infinite."""
     trained = {name: each for name, each in run.model.named_parameters() if each.requires_grad}
     # In one transfer, where they are on a device.
     finite = fetch(each.detach().isfinite().all() for each in trained.values())
@@ -257,7 +257,7 @@ def choose_checkpoint(run: Run, resume: str | Path | None) -> dict[str, Any] | N
                 "run in that case"
             )
         path, state = _read_latest(found, fall_back=resume == "auto")
-    if resume != "auto":  # whose run may have been told to stop, and is to go on
+    if resume != "auto":  # whose run may have been told to stop, and is to continue
         state["told_to_stop"] = False
     if writer is not None:
         writer.last_path = path

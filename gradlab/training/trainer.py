@@ -87,7 +87,7 @@ class Trainer(Run, HyperParameters):
         model is. Batches are moved there.
     precision: ``"float32"``, ``"float64"`` or ``"bfloat16"`` for parameters and floating inputs;
         None leaves them as they are.
-    accumulate_grad_batches: take the mean gradient of so many batches for each update. The last
+    accumulate_grad_batches: take the mean gradient of this many batches for each update. The last
         update of an epoch may be left with fewer, and takes the mean of those. Each batch counts
         the same, whatever its size.
     limit_batches: use the first so many batches of an epoch, or a fraction of them (a float);

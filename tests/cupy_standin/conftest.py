@@ -26,7 +26,7 @@ def cupy_over_nothing() -> Any:
 def standin(cupy_over_nothing: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The driver under CuPy, with one GPU; ``standin.set_devices(2)`` makes it two.
 
-    Each launch of a kernel of gradlab's is watched: all memory that it is given lies on the current
+    Each launch of a gradlab kernel is watched: all memory that it is given lies on the current
     device. CuPy watches over its own kernels.
     """
     launch = CupyDriver.launch
